@@ -1,0 +1,267 @@
+use std::ops::Index;
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+use crate::exec;
+use crate::graph::Graph;
+use crate::var::{Var, attribute};
+use crate::vjp::{is_differentiable, sum_to, vjp};
+
+impl Var {
+    /// Evaluates this scalar and its gradient with respect to each of `wrt`, in one go.
+    ///
+    /// Errors: an op that could not be recorded; [`Error::NotScalar`]; [`Error::Unused`] for a leaf that the root does
+    /// not depend on, which is never silently zero. [`Backward`] has the options.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Error, Var};
+    /// let x = Var::from_vec(vec![3f64], &[1], &Device::Cpu);
+    /// let y = Var::from_vec(vec![4f64], &[1], &Device::Cpu);
+    /// let loss = (&x * &y).sum();
+    /// let grads = loss.backward(&[&x, &y])?;
+    /// assert_eq!(grads.value(), 12.0);
+    /// assert_eq!(grads[0].to_vec1::<f64>()?, [4.0]);
+    /// assert!(matches!(x.sum().backward(&[&y]), Err(Error::Unused { index: 0, .. })));
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn backward(&self, wrt: &[&Var]) -> Result<Gradients> {
+        Backward::new(self).run(wrt)
+    }
+}
+
+/// The gradients of the scalar `root` with respect to `wrt`, as `Var`s: lazy, and differentiable in turn.
+///
+/// Errors as [`Var::backward`].
+///
+/// ```
+/// # use tinsmith_grad::{Device, Var, grad};
+/// let x = Var::from_vec(vec![2f64], &[1], &Device::Cpu);
+/// let slope = &grad(&x.powf(3.0).sum(), &[&x])?[0]; // 3 x²
+/// let curvature = &grad(&slope.sum(), &[&x])?[0]; // 6 x
+/// assert_eq!(curvature.to_vec::<f64>()?, [12.0]);
+/// # anyhow::Ok(())
+/// ```
+pub fn grad(root: &Var, wrt: &[&Var]) -> Result<Vec<Var>> {
+    Backward::new(root).gradients(wrt)
+}
+
+/// A backward pass with options; [`Var::backward`] is the one without.
+///
+/// ```
+/// # use tinsmith_grad::{Backward, Device, Var};
+/// let x = Var::from_vec(vec![1f64, 2.0], &[2], &Device::Cpu);
+/// let unused = Var::from_vec(vec![0f64], &[1], &Device::Cpu);
+/// let loss = x.square().sum();
+/// let largest = x.max();
+/// let grads = Backward::new(&loss).allow_unused().also(&[&largest]).run(&[&x, &unused])?;
+/// assert_eq!(grads[1].to_vec1::<f64>()?, [0.0]);
+/// assert_eq!(grads.also()[0].to_scalar::<f64>()?, 2.0);
+/// # anyhow::Ok(())
+/// ```
+#[must_use = "call run"]
+pub struct Backward<'a> {
+    root: &'a Var,
+    seed: Option<&'a Var>,
+    allow_unused: bool,
+    check_finite: bool,
+    also: Vec<&'a Var>,
+}
+
+impl<'a> Backward<'a> {
+    /// Differentiates `root`.
+    pub fn new(root: &'a Var) -> Self {
+        Backward {
+            root,
+            seed: None,
+            allow_unused: false,
+            check_finite: false,
+            also: Vec::new(),
+        }
+    }
+
+    /// The gradient of the root itself, in the root's shape and dtype; with it the root need not be a scalar. Default: 1.
+    pub fn seed(mut self, seed: &'a Var) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Zeros for a leaf that the root does not depend on, in place of [`Error::Unused`].
+    pub fn allow_unused(mut self) -> Self {
+        self.allow_unused = true;
+        self
+    }
+
+    /// [`Error::NonFinite`] if the loss or a gradient is NaN or infinite, naming the op where it began. Costs a second
+    /// evaluation, and only in that case.
+    pub fn check_finite(mut self) -> Self {
+        self.check_finite = true;
+        self
+    }
+
+    /// Evaluates these too, metrics say, sharing the work with the loss; see [`Gradients::also`].
+    pub fn also(mut self, roots: &[&'a Var]) -> Self {
+        self.also.extend(roots);
+        self
+    }
+
+    /// Evaluates.
+    pub fn run(self, wrt: &[&Var]) -> Result<Gradients> {
+        let grads = self.gradients(wrt)?;
+        let roots: Vec<&Var> = [self.root]
+            .into_iter()
+            .chain(&grads)
+            .chain(self.also.iter().copied())
+            .collect();
+        let mut tensors = exec::evaluate(&roots)?;
+        if self.check_finite && !exec::all_finite(&tensors[..=grads.len()])? {
+            exec::find_non_finite(&roots[..=grads.len()], Some(self.root))?;
+        }
+        let also = tensors.split_off(1 + grads.len());
+        let grads = tensors.split_off(1);
+        let root = tensors.pop().expect("the root was evaluated first");
+        Ok(Gradients { root, grads, also })
+    }
+
+    fn gradients(&self, wrt: &[&Var]) -> Result<Vec<Var>> {
+        let root = self.root;
+        if let Some(error) = root.error().or(self.seed.and_then(|seed| seed.error())) {
+            return Err(error.clone());
+        }
+        let found = differentiate(root, &self.seed_or_one()?, wrt);
+        wrt.iter()
+            .zip(found)
+            .enumerate()
+            .map(|(index, (leaf, found))| match found {
+                Some(g) => g.error().cloned().map_or(Ok(g.clone()), Err),
+                None if leaf.error().is_some() => Err(leaf.error().expect("just seen").clone()),
+                None if self.allow_unused => Ok(leaf.full_like(0.0)),
+                None => Err(Error::Unused {
+                    index,
+                    label: leaf.label_text(),
+                    shape: leaf.shape().to_vec(),
+                    at: leaf.0.at,
+                }),
+            })
+            .collect()
+    }
+
+    fn seed_or_one(&self) -> Result<Var> {
+        let root = self.root;
+        let at = root.0.at;
+        match self.seed {
+            Some(seed) if seed.shape() != root.shape() => Err(Error::Shape {
+                op: "backward",
+                shapes: vec![root.shape().to_vec(), seed.shape().to_vec()],
+                why: "of root and seed differ".into(),
+                at,
+            }),
+            Some(seed) if seed.dtype() != root.dtype() => Err(Error::DType {
+                op: "backward",
+                dtypes: vec![root.dtype(), seed.dtype()],
+                why: "root and seed must have one dtype",
+                at,
+            }),
+            Some(seed) => Ok(seed.clone()),
+            None if root.elem_count() == 1 => Ok(root.full_like(1.0)),
+            None => Err(Error::NotScalar {
+                op: root.0.op.name(),
+                shape: root.shape().to_vec(),
+                at,
+            }),
+        }
+    }
+}
+
+/// The driver of every derivative: walks the graph once from the root and, of all it knows, only where gradients add up
+/// and where they are needed. The rules are in `vjp.rs`.
+fn differentiate(root: &Var, seed: &Var, wrt: &[&Var]) -> Vec<Option<Var>> {
+    let graph = Graph::reaching([root]);
+    let mut asked_for = vec![false; graph.len()];
+    for at in wrt.iter().filter_map(|leaf| graph.position(leaf)) {
+        asked_for[at] = true;
+    }
+    let mut needed = asked_for.clone();
+    for at in 0..graph.len() {
+        let var = &graph.nodes[at];
+        needed[at] = needed[at]
+            || graph
+                .inputs(at)
+                .enumerate()
+                .any(|(i, input)| needed[input] && is_differentiable(var, i));
+    }
+
+    let mut gradients: Vec<Option<Var>> = vec![None; graph.len()];
+    gradients[graph.len() - 1] = needed[graph.len() - 1].then(|| seed.clone());
+    for (at, var) in graph.nodes.iter().enumerate().rev() {
+        let finished = if asked_for[at] {
+            gradients[at].clone()
+        } else {
+            gradients[at].take()
+        };
+        let Some(g) = finished else { continue };
+        attribute(var.0.at, || {
+            for (i, input) in graph
+                .inputs(at)
+                .enumerate()
+                .filter(|&(_, input)| needed[input])
+            {
+                if let Some(part) = vjp(var, i, &g) {
+                    let part = sum_to(&part, graph.nodes[input].shape());
+                    gradients[input] = Some(match gradients[input].take() {
+                        Some(sum) => sum + part,
+                        None => part,
+                    });
+                }
+            }
+        });
+    }
+    wrt.iter()
+        .map(|leaf| graph.position(leaf).and_then(|at| gradients[at].clone()))
+        .collect()
+}
+
+/// What [`Var::backward`] found: the value of the root and one gradient for each leaf asked for, in that order, each
+/// with the leaf's shape, dtype and device.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    root: Tensor,
+    grads: Vec<Tensor>,
+    also: Vec<Tensor>,
+}
+
+impl Gradients {
+    /// The value of a root that is one number; NaN for any other.
+    pub fn value(&self) -> f64 {
+        exec::number(&self.root).unwrap_or(f64::NAN)
+    }
+
+    /// The value of the root.
+    pub fn root(&self) -> &Tensor {
+        &self.root
+    }
+
+    /// The gradients, in the order they were asked for.
+    pub fn as_slice(&self) -> &[Tensor] {
+        &self.grads
+    }
+
+    /// The gradients, in the order they were asked for.
+    pub fn into_vec(self) -> Vec<Tensor> {
+        self.grads
+    }
+
+    /// The values of the extra roots that [`Backward::also`] named.
+    pub fn also(&self) -> &[Tensor] {
+        &self.also
+    }
+}
+
+/// The gradient of the leaf at that position of the list asked for.
+impl Index<usize> for Gradients {
+    type Output = Tensor;
+
+    fn index(&self, leaf: usize) -> &Tensor {
+        &self.grads[leaf]
+    }
+}

@@ -1,0 +1,144 @@
+//! Evaluation: a step of its own that sees the whole graph.
+
+mod reference;
+
+use candle_core::{DType, Tensor};
+
+use crate::dims::unravel;
+use crate::error::{Error, Result};
+use crate::var::{Element, Var};
+
+/// Evaluates several `Var`s in one schedule, which shares the work that they have in common.
+///
+/// ```
+/// # use tinsmith_grad::{Device, Var, eval};
+/// let x = Var::from_vec(vec![1f64, 3.0], &[2], &Device::Cpu);
+/// let e = x.exp();
+/// let both = eval(&[&e.sum(), &(&e / e.sum())])?;
+/// assert_eq!(both[1].dims(), [2]);
+/// # anyhow::Ok(())
+/// ```
+pub fn eval(roots: &[&Var]) -> Result<Vec<Tensor>> {
+    evaluate(roots)
+}
+
+/// [`Error::NonFinite`] for the first value, in the order the ops were recorded, that is NaN or infinite, among all that
+/// `roots` depend on. Constants made by [`Var::full`] may be infinite.
+///
+/// ```
+/// # use tinsmith_grad::{Device, Error, Var, check_finite};
+/// let x = Var::from_vec(vec![1f64, 0.0], &[2], &Device::Cpu);
+/// let loss = (&x * x.log()).sum();
+/// match check_finite(&[&loss]) {
+///     Err(Error::NonFinite { op: "log", index, .. }) => assert_eq!(index, [1]),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
+pub fn check_finite(roots: &[&Var]) -> Result<()> {
+    find_non_finite(roots, None)
+}
+
+/// Reading values.
+impl Var {
+    /// The values as a candle tensor, on this `Var`'s device.
+    pub fn tensor(&self) -> Result<Tensor> {
+        let mut tensors = evaluate(&[self])?;
+        Ok(tensors.pop().expect("one root, one tensor"))
+    }
+
+    /// The value of a `Var` with one element, as f64.
+    pub fn item(&self) -> Result<f64> {
+        let tensor = self.tensor()?;
+        number(&tensor).ok_or_else(|| Error::Shape {
+            op: "item",
+            shapes: vec![self.shape().to_vec()],
+            why: "is not one number; reduce it, or read it with to_vec".into(),
+            at: self.0.at,
+        })
+    }
+
+    /// The values, row-major. `T` must be the `Var`'s dtype.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        let tensor = self.tensor()?;
+        if T::DTYPE != self.dtype() {
+            let why = "the type asked for differs from the dtype; convert with to_dtype";
+            return Err(Error::DType {
+                op: "to_vec",
+                dtypes: vec![T::DTYPE, self.dtype()],
+                why,
+                at: self.0.at,
+            });
+        }
+        tensor
+            .flatten_all()
+            .and_then(|flat| flat.to_vec1())
+            .map_err(|e| backend(self, e))
+    }
+}
+
+pub(crate) fn evaluate(roots: &[&Var]) -> Result<Vec<Tensor>> {
+    reference::evaluate(roots, |_, _| Ok(()))
+}
+
+/// The value of a tensor with one element.
+pub(crate) fn number(tensor: &Tensor) -> Option<f64> {
+    let one = tensor.reshape(()).ok()?;
+    one.to_dtype(DType::F64).ok()?.to_scalar().ok()
+}
+
+pub(crate) fn all_finite(tensors: &[Tensor]) -> Result<bool> {
+    let finite = |tensor: &Tensor| -> candle_core::Result<bool> {
+        // 0 times a finite number is 0, and times any other NaN.
+        let poison = (tensor.to_dtype(DType::F64)? * 0.0)?.sum_all()?;
+        Ok(poison.to_scalar::<f64>()? == 0.0)
+    };
+    for tensor in tensors {
+        let at = std::panic::Location::caller();
+        let op = "check_finite";
+        if !finite(tensor).map_err(|e| Error::Backend {
+            op,
+            source: std::sync::Arc::new(e),
+            at,
+        })? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// `forward_root`: nodes recorded after it belong to its gradient.
+pub(crate) fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Result<()> {
+    let check = |var: &Var, tensor: &Tensor| {
+        let is_constant = matches!(var.0.op, crate::op::Op::Full(_));
+        if is_constant
+            || !matches!(var.dtype(), DType::F32 | DType::F64)
+            || all_finite(std::slice::from_ref(tensor))?
+        {
+            return Ok(());
+        }
+        let values = tensor
+            .to_dtype(DType::F64)
+            .and_then(|t| t.flatten_all()?.to_vec1::<f64>());
+        let values = values.map_err(|e| backend(var, e))?;
+        let Some(flat) = values.iter().position(|v| !v.is_finite()) else {
+            return Ok(());
+        };
+        Err(Error::NonFinite {
+            op: var.0.op.name(),
+            label: var.label_text(),
+            value: values[flat],
+            index: unravel(flat, var.shape()),
+            backward: forward_root.is_some_and(|root| var.0.id > root.0.id),
+            at: var.0.at,
+        })
+    };
+    reference::evaluate(roots, check).map(|_| ())
+}
+
+fn backend(var: &Var, e: candle_core::Error) -> Error {
+    Error::Backend {
+        op: var.0.op.name(),
+        source: std::sync::Arc::new(e),
+        at: var.0.at,
+    }
+}

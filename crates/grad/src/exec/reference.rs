@@ -1,0 +1,365 @@
+//! The reference executor: one candle op after another, on any candle device. Short before fast; the other executor is
+//! tested against it.
+
+use candle_core::{DType, Result as CandleResult, Tensor};
+
+use super::backend;
+use crate::dims::strides;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::segments::Segments;
+use crate::var::Var;
+
+/// Evaluates `roots`, showing every value to `observe` in the order the ops were recorded.
+pub(super) fn evaluate(
+    roots: &[&Var],
+    observe: impl Fn(&Var, &Tensor) -> Result<()>,
+) -> Result<Vec<Tensor>> {
+    if let Some(error) = roots.iter().find_map(|root| root.error()) {
+        return Err(error.clone());
+    }
+    let graph = Graph::reaching(roots.iter().copied());
+    let root_positions: Vec<usize> = roots
+        .iter()
+        .filter_map(|root| graph.position(root))
+        .collect();
+
+    let mut uses = vec![0usize; graph.len()];
+    (0..graph.len())
+        .flat_map(|at| graph.inputs(at))
+        .chain(root_positions.iter().copied())
+        .for_each(|at| uses[at] += 1);
+
+    let mut values: Vec<Option<Tensor>> = vec![None; graph.len()];
+    for (at, var) in graph.nodes.iter().enumerate() {
+        let inputs: Vec<Tensor> = graph
+            .inputs(at)
+            .map(|input| {
+                uses[input] -= 1;
+                let value = if uses[input] == 0 {
+                    values[input].take()
+                } else {
+                    values[input].clone()
+                };
+                value.expect("inputs come before their users")
+            })
+            .collect();
+        let value = compute(var, &inputs)?;
+        observe(var, &value)?;
+        values[at] = Some(value);
+    }
+    Ok(root_positions
+        .iter()
+        .map(|&at| values[at].clone().expect("roots are kept"))
+        .collect())
+}
+
+fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
+    let shape = var.shape();
+    let value = match &var.0.op {
+        Op::Leaf(tensor) => Ok(tensor.clone()),
+        Op::Full(value) => full(*value, var),
+        Op::Invalid(error) => return Err(error.as_ref().clone()),
+        Op::Cast => x[0].to_dtype(var.dtype()),
+        Op::Unary(op) => unary(*op, &x[0]),
+        Op::Binary(op) => broadcast2(&x[0], &x[1], shape).and_then(|(a, b)| binary(*op, &a, &b)),
+        Op::Compare(op) => broadcast2(&x[0], &x[1], shape).and_then(|(a, b)| compare(*op, &a, &b)),
+        Op::Select => broadcast2(&x[1], &x[2], shape).and_then(|(a, b)| {
+            x[0].broadcast_as(shape)?
+                .contiguous()?
+                .where_cond(&a.contiguous()?, &b.contiguous()?)
+        }),
+        Op::Reduce { op, dims } => reduce(*op, &x[0], dims).and_then(|t| t.reshape(shape)),
+        Op::Broadcast => x[0].broadcast_as(shape),
+        Op::Reshape => x[0].reshape(shape),
+        Op::Permute(dims) => x[0].permute(dims.as_slice()),
+        Op::Narrow { dim, start } => x[0].narrow(*dim, *start, shape[*dim]),
+        Op::Pad { dim, before } => {
+            x[0].pad_with_zeros(*dim, *before, shape[*dim] - before - x[0].dims()[*dim])
+        }
+        Op::Cat { dim } => Tensor::cat(x, *dim),
+        Op::Flip(dims) => x[0].flip(dims),
+        Op::CumSum { dim } => cumsum(&x[0], *dim),
+        Op::Gather { dim } => check_index(var, &x[1], x[0].dims()[*dim]).map(|()| {
+            flat_index(&x[0], &x[1], *dim)
+                .and_then(|at| flat(&x[0])?.index_select(&at, 0)?.reshape(shape))
+        })?,
+        Op::ScatterAdd { dim } => check_index(var, &x[1], x[0].dims()[*dim]).map(|()| {
+            flat_index(&x[0], &x[1], *dim).and_then(|at| {
+                flat(&x[0])?
+                    .index_add(&at, &flat(&x[2])?, 0)?
+                    .reshape(shape)
+            })
+        })?,
+        Op::IndexSelect { dim } => check_index(var, &x[1], x[0].dims()[*dim]).map(|()| {
+            x[0].contiguous()
+                .and_then(|t| t.index_select(&x[1].contiguous()?, *dim))
+        })?,
+        Op::IndexAdd { dim } => check_index(var, &x[1], x[0].dims()[*dim]).map(|()| {
+            x[0].contiguous()
+                .and_then(|t| t.index_add(&x[1].contiguous()?, &x[2].contiguous()?, *dim))
+        })?,
+        Op::MatMul => matmul(&x[0], &x[1]),
+        Op::SegmentReduce { op, segments } => {
+            segment_reduce(*op, &x[0], segments).and_then(|t| t.reshape(shape))
+        }
+        Op::SegmentExpand(segments) => segment_expand(&x[0], segments),
+        Op::Detach => Ok(x[0].clone()),
+        Op::Custom(op) => {
+            let value = op.forward(x).map_err(|e| backend(var, e))?;
+            if value.dims() != shape || value.dtype() != var.dtype() {
+                let why = format!(
+                    "promised {shape:?} {:?} and computed {:?} {:?}",
+                    var.dtype(),
+                    value.dims(),
+                    value.dtype()
+                );
+                return Err(Error::Custom {
+                    op: op.name(),
+                    why,
+                    at: var.0.at,
+                });
+            }
+            Ok(value)
+        }
+    };
+    value.map_err(|e| backend(var, e))
+}
+
+/// Stride 0: no memory, whatever the shape.
+fn full(value: f64, var: &Var) -> CandleResult<Tensor> {
+    Tensor::full(value, (), var.device())?
+        .to_dtype(var.dtype())?
+        .broadcast_as(var.shape())
+}
+
+/// `value` in the shape, dtype and device of `x`.
+fn full_like(value: f64, x: &Tensor) -> CandleResult<Tensor> {
+    Tensor::full(value, (), x.device())?
+        .to_dtype(x.dtype())?
+        .broadcast_as(x.shape())?
+        .contiguous()
+}
+
+fn broadcast2(a: &Tensor, b: &Tensor, shape: &[usize]) -> CandleResult<(Tensor, Tensor)> {
+    Ok((a.broadcast_as(shape)?, b.broadcast_as(shape)?))
+}
+
+fn choose(mask: &Tensor, a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
+    mask.where_cond(&a.contiguous()?, &b.contiguous()?)
+}
+
+fn unary(op: UnaryOp, x: &Tensor) -> CandleResult<Tensor> {
+    match op {
+        UnaryOp::Neg => x.neg(),
+        UnaryOp::Exp => x.exp(),
+        UnaryOp::Expm1 => expm1(x),
+        UnaryOp::Log => x.log(),
+        UnaryOp::Log1p => log1p(x),
+        UnaryOp::Sqrt => x.sqrt(),
+        UnaryOp::Rsqrt => x.sqrt()?.recip(),
+        UnaryOp::Abs => x.abs(),
+        UnaryOp::Sign => x.sign(),
+        UnaryOp::Tanh => x.tanh(),
+        UnaryOp::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip(),
+        UnaryOp::LogSigmoid => x.minimum(&x.zeros_like()?)? - log1p(&x.abs()?.neg()?.exp()?)?,
+        UnaryOp::Erf => x.erf(),
+        UnaryOp::Sin => x.sin(),
+        UnaryOp::Cos => x.cos(),
+        UnaryOp::Square => x.sqr(),
+        UnaryOp::Recip => x.recip(),
+        UnaryOp::Floor => x.floor(),
+        UnaryOp::Ceil => x.ceil(),
+        UnaryOp::Round => {
+            let is_half = (x - x.floor()?)?.eq(0.5)?;
+            choose(&is_half, &((x * 0.5)?.round()? * 2.0)?, &x.round()?)
+        }
+        UnaryOp::Powf(p) => x.powf(p),
+        UnaryOp::Clamp { lo, hi } => {
+            let raised = choose(&x.lt(lo)?, &full_like(lo, x)?, x)?;
+            choose(&raised.gt(hi)?, &full_like(hi, x)?, &raised)
+        }
+    }
+}
+
+/// e^x - 1 without cancellation (Kahan): the rounding error of e^x is measured by its own logarithm.
+fn expm1(x: &Tensor) -> CandleResult<Tensor> {
+    let u = x.exp()?;
+    let um1 = (&u - 1.0)?;
+    let corrected = ((&um1 * x)? / u.log()?)?;
+    // Where e^x is 1, 0 or infinite, the correction is 0/0 or inf/inf, and not needed.
+    let tiny = choose(&u.eq(1.0)?, x, &corrected)?;
+    let direct = (um1.eq(-1.0)? + u.eq(f64::INFINITY)?)?;
+    choose(&direct, &um1, &tiny)
+}
+
+/// ln(1 + x) without cancellation (Kahan), as [`expm1`].
+fn log1p(x: &Tensor) -> CandleResult<Tensor> {
+    let u = (x + 1.0)?;
+    let um1 = (&u - 1.0)?;
+    let corrected = ((u.log()? * x)? / &um1)?;
+    let tiny = choose(&um1.eq(0.0)?, x, &corrected)?;
+    choose(&u.eq(f64::INFINITY)?, x, &tiny)
+}
+
+fn binary(op: BinaryOp, a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
+    match op {
+        BinaryOp::Add => a + b,
+        BinaryOp::Sub => a - b,
+        BinaryOp::Mul => a * b,
+        BinaryOp::Div => a / b,
+        BinaryOp::Pow => pow(a, b),
+        // Spelled out, because candle's own lose a NaN in the second operand.
+        BinaryOp::Maximum => choose(&(a.gt(b)? + a.ne(a)?)?, a, b),
+        BinaryOp::Minimum => choose(&(a.lt(b)? + a.ne(a)?)?, a, b),
+    }
+}
+
+/// |a|^b by exp and log in f64, with the sign of an odd power and the special cases put in.
+fn pow(a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
+    let dtype = a.dtype();
+    let (a, b) = (a.to_dtype(DType::F64)?, b.to_dtype(DType::F64)?);
+    let magnitude = (a.abs()?.log()? * &b)?.exp()?;
+    let is_integer = b.floor()?.eq(&b)?;
+    let half = (&b * 0.5)?;
+    let is_odd = (is_integer.clone() * half.floor()?.ne(&half)?)?;
+    let signed = choose(&is_odd, &magnitude.neg()?, &magnitude)?;
+    let negative_base = choose(&is_integer, &signed, &full_like(f64::NAN, &a)?)?;
+    let any_base = choose(&a.lt(0.0)?, &negative_base, &magnitude)?;
+    let is_one = (b.eq(0.0)? + a.eq(1.0)?)?;
+    choose(&is_one, &full_like(1.0, &a)?, &any_base)?.to_dtype(dtype)
+}
+
+fn compare(op: CompareOp, a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
+    match op {
+        CompareOp::Eq => a.eq(b),
+        CompareOp::Ne => a.ne(b),
+        CompareOp::Lt => a.lt(b),
+        CompareOp::Le => a.le(b),
+        CompareOp::Gt => a.gt(b),
+        CompareOp::Ge => a.ge(b),
+    }
+}
+
+/// Over `dims`, which stay with size 1.
+fn reduce(op: ReduceOp, x: &Tensor, dims: &[usize]) -> CandleResult<Tensor> {
+    match op {
+        ReduceOp::Sum => x
+            .to_dtype(DType::F64)?
+            .sum_keepdim(dims)?
+            .to_dtype(x.dtype()),
+        ReduceOp::Max | ReduceOp::Min => {
+            // candle's own lose a NaN that is not in front.
+            let nan = choose(&x.ne(x)?, x, &x.zeros_like()?)?.sum_keepdim(dims)?;
+            let mut best = x.clone();
+            for &dim in dims {
+                best = if op == ReduceOp::Max {
+                    best.max_keepdim(dim)?
+                } else {
+                    best.min_keepdim(dim)?
+                };
+            }
+            best + nan
+        }
+    }
+}
+
+/// By doubling: after step k each row holds the sum of the 2^k rows up to it.
+fn cumsum(x: &Tensor, dim: usize) -> CandleResult<Tensor> {
+    let n = x.dims()[dim];
+    let mut sum = x.clone();
+    let mut shift = 1;
+    while shift < n {
+        sum = (&sum
+            + sum
+                .narrow(dim, 0, n - shift)?
+                .pad_with_zeros(dim, shift, 0)?)?;
+        shift *= 2;
+    }
+    Ok(sum)
+}
+
+fn flat(x: &Tensor) -> CandleResult<Tensor> {
+    x.flatten_all()
+}
+
+/// Positions in the flattened `x` of the elements that `index` names along `dim`.
+fn flat_index(x: &Tensor, index: &Tensor, dim: usize) -> CandleResult<Tensor> {
+    let strides = strides(x.dims());
+    let mut at = (index.to_dtype(DType::I64)? * strides[dim] as f64)?;
+    for d in (0..x.rank()).filter(|&d| d != dim) {
+        let mut shape = vec![1; x.rank()];
+        shape[d] = index.dims()[d];
+        let steps: Vec<i64> = (0..shape[d]).map(|i| (i * strides[d]) as i64).collect();
+        at = at.broadcast_add(&Tensor::from_vec(steps, shape, x.device())?)?;
+    }
+    at.flatten_all()
+}
+
+fn check_index(var: &Var, index: &Tensor, size: usize) -> Result<()> {
+    let values = index
+        .to_dtype(DType::I64)
+        .and_then(|t| t.flatten_all()?.to_vec1::<i64>());
+    let values = values.map_err(|e| backend(var, e))?;
+    match values
+        .into_iter()
+        .find(|&i| i < 0 || i as u64 >= size as u64)
+    {
+        Some(index) => Err(Error::Index {
+            op: var.0.op.name(),
+            index,
+            size,
+            at: var.0.at,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn matmul(a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
+    // candle multiplies some strided layouts in place and refuses the others.
+    a.broadcast_matmul(b)
+        .or_else(|_| a.contiguous()?.broadcast_matmul(&b.contiguous()?))
+}
+
+/// By way of a rectangle `[segments, longest]`, its spare cells filled with the reduction's neutral element.
+fn segment_reduce(op: ReduceOp, x: &Tensor, segments: &Segments) -> CandleResult<Tensor> {
+    let longest = segments.lengths().iter().copied().max().unwrap_or(0);
+    let trailing = &x.dims()[1..];
+    let neutral = match op {
+        ReduceOp::Sum => 0.0,
+        ReduceOp::Max => f64::NEG_INFINITY,
+        ReduceOp::Min => f64::INFINITY,
+    };
+    let row = |rows: usize| [&[rows], trailing].concat();
+    let spare = Tensor::full(neutral, row(1), x.device())?.to_dtype(x.dtype())?;
+    if longest == 0 {
+        return spare.broadcast_as(row(segments.len()));
+    }
+    let cells: Vec<i64> = segments
+        .ranges()
+        .flat_map(|range| {
+            let spare_cells = longest - range.len();
+            range
+                .map(|i| i as i64)
+                .chain(std::iter::repeat_n(segments.rows() as i64, spare_cells))
+        })
+        .collect();
+    let cells = Tensor::from_vec(cells, segments.len() * longest, x.device())?;
+    let rectangle = Tensor::cat(&[x, &spare], 0)?.index_select(&cells, 0)?;
+    reduce(
+        op,
+        &rectangle.reshape([&[segments.len(), longest], trailing].concat())?,
+        &[1],
+    )
+}
+
+fn segment_expand(x: &Tensor, segments: &Segments) -> CandleResult<Tensor> {
+    let owners = segments
+        .lengths()
+        .iter()
+        .enumerate()
+        .flat_map(|(seq, &n)| std::iter::repeat_n(seq as i64, n));
+    let owners = Tensor::from_vec(owners.collect::<Vec<i64>>(), segments.rows(), x.device())?;
+    x.contiguous()?.index_select(&owners, 0)
+}

@@ -1,0 +1,180 @@
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use super::unary::require_float;
+use crate::dims::{self, Dims};
+use crate::error::{Error, Loc, Result};
+use crate::op::{BinaryOp, Op};
+use crate::var::Var;
+
+/// A `Var`, `&Var` or plain number as the operand of an op.
+pub trait Operand {
+    /// The operand as a `Var`; a number becomes [`Var::scalar`].
+    #[track_caller]
+    fn operand(self) -> Var;
+}
+
+impl Operand for Var {
+    fn operand(self) -> Var {
+        self
+    }
+}
+
+impl Operand for &Var {
+    fn operand(self) -> Var {
+        self.clone()
+    }
+}
+
+impl Operand for f64 {
+    #[track_caller]
+    fn operand(self) -> Var {
+        Var::scalar(self)
+    }
+}
+
+macro_rules! operator {
+    ($($trait:ident :: $method:ident => $op:ident),*) => {$(
+        impl<R: Operand> $trait<R> for Var {
+            type Output = Var;
+            #[track_caller]
+            fn $method(self, rhs: R) -> Var {
+                binary(BinaryOp::$op, &self, &rhs.operand())
+            }
+        }
+        impl<R: Operand> $trait<R> for &Var {
+            type Output = Var;
+            #[track_caller]
+            fn $method(self, rhs: R) -> Var {
+                binary(BinaryOp::$op, self, &rhs.operand())
+            }
+        }
+        impl $trait<Var> for f64 {
+            type Output = Var;
+            #[track_caller]
+            fn $method(self, rhs: Var) -> Var {
+                binary(BinaryOp::$op, &self.operand(), &rhs)
+            }
+        }
+        impl $trait<&Var> for f64 {
+            type Output = Var;
+            #[track_caller]
+            fn $method(self, rhs: &Var) -> Var {
+                binary(BinaryOp::$op, &self.operand(), rhs)
+            }
+        }
+    )*};
+}
+
+operator!(Add::add => Add, Sub::sub => Sub, Mul::mul => Mul, Div::div => Div);
+
+impl Neg for Var {
+    type Output = Var;
+    #[track_caller]
+    fn neg(self) -> Var {
+        Var::neg(&self)
+    }
+}
+
+impl Neg for &Var {
+    type Output = Var;
+    #[track_caller]
+    fn neg(self) -> Var {
+        Var::neg(self)
+    }
+}
+
+/// Elementwise functions of two operands, which broadcast by NumPy's rule. `+ - * /` work between `Var`, `&Var` and
+/// `f64`. Both operands have one dtype, f32 or f64.
+impl Var {
+    /// The greater of the two, NaN if either is. The gradient goes to the greater one, half to each on a tie.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 5.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.maximum(3.0).to_vec::<f64>()?, [3.0, 5.0]);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn maximum(&self, rhs: impl Operand) -> Var {
+        binary(BinaryOp::Maximum, self, &rhs.operand())
+    }
+
+    /// The smaller of the two, NaN if either is. The gradient goes to the smaller one, half to each on a tie.
+    #[track_caller]
+    pub fn minimum(&self, rhs: impl Operand) -> Var {
+        binary(BinaryOp::Minimum, self, &rhs.operand())
+    }
+
+    /// `self` to the power `rhs`. At 0 to the power 0 the base has gradient 0; a base of 0 gives the exponent none.
+    /// For a constant exponent, [`powf`](Var::powf) is cheaper.
+    #[track_caller]
+    pub fn pow(&self, rhs: impl Operand) -> Var {
+        binary(BinaryOp::Pow, self, &rhs.operand())
+    }
+}
+
+#[track_caller]
+fn binary(op: BinaryOp, lhs: &Var, rhs: &Var) -> Var {
+    let (lhs, rhs) = adapt(lhs, rhs);
+    if let (BinaryOp::Mul, Some(kept)) = (op, times_one(&lhs, &rhs)) {
+        return kept;
+    }
+    Var::apply(op.name(), [&lhs, &rhs], |at| {
+        require_float(op.name(), &[&lhs, &rhs], at)?;
+        Ok((
+            Op::Binary(op),
+            broadcast(op.name(), &[&lhs, &rhs], at)?,
+            lhs.dtype(),
+        ))
+    })
+}
+
+/// Gradients begin as ones, so this saves a pass over memory for each of them.
+fn times_one(lhs: &Var, rhs: &Var) -> Option<Var> {
+    let one = |v: &Var| matches!(v.0.op, Op::Full(1.0));
+    let covers = |v: &Var, other: &Var| {
+        v.dtype() == other.dtype()
+            && dims::broadcast(v.shape(), other.shape()).as_deref() == Some(v.shape())
+    };
+    match () {
+        () if one(rhs) && covers(lhs, rhs) => Some(lhs.clone()),
+        () if one(lhs) && covers(rhs, lhs) => Some(rhs.clone()),
+        () => None,
+    }
+}
+
+/// A constant scalar takes the dtype and device of the other operand.
+#[track_caller]
+pub(super) fn adapt(lhs: &Var, rhs: &Var) -> (Var, Var) {
+    let lhs = like(lhs, rhs);
+    let rhs = like(rhs, &lhs);
+    (lhs, rhs)
+}
+
+#[track_caller]
+fn like(constant: &Var, other: &Var) -> Var {
+    match constant.0.op {
+        Op::Full(value) if constant.rank() == 0 && constant.dtype() != other.dtype() => {
+            Var::full(value, &[], other.dtype(), other.device())
+        }
+        Op::Full(value)
+            if constant.rank() == 0 && !constant.device().same_device(other.device()) =>
+        {
+            Var::full(value, &[], other.dtype(), other.device())
+        }
+        _ => constant.clone(),
+    }
+}
+
+pub(super) fn broadcast(op: &'static str, operands: &[&Var], at: Loc) -> Result<Dims> {
+    let mut shape = Dims::from_slice(operands[0].shape());
+    for operand in &operands[1..] {
+        shape = dims::broadcast(&shape, operand.shape()).ok_or_else(|| Error::Shape {
+            op,
+            shapes: operands.iter().map(|v| v.shape().to_vec()).collect(),
+            why: "do not broadcast: aligned from the right, sizes must be equal or 1".into(),
+            at,
+        })?;
+    }
+    Ok(shape)
+}

@@ -1,0 +1,21 @@
+//! The methods of [`Var`](crate::Var), one family a file.
+
+mod binary;
+mod compare;
+mod index;
+mod matmul;
+mod normalise;
+mod reduce;
+mod segment;
+mod shape;
+mod unary;
+
+/// Records a composite, attributing its parts to the line that called the method.
+pub use binary::Operand;
+
+macro_rules! composite {
+    ($($body:tt)*) => {
+        $crate::located(std::panic::Location::caller(), || { $($body)* })
+    };
+}
+pub(crate) use composite;

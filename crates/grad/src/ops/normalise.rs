@@ -1,0 +1,55 @@
+use super::composite;
+use crate::var::Var;
+
+/// Log-sum-exp and softmax, in the form that neither overflows nor loses small terms: the maximum is taken out first.
+///
+/// ```
+/// # use tinsmith_grad::{Device, Var};
+/// let logits = Var::from_vec(vec![1000f64, 1000.0], &[1, 2], &Device::Cpu);
+/// assert_eq!(logits.logsumexp(-1).to_vec::<f64>()?, [1000.0 + std::f64::consts::LN_2]);
+/// assert_eq!(logits.softmax(-1).to_vec::<f64>()?, [0.5, 0.5]);
+/// assert_eq!(logits.log_softmax(-1).to_vec::<f64>()?, [-std::f64::consts::LN_2; 2]);
+/// # anyhow::Ok(())
+/// ```
+impl Var {
+    /// ln Σ e^x along `dim`, which disappears. Gradient g softmax(x). -inf where every x is -inf.
+    #[track_caller]
+    pub fn logsumexp(&self, dim: isize) -> Var {
+        composite!(self.logsumexp_keepdim(dim).squeeze(dim))
+    }
+
+    /// [`logsumexp`](Var::logsumexp), `dim` staying with size 1.
+    #[track_caller]
+    pub fn logsumexp_keepdim(&self, dim: isize) -> Var {
+        composite! {
+            let max = self.shift(dim);
+            (self - &max).exp().sum_keepdim(&[dim]).log() + max
+        }
+    }
+
+    /// e^x / Σ e^x along `dim`. Gradient s (g - Σ g s).
+    #[track_caller]
+    pub fn softmax(&self, dim: isize) -> Var {
+        composite! {
+            let weights = (self - self.shift(dim)).exp();
+            &weights / weights.sum_keepdim(&[dim])
+        }
+    }
+
+    /// x - ln Σ e^x along `dim`. Gradient g - softmax(x) Σ g.
+    #[track_caller]
+    pub fn log_softmax(&self, dim: isize) -> Var {
+        composite! {
+            let centred = self - self.shift(dim);
+            &centred - centred.exp().sum_keepdim(&[dim]).log()
+        }
+    }
+
+    /// What to subtract before exponentiating: the maximum, or 0 where that is infinite. Every value of it gives the
+    /// same result up to rounding, so it is a constant to every derivative.
+    #[track_caller]
+    fn shift(&self, dim: isize) -> Var {
+        let max = self.detach().max_keepdim(&[dim]);
+        max.abs().eq(f64::INFINITY).select(0.0, max)
+    }
+}

@@ -1,0 +1,178 @@
+use super::composite;
+use super::unary::require_float;
+use crate::dims::{self, Dims, elem_count};
+use crate::error::Error;
+use crate::op::{Op, ReduceOp};
+use crate::var::Var;
+
+macro_rules! reduction {
+    ($op:ident: $all:ident, $dims:ident, $keepdim:ident; $what:literal, $gradient:literal, $empty:literal) => {
+        #[doc = concat!($what, " over everything; shape `[]`. ", $gradient, " ", $empty)]
+        #[track_caller]
+        pub fn $all(&self) -> Var {
+            let all: Dims = (0..self.rank()).collect();
+            self.reduce(ReduceOp::$op, Ok(all), false)
+        }
+
+        #[doc = concat!($what, " over the dimensions `dims`, which disappear; negatives count from the end.")]
+        #[track_caller]
+        pub fn $dims(&self, dims: &[isize]) -> Var {
+            self.reduce(ReduceOp::$op, dims::resolve_all(dims, self.rank()), false)
+        }
+
+        #[doc = concat!($what, " over the dimensions `dims`, which stay with size 1.")]
+        #[track_caller]
+        pub fn $keepdim(&self, dims: &[isize]) -> Var {
+            self.reduce(ReduceOp::$op, dims::resolve_all(dims, self.rank()), true)
+        }
+    };
+}
+
+/// Reductions. Sums are accumulated more widely than f32.
+///
+/// ```
+/// # use tinsmith_grad::{Device, Var};
+/// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 5.0, 5.0, 0.0], &[2, 3], &Device::Cpu);
+/// assert_eq!(x.sum().item()?, 16.0);
+/// assert_eq!(x.mean_dims(&[-1]).to_vec::<f64>()?, [2.0, 10.0 / 3.0]);
+/// assert_eq!(x.max_keepdim(&[0]).shape(), [1, 3]);
+/// // A tie shares the gradient.
+/// assert_eq!(x.max().backward(&[&x])?[0].flatten_all()?.to_vec1::<f64>()?, [0.0, 0.0, 0.0, 0.5, 0.5, 0.0]);
+/// # anyhow::Ok(())
+/// ```
+impl Var {
+    reduction!(Sum: sum, sum_dims, sum_keepdim; "The sum", "Gradient g everywhere.", "The sum of nothing is 0.");
+    reduction!(Max: max, max_dims, max_keepdim; "The greatest value, NaN if there is one,",
+        "The gradient is shared equally among ties.", "Nothing has no maximum: an error.");
+    reduction!(Min: min, min_dims, min_keepdim; "The smallest value, NaN if there is one,",
+        "The gradient is shared equally among ties.", "Nothing has no minimum: an error.");
+
+    /// The mean over everything; shape `[]`. NaN over nothing.
+    #[track_caller]
+    pub fn mean(&self) -> Var {
+        composite!(self.sum() / self.elem_count() as f64)
+    }
+
+    /// The mean over the dimensions `dims`, which disappear.
+    #[track_caller]
+    pub fn mean_dims(&self, dims: &[isize]) -> Var {
+        composite!(self.sum_dims(dims) / self.count(dims))
+    }
+
+    /// The mean over the dimensions `dims`, which stay with size 1.
+    #[track_caller]
+    pub fn mean_keepdim(&self, dims: &[isize]) -> Var {
+        composite!(self.sum_keepdim(dims) / self.count(dims))
+    }
+
+    /// The variance over `dims`, which disappear: the sum of squared deviations over n - `correction`. 1 gives the
+    /// unbiased estimate, 0 the population's. NaN where n = `correction`.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 6.0], &[3], &Device::Cpu);
+    /// assert_eq!(x.var_dims(&[0], 1.0).item()?, 7.0);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn var_dims(&self, dims: &[isize], correction: f64) -> Var {
+        composite!(self.var_keepdim(dims, correction).drop_dims(dims))
+    }
+
+    /// [`var_dims`](Var::var_dims), the dimensions staying with size 1.
+    #[track_caller]
+    pub fn var_keepdim(&self, dims: &[isize], correction: f64) -> Var {
+        composite! {
+            let centred = self - self.mean_keepdim(dims);
+            centred.square().sum_keepdim(dims) / (self.count(dims) - correction).max(0.0)
+        }
+    }
+
+    /// The standard deviation over `dims`, which disappear; see [`var_dims`](Var::var_dims). Its gradient at a constant
+    /// is 0, as PyTorch's.
+    #[track_caller]
+    pub fn std_dims(&self, dims: &[isize], correction: f64) -> Var {
+        composite!(self.var_dims(dims, correction).sqrt_or_zero())
+    }
+
+    /// [`std_dims`](Var::std_dims), the dimensions staying with size 1.
+    #[track_caller]
+    pub fn std_keepdim(&self, dims: &[isize], correction: f64) -> Var {
+        composite!(self.var_keepdim(dims, correction).sqrt_or_zero())
+    }
+
+    /// The L2 norm over everything, shape `[]`. Gradient g x / norm, 0 at 0.
+    #[track_caller]
+    pub fn norm(&self) -> Var {
+        composite!(self.square().sum().sqrt_or_zero())
+    }
+
+    /// The running sum along `dim`. Gradient: the running sum of g from the end.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0], &[3], &Device::Cpu);
+    /// assert_eq!(x.cumsum(0).to_vec::<f64>()?, [1.0, 3.0, 6.0]);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn cumsum(&self, dim: isize) -> Var {
+        Var::apply("cumsum", [self], |at| {
+            require_float("cumsum", &[self], at)?;
+            let dim = dims::resolve(dim, self.rank()).map_err(|why| Error::Argument {
+                op: "cumsum",
+                why,
+                at,
+            })?;
+            Ok((
+                Op::CumSum { dim },
+                Dims::from_slice(self.shape()),
+                self.dtype(),
+            ))
+        })
+    }
+
+    /// The root whose gradient at 0 is 0 instead of infinite: right where the argument is a sum of squares.
+    #[track_caller]
+    fn sqrt_or_zero(&self) -> Var {
+        let zero = self.eq(0.0);
+        zero.select(0.0, zero.select(1.0, self).sqrt())
+    }
+
+    /// How many elements a reduction over `dims` takes in; dimensions out of range are the reduction's to refuse.
+    fn count(&self, dims: &[isize]) -> f64 {
+        let dims = dims::resolve_all(dims, self.rank()).unwrap_or_default();
+        dims.iter().map(|&d| self.shape()[d]).product::<usize>() as f64
+    }
+
+    #[track_caller]
+    fn drop_dims(&self, dims: &[isize]) -> Var {
+        match dims::resolve_all(dims, self.rank()) {
+            Ok(dims) => self.reshape(&dims::reduced(self.shape(), &dims, false)),
+            Err(_) => self.clone(),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn reduce(&self, op: ReduceOp, dims: Result<Dims, String>, keepdim: bool) -> Var {
+        Var::apply(op.name(), [self], |at| {
+            require_float(op.name(), &[self], at)?;
+            let dims = dims.map_err(|why| Error::Argument {
+                op: op.name(),
+                why,
+                at,
+            })?;
+            let shape = dims::reduced(self.shape(), &dims, keepdim);
+            if op != ReduceOp::Sum && self.elem_count() == 0 && elem_count(&shape) > 0 {
+                let why = "has nothing to choose from along a dimension of size 0".into();
+                return Err(Error::Shape {
+                    op: op.name(),
+                    shapes: vec![self.shape().to_vec()],
+                    why,
+                    at,
+                });
+            }
+            Ok((Op::Reduce { op, dims }, shape, self.dtype()))
+        })
+    }
+}

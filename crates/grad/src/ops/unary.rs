@@ -1,0 +1,216 @@
+use candle_core::DType;
+
+use super::composite;
+use crate::dims::Dims;
+use crate::error::Error;
+use crate::op::{Op, UnaryOp};
+use crate::var::Var;
+
+macro_rules! unary {
+    ($($(#[$doc:meta])* $method:ident => $op:ident;)*) => {
+        /// Elementwise functions of one operand, f32 or f64; the shape stays. `g` is the gradient of the result.
+        impl Var {
+            $($(#[$doc])* #[track_caller] pub fn $method(&self) -> Var { self.unary(UnaryOp::$op) })*
+        }
+    };
+}
+
+unary! {
+    /// -x. Gradient -g.
+    neg => Neg;
+    /// e^x. Gradient g e^x.
+    exp => Exp;
+    /// e^x - 1, exact for small x. Gradient g e^x.
+    expm1 => Expm1;
+    /// ln x: NaN below 0, -inf at 0. Gradient g / x.
+    log => Log;
+    /// ln(1 + x), exact for small x. Gradient g / (1 + x).
+    log1p => Log1p;
+    /// The square root. Gradient g / (2 sqrt x), inf at 0; see [`norm`](Var::norm) and [`std_dims`](Var::std_dims) for
+    /// forms that are safe there.
+    sqrt => Sqrt;
+    /// 1 / sqrt x. Gradient -g / (2 x sqrt x).
+    rsqrt => Rsqrt;
+    /// |x|. Gradient g sign(x), 0 at 0.
+    abs => Abs;
+    /// -1, 0 or 1. Gradient 0.
+    sign => Sign;
+    /// tanh x. Gradient g (1 - tanh² x).
+    tanh => Tanh;
+    /// 1 / (1 + e^-x), without overflow. Gradient g s (1 - s).
+    sigmoid => Sigmoid;
+    /// ln sigmoid(x) = min(x, 0) - ln(1 + e^-|x|), exact at both ends. Gradient g sigmoid(-x).
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![0f64, -1000.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.log_sigmoid().to_vec::<f64>()?, [-std::f64::consts::LN_2, -1000.0]);
+    /// # anyhow::Ok(())
+    /// ```
+    log_sigmoid => LogSigmoid;
+    /// The error function. Gradient g 2/√π e^-x².
+    erf => Erf;
+    /// sin x, in radians. Gradient g cos x.
+    sin => Sin;
+    /// cos x, in radians. Gradient -g sin x.
+    cos => Cos;
+    /// x². Gradient 2 g x.
+    square => Square;
+    /// 1 / x. Gradient -g / x².
+    recip => Recip;
+    /// The greatest integer not above x. Gradient 0.
+    floor => Floor;
+    /// The least integer not below x. Gradient 0.
+    ceil => Ceil;
+    /// The nearest integer, halves to the even one. Gradient 0.
+    round => Round;
+}
+
+/// Elementwise functions with parameters, and composites.
+impl Var {
+    /// x to a constant power. Gradient g p x^(p-1); 0 for p = 0, also at x = 0.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![4f64], &[1], &Device::Cpu);
+    /// assert_eq!(x.powf(1.5).to_vec::<f64>()?, [8.0]);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn powf(&self, exponent: f64) -> Var {
+        self.unary(UnaryOp::Powf(exponent))
+    }
+
+    /// x limited to `lo..=hi`; an infinite bound is none. NaN stays NaN. Gradient g strictly between the bounds, 0 at
+    /// and beyond them, as PyTorch since 2.14.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![0.5f64, 1.1, 1.5], &[3], &Device::Cpu);
+    /// assert_eq!(x.clamp(0.8, 1.2).to_vec::<f64>()?, [0.8, 1.1, 1.2]);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn clamp(&self, lo: f64, hi: f64) -> Var {
+        self.unary(UnaryOp::Clamp { lo, hi })
+    }
+
+    /// [`clamp`](Var::clamp) from below only.
+    #[track_caller]
+    pub fn clamp_min(&self, lo: f64) -> Var {
+        self.clamp(lo, f64::INFINITY)
+    }
+
+    /// [`clamp`](Var::clamp) from above only.
+    #[track_caller]
+    pub fn clamp_max(&self, hi: f64) -> Var {
+        self.clamp(f64::NEG_INFINITY, hi)
+    }
+
+    /// x where x > 0, else 0. Gradient 0 at 0; NaN stays NaN.
+    #[track_caller]
+    pub fn relu(&self) -> Var {
+        composite!(self.le(0.0).select(0.0, self))
+    }
+
+    /// ln(1 + e^x); x itself above 20, as PyTorch. Gradient g sigmoid(x).
+    #[track_caller]
+    pub fn softplus(&self) -> Var {
+        composite!(self.gt(20.0).select(self, -(-self).log_sigmoid()))
+    }
+
+    /// x sigmoid(x), also called swish (Elfwing et al., 2017).
+    #[track_caller]
+    pub fn silu(&self) -> Var {
+        composite!(self * self.sigmoid())
+    }
+
+    /// x Φ(x) by the error function: the exact GELU (Hendrycks and Gimpel, 2016).
+    #[track_caller]
+    pub fn gelu_erf(&self) -> Var {
+        composite!(self * 0.5 * ((self * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0))
+    }
+
+    /// The tanh approximation of GELU: x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
+    #[track_caller]
+    pub fn gelu(&self) -> Var {
+        const SQRT_2_OVER_PI: f64 =
+            std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+        composite!(
+            self * 0.5 * (((self.square() * 0.044715 + 1.0) * self * SQRT_2_OVER_PI).tanh() + 1.0)
+        )
+    }
+
+    /// ln(1 - e^x) for x < 0, exact at both ends (Mächler, 2012). Gradient g / (1 - e^-x).
+    ///
+    /// Below -ln 2 it is `log1p(-e^x)`, above `ln(-expm1 x)`; the branch that is not taken is fed a harmless number, so
+    /// it contributes no NaN to the gradient.
+    #[track_caller]
+    pub fn log1mexp(&self) -> Var {
+        composite! {
+            let far = self.lt(-std::f64::consts::LN_2);
+            let for_far = far.select(self, -1.0);
+            let for_near = far.select(-0.5, self);
+            far.select((-for_far.exp()).log1p(), (-for_near.expm1()).log())
+        }
+    }
+
+    /// The values in another dtype. Gradients pass between float dtypes; a cast to an integer dtype has none.
+    #[track_caller]
+    pub fn to_dtype(&self, dtype: DType) -> Var {
+        if self.dtype() == dtype {
+            return self.clone();
+        }
+        Var::apply("to_dtype", [self], |_| {
+            Ok((Op::Cast, Dims::from_slice(self.shape()), dtype))
+        })
+    }
+
+    /// The same values, cut off from the gradient: PyTorch's `detach`, a paper's `sg(x)`.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![3f64], &[1], &Device::Cpu);
+    /// let loss = (&x * x.detach()).sum();
+    /// assert_eq!(loss.backward(&[&x])?[0].to_vec1::<f64>()?, [3.0]);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn detach(&self) -> Var {
+        Var::apply("detach", [self], |_| {
+            Ok((Op::Detach, Dims::from_slice(self.shape()), self.dtype()))
+        })
+    }
+
+    #[track_caller]
+    fn unary(&self, op: UnaryOp) -> Var {
+        if let (UnaryOp::Neg, Op::Full(value)) = (op, &self.0.op) {
+            return self.full_like(-value);
+        }
+        Var::apply(op.name(), [self], |at| {
+            require_float(op.name(), &[self], at)?;
+            Ok((Op::Unary(op), Dims::from_slice(self.shape()), self.dtype()))
+        })
+    }
+}
+
+pub(super) fn require_float(
+    op: &'static str,
+    operands: &[&Var],
+    at: crate::Loc,
+) -> Result<(), Error> {
+    let dtypes: Vec<_> = operands.iter().map(|v| v.dtype()).collect();
+    let why = if dtypes.iter().any(|d| !matches!(d, DType::F32 | DType::F64)) {
+        "needs f32 or f64; convert with to_dtype"
+    } else if dtypes.iter().any(|d| *d != dtypes[0]) {
+        "needs operands of one dtype; convert one with to_dtype"
+    } else {
+        return Ok(());
+    };
+    Err(Error::DType {
+        op,
+        dtypes,
+        why,
+        at,
+    })
+}

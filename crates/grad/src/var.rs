@@ -1,0 +1,403 @@
+use std::cell::Cell;
+use std::fmt;
+use std::panic::Location;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{DType, Device, Tensor, WithDType};
+use smallvec::SmallVec;
+
+use crate::dims::{Dims, elem_count};
+use crate::error::{Error, Loc, Result};
+use crate::op::Op;
+
+/// A node of a lazy graph: a tensor that may not have been computed yet, and how to compute it.
+///
+/// A `Var` is a cheap handle; cloning it names the same node. Recording an op checks shapes and dtypes and computes
+/// nothing. Values come from [`item`](Var::item), [`to_vec`](Var::to_vec), [`tensor`](Var::tensor),
+/// [`eval`](crate::eval) and [`backward`](Var::backward). Any `Var` can be asked for a gradient.
+///
+/// An op that cannot be recorded gives a `Var` that carries the [`Error`]; see there.
+///
+/// ```
+/// use tinsmith_grad::{Device, Var};
+///
+/// let x = Var::from_vec(vec![1f64, 2.0, 3.0], &[3], &Device::Cpu);
+/// let loss = (x.square() * 0.5).sum();
+/// assert_eq!(loss.item()?, 7.0);
+/// assert_eq!(loss.backward(&[&x])?[0].to_vec1::<f64>()?, [1.0, 2.0, 3.0]);
+/// # anyhow::Ok(())
+/// ```
+#[derive(Clone)]
+pub struct Var(pub(crate) Arc<Node>);
+
+pub(crate) type Inputs = SmallVec<[Var; 3]>;
+
+pub(crate) struct Node {
+    /// Greater than the ids of all inputs, so sorting by id is a topological sort.
+    pub(crate) id: u64,
+    pub(crate) op: Op,
+    pub(crate) inputs: Inputs,
+    pub(crate) shape: Dims,
+    pub(crate) dtype: DType,
+    pub(crate) device: Device,
+    pub(crate) at: Loc,
+    pub(crate) label: OnceLock<Box<str>>,
+}
+
+/// Dropping a chain of nodes must not recurse: a loss over a big batch can be a million nodes long.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut pending = std::mem::take(&mut self.inputs);
+        while let Some(Var(node)) = pending.pop() {
+            if let Some(mut node) = Arc::into_inner(node) {
+                pending.append(&mut node.inputs);
+            }
+        }
+    }
+}
+
+thread_local! {
+    static ATTRIBUTED: Cell<Option<Loc>> = const { Cell::new(None) };
+}
+
+/// Runs `record`, attributing every op that it records to the source line `at`.
+///
+/// A loss function that is made of several ops uses this, so that an error names the line of its caller rather than
+/// a line inside of it. Where such functions nest, the outermost line wins.
+///
+/// ```
+/// use std::panic::Location;
+/// use tinsmith_grad::{Device, DType, Var, located};
+///
+/// #[track_caller]
+/// fn mean_squared_error(x: &Var, y: &Var) -> Var {
+///     located(Location::caller(), || (x - y).square().mean())
+/// }
+///
+/// let x = Var::zeros(&[2], DType::F32, &Device::Cpu);
+/// let y = Var::zeros(&[3], DType::F32, &Device::Cpu);
+/// let line = line!() + 1;
+/// let error = mean_squared_error(&x, &y).item().unwrap_err();
+/// assert!(error.to_string().contains(&format!(":{line}:")));
+/// ```
+pub fn located<R>(at: Loc, record: impl FnOnce() -> R) -> R {
+    attribute(ATTRIBUTED.get().unwrap_or(at), record)
+}
+
+/// As [`located`], but `at` wins over an enclosing line: a derivative belongs to the op it differentiates.
+pub(crate) fn attribute<R>(at: Loc, record: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Loc>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ATTRIBUTED.set(self.0);
+        }
+    }
+    let _restore = Restore(ATTRIBUTED.replace(Some(at)));
+    record()
+}
+
+/// Numbers that a [`Var`] can hold: `f32` and `f64` to compute with, `u32` and `i64` as indices, `u8` as masks.
+pub trait Element: WithDType {}
+impl Element for f32 {}
+impl Element for f64 {}
+impl Element for u8 {}
+impl Element for u32 {}
+impl Element for i64 {}
+
+/// Making.
+impl Var {
+    /// A leaf with the values of `tensor`, which is not copied. Its dtype must be f32, f64, u8, u32 or i64.
+    ///
+    /// ```
+    /// use tinsmith_grad::{Device, Tensor, Var};
+    ///
+    /// let x = Var::new(Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?);
+    /// assert_eq!(x.shape(), [2, 2]);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn new(tensor: Tensor) -> Var {
+        let at = here(Location::caller());
+        match tensor.dtype() {
+            DType::F32 | DType::F64 | DType::U8 | DType::U32 | DType::I64 => {
+                let (shape, dtype) = (Dims::from_slice(tensor.dims()), tensor.dtype());
+                let device = tensor.device().clone();
+                // The tensor's own history is candle's business; keeping it would keep its graph alive.
+                Var::node(
+                    Op::Leaf(tensor.detach()),
+                    Inputs::new(),
+                    shape,
+                    dtype,
+                    device,
+                    at,
+                )
+            }
+            other => Var::invalid(Error::DType {
+                op: "leaf",
+                dtypes: vec![other],
+                why: "supported dtypes are f32, f64, u8, u32 and i64; convert with Tensor::to_dtype",
+                at,
+            }),
+        }
+    }
+
+    /// A leaf with `data`, row-major, in `shape`. On the CPU the vector is taken over, not copied.
+    ///
+    /// ```
+    /// use tinsmith_grad::{Device, Var};
+    ///
+    /// let x = Var::from_vec(vec![1f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.sum_dims(&[0]).to_vec::<f32>()?, [5.0, 7.0, 9.0]);
+    /// assert!(Var::from_vec(vec![1f32], &[2], &Device::Cpu).error().is_some());
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn from_vec<T: Element>(data: Vec<T>, shape: &[usize], device: &Device) -> Var {
+        let at = here(Location::caller());
+        if data.len() != elem_count(shape) {
+            let why = format!("{} values do not fill shape {shape:?}", data.len());
+            return Var::invalid(Error::Argument {
+                op: "from_vec",
+                why,
+                at,
+            });
+        }
+        match Tensor::from_vec(data, shape, device) {
+            Ok(tensor) => attribute(at, || Var::new(tensor)),
+            Err(e) => Var::invalid(Error::Backend {
+                op: "from_vec",
+                source: Arc::new(e),
+                at,
+            }),
+        }
+    }
+
+    /// `value` in every element. No memory is taken for it.
+    ///
+    /// ```
+    /// use tinsmith_grad::{DType, Device, Var};
+    ///
+    /// assert_eq!(Var::full(0.5, &[2, 2], DType::F64, &Device::Cpu).sum().item()?, 2.0);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Var {
+        let at = here(Location::caller());
+        Var::node(
+            Op::Full(value),
+            Inputs::new(),
+            Dims::from_slice(shape),
+            dtype,
+            device.clone(),
+            at,
+        )
+    }
+
+    /// Zeros; see [`full`](Var::full).
+    #[track_caller]
+    pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Var {
+        Var::full(0.0, shape, dtype, device)
+    }
+
+    /// Ones; see [`full`](Var::full).
+    #[track_caller]
+    pub fn ones(shape: &[usize], dtype: DType, device: &Device) -> Var {
+        Var::full(1.0, shape, dtype, device)
+    }
+
+    /// A constant number that takes the dtype and device of whatever it is combined with.
+    ///
+    /// ```
+    /// use tinsmith_grad::{DType, Device, Var};
+    ///
+    /// let x = Var::ones(&[3], DType::F32, &Device::Cpu);
+    /// assert_eq!((Var::scalar(2.0) - &x).dtype(), DType::F32);
+    /// ```
+    #[track_caller]
+    pub fn scalar(value: f64) -> Var {
+        Var::full(value, &[], DType::F64, &Device::Cpu)
+    }
+
+    pub(crate) fn full_like(&self, value: f64) -> Var {
+        Var::full(value, self.shape(), self.dtype(), self.device())
+    }
+}
+
+/// Asking. Nothing here evaluates.
+impl Var {
+    /// The shape, outermost dimension first; empty for a scalar and for a `Var` that carries an error.
+    pub fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    /// The number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.0.shape.len()
+    }
+
+    /// The number of elements.
+    pub fn elem_count(&self) -> usize {
+        elem_count(&self.0.shape)
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// Where the values live and the op will run.
+    pub fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// The error that this `Var` carries, if an op before it could not be recorded.
+    pub fn error(&self) -> Option<&Error> {
+        match &self.0.op {
+            Op::Invalid(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Gives this node a name that error reports and graph dumps show, and returns it. The first name stays.
+    ///
+    /// ```
+    /// use tinsmith_grad::{DType, Device, Var, check_finite};
+    ///
+    /// let x = Var::zeros(&[2], DType::F32, &Device::Cpu);
+    /// let bad = x.log().label("log of the ratio");
+    /// assert!(check_finite(&[&bad]).unwrap_err().to_string().contains("`log of the ratio`"));
+    /// ```
+    pub fn label(&self, name: impl Into<String>) -> Var {
+        let _ = self.0.label.set(name.into().into_boxed_str());
+        self.clone()
+    }
+
+    pub(crate) fn label_text(&self) -> Option<String> {
+        self.0.label.get().map(|label| label.to_string())
+    }
+}
+
+/// Recording, for the ops of this crate.
+impl Var {
+    pub(crate) fn node(
+        op: Op,
+        inputs: Inputs,
+        shape: Dims,
+        dtype: DType,
+        device: Device,
+        at: Loc,
+    ) -> Var {
+        // Relaxed is enough: whoever holds an input already sees the counter's state from when it was made.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Var(Arc::new(Node {
+            id,
+            op,
+            inputs,
+            shape,
+            dtype,
+            device,
+            at,
+            label: OnceLock::new(),
+        }))
+    }
+
+    pub(crate) fn invalid(error: Error) -> Var {
+        let at = Location::caller();
+        Var::node(
+            Op::Invalid(Arc::new(error)),
+            Inputs::new(),
+            Dims::new(),
+            DType::F32,
+            Device::Cpu,
+            at,
+        )
+    }
+
+    /// Records an op over `inputs`: an operand's error is passed on, and `infer` tells the op, shape and dtype.
+    #[track_caller]
+    pub(crate) fn apply<'a>(
+        name: &'static str,
+        inputs: impl IntoIterator<Item = &'a Var>,
+        infer: impl FnOnce(Loc) -> Result<(Op, Dims, DType)>,
+    ) -> Var {
+        let at = here(Location::caller());
+        let inputs: Inputs = inputs.into_iter().cloned().collect();
+        if let Some(bad) = inputs.iter().find(|v| v.error().is_some()) {
+            return bad.clone();
+        }
+        let device = inputs[0].device().clone();
+        if let Some(other) = inputs.iter().find(|v| !v.device().same_device(&device)) {
+            let devices = format!(
+                "{:?} and {:?}",
+                device.location(),
+                other.device().location()
+            );
+            return Var::invalid(Error::Device {
+                op: name,
+                devices,
+                at,
+            });
+        }
+        match infer(at) {
+            Ok((op, shape, dtype)) => Var::node(op, inputs, shape, dtype, device, at),
+            Err(error) => Var::invalid(error),
+        }
+    }
+
+    /// As [`apply`](Var::apply) for ops whose arguments are numbers only and whose dtype is their input's.
+    #[track_caller]
+    pub(crate) fn apply_one(
+        &self,
+        name: &'static str,
+        infer: impl FnOnce(&[usize]) -> std::result::Result<(Op, Dims), String>,
+    ) -> Var {
+        Var::apply(name, [self], |at| match infer(self.shape()) {
+            Ok((op, shape)) => Ok((op, shape, self.dtype())),
+            Err(why) => Err(Error::Argument {
+                op: name,
+                why: format!("{why}; the operand is {:?}", self.shape()),
+                at,
+            }),
+        })
+    }
+}
+
+fn here(caller: Loc) -> Loc {
+    ATTRIBUTED.get().unwrap_or(caller)
+}
+
+/// A `Var` that carries `error`: how a function that returns a `Var` refuses its arguments.
+impl From<Error> for Var {
+    fn from(error: Error) -> Var {
+        Var::invalid(error)
+    }
+}
+
+impl From<Tensor> for Var {
+    #[track_caller]
+    fn from(tensor: Tensor) -> Var {
+        Var::new(tensor)
+    }
+}
+
+/// One line: the op, shape, dtype, label, and the line that recorded it. The values are not computed.
+impl fmt::Debug for Var {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(error) = self.error() {
+            return write!(f, "Var(error: {error})");
+        }
+        write!(f, "Var({}", self.0.op.name())?;
+        if let Some(label) = self.0.label.get() {
+            write!(f, " `{label}`")?;
+        }
+        write!(
+            f,
+            " {:?} {:?} at {})",
+            self.shape(),
+            self.dtype(),
+            self.0.at
+        )
+    }
+}

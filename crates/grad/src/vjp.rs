@@ -1,0 +1,192 @@
+//! The calculus: for each primitive, the vector-Jacobian product with respect to each of its inputs, recorded as
+//! ordinary ops, so that a derivative can be differentiated again.
+//!
+//! A rule may leave its result in the shape of the node's *output*; where an operand was broadcast, the driver in
+//! `backward.rs` sums the copies.
+
+use candle_core::DType;
+
+use crate::dims::{elem_count, reduced};
+use crate::op::{BinaryOp, Op, ReduceOp, UnaryOp};
+use crate::var::Var;
+
+/// Whether anything flows from a node back to its input `i`. The ops that stop a gradient are all here: comparisons,
+/// conditions, indices, `detach`, and casts to or from integers.
+pub(crate) fn is_differentiable(y: &Var, i: usize) -> bool {
+    let float = |v: &Var| matches!(v.dtype(), DType::F32 | DType::F64);
+    match &y.0.op {
+        Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Compare(_) | Op::Detach => false,
+        Op::Select => i > 0,
+        Op::Gather { .. }
+        | Op::ScatterAdd { .. }
+        | Op::IndexSelect { .. }
+        | Op::IndexAdd { .. } => i != 1 && float(y),
+        Op::Unary(_)
+        | Op::Binary(_)
+        | Op::Cast
+        | Op::Reduce { .. }
+        | Op::Broadcast
+        | Op::Reshape
+        | Op::Permute(_)
+        | Op::Narrow { .. }
+        | Op::Pad { .. }
+        | Op::Cat { .. }
+        | Op::Flip(_)
+        | Op::CumSum { .. }
+        | Op::MatMul
+        | Op::SegmentReduce { .. }
+        | Op::SegmentExpand(_)
+        | Op::Custom(_) => float(y) && float(&y.0.inputs[i]),
+    }
+}
+
+/// The gradient of `y`'s input `i`, given the gradient `g` of `y`. `None` where there is none.
+pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Var> {
+    if !is_differentiable(y, i) {
+        return None;
+    }
+    let inputs = &y.0.inputs;
+    let x = &inputs[i];
+    Some(match &y.0.op {
+        Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Compare(_) | Op::Detach => return None,
+        Op::Cast => g.to_dtype(x.dtype()),
+        Op::Unary(op) => unary(*op, x, y, g),
+        Op::Binary(op) => binary(*op, i, &inputs[0], &inputs[1], y, g),
+        Op::Select if i == 1 => inputs[0].select(g, 0.0),
+        Op::Select => inputs[0].select(0.0, g),
+        Op::Reduce { op, dims } => {
+            let kept = reduced(x.shape(), dims, true);
+            let (y, g) = (y.reshape(&kept), g.reshape(&kept));
+            match op {
+                ReduceOp::Sum => g.broadcast_to(x.shape()),
+                ReduceOp::Max | ReduceOp::Min => {
+                    let ties = x.eq(&y).to_dtype(x.dtype());
+                    let count = ties.reduce(ReduceOp::Sum, Ok(dims.clone()), true);
+                    ties * (g / count)
+                }
+            }
+        }
+        Op::Broadcast => g.clone(),
+        Op::Reshape => g.reshape(x.shape()),
+        Op::Permute(dims) => {
+            let mut inverse = dims.clone();
+            dims.iter()
+                .enumerate()
+                .for_each(|(to, &from)| inverse[from] = to);
+            g.permute(&inverse)
+        }
+        Op::Narrow { dim, start } => g.pad(
+            *dim as isize,
+            *start,
+            x.shape()[*dim] - start - y.shape()[*dim],
+        ),
+        Op::Pad { dim, before } => g.narrow(*dim as isize, *before, x.shape()[*dim]),
+        Op::Cat { dim } => {
+            let start = inputs[..i].iter().map(|v| v.shape()[*dim]).sum();
+            g.narrow(*dim as isize, start, x.shape()[*dim])
+        }
+        Op::Flip(dims) => g.flip(&signed(dims)),
+        Op::CumSum { dim } => {
+            let dim = *dim as isize;
+            g.flip(&[dim]).cumsum(dim).flip(&[dim])
+        }
+        Op::Gather { dim } => zeros_like(x).scatter_add(&inputs[1], g, *dim as isize),
+        Op::IndexSelect { dim } => zeros_like(x).index_add(&inputs[1], g, *dim as isize),
+        Op::ScatterAdd { .. } | Op::IndexAdd { .. } if i == 0 => g.clone(),
+        Op::ScatterAdd { dim } => g.gather(&inputs[1], *dim as isize),
+        Op::IndexAdd { dim } => g.index_select(&inputs[1], *dim as isize),
+        Op::MatMul if i == 0 => g.matrix_product(&inputs[1].t()),
+        Op::MatMul => inputs[0].t().matrix_product(g),
+        Op::SegmentReduce {
+            op: ReduceOp::Sum,
+            segments,
+        } => g.segment_expand(segments),
+        Op::SegmentReduce { segments, .. } => {
+            let ties = x.eq(y.segment_expand(segments)).to_dtype(x.dtype());
+            let count = ties.segment_reduce(ReduceOp::Sum, segments);
+            ties * (g / count).segment_expand(segments)
+        }
+        Op::SegmentExpand(segments) => g.segment_reduce(ReduceOp::Sum, segments),
+        Op::Custom(op) => return op.vjp(inputs, y, i, g),
+    })
+}
+
+fn unary(op: UnaryOp, x: &Var, y: &Var, g: &Var) -> Var {
+    match op {
+        UnaryOp::Neg => -g,
+        UnaryOp::Exp => g * y,
+        UnaryOp::Expm1 => g * (y + 1.0),
+        UnaryOp::Log => g / x,
+        UnaryOp::Log1p => g / (x + 1.0),
+        UnaryOp::Sqrt => g / (y * 2.0),
+        UnaryOp::Rsqrt => g * -0.5 * (y.square() * y),
+        UnaryOp::Abs => g * x.sign(),
+        UnaryOp::Tanh => g * (1.0 - y.square()),
+        UnaryOp::Sigmoid => g * (y * (1.0 - y)),
+        UnaryOp::LogSigmoid => g * (-x).sigmoid(),
+        UnaryOp::Erf => g * ((-x.square()).exp() * std::f64::consts::FRAC_2_SQRT_PI),
+        UnaryOp::Sin => g * x.cos(),
+        UnaryOp::Cos => -(g * x.sin()),
+        UnaryOp::Square => g * (x * 2.0),
+        UnaryOp::Recip => -(g * y.square()),
+        UnaryOp::Powf(0.0) | UnaryOp::Sign | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => {
+            zeros_like(x)
+        }
+        UnaryOp::Powf(p) => g * (x.powf(p - 1.0) * p),
+        UnaryOp::Clamp { lo, hi } => within(x, lo, hi, g),
+    }
+}
+
+fn within(x: &Var, lo: f64, hi: f64, g: &Var) -> Var {
+    let above = x.le(lo).select(0.0, g);
+    x.ge(hi).select(0.0, above)
+}
+
+fn binary(op: BinaryOp, i: usize, a: &Var, b: &Var, y: &Var, g: &Var) -> Var {
+    match (op, i) {
+        (BinaryOp::Add, _) | (BinaryOp::Sub, 0) => g.clone(),
+        (BinaryOp::Sub, _) => -g,
+        (BinaryOp::Mul, 0) => g * b,
+        (BinaryOp::Mul, _) => g * a,
+        (BinaryOp::Div, 0) => g / b,
+        (BinaryOp::Div, _) => -(g * (y / b)),
+        (BinaryOp::Pow, 0) => b.eq(0.0).select(0.0, g * b * a.pow(b - 1.0)),
+        // ln 0 is kept out, so that 0 to a positive power has gradient 0 and not 0 · inf.
+        (BinaryOp::Pow, _) => g * y * a.eq(0.0).select(1.0, a).log(),
+        (BinaryOp::Maximum, 0) => chosen(a, b, BinaryOp::Maximum, g),
+        (BinaryOp::Maximum, _) => chosen(b, a, BinaryOp::Maximum, g),
+        (BinaryOp::Minimum, 0) => chosen(a, b, BinaryOp::Minimum, g),
+        (BinaryOp::Minimum, _) => chosen(b, a, BinaryOp::Minimum, g),
+    }
+}
+
+/// `g` where `mine` was chosen over `other`, half of it on a tie.
+fn chosen(mine: &Var, other: &Var, op: BinaryOp, g: &Var) -> Var {
+    let lost = if op == BinaryOp::Maximum {
+        mine.lt(other)
+    } else {
+        mine.gt(other)
+    };
+    lost.select(0.0, mine.eq(other).select(g * 0.5, g))
+}
+
+fn zeros_like(x: &Var) -> Var {
+    x.full_like(0.0)
+}
+
+fn signed(dims: &[usize]) -> Vec<isize> {
+    dims.iter().map(|&d| d as isize).collect()
+}
+
+/// The sum of `g` over the copies that broadcasting made of an operand of shape `shape`.
+pub(crate) fn sum_to(g: &Var, shape: &[usize]) -> Var {
+    if g.shape() == shape {
+        return g.clone();
+    }
+    let added = g.rank() - shape.len();
+    let copied = |d: usize| d < added || (shape[d - added] == 1 && g.shape()[d] != 1);
+    let dims = (0..g.rank()).filter(|&d| copied(d)).collect();
+    let summed = g.reduce(ReduceOp::Sum, Ok(dims), true);
+    debug_assert_eq!(summed.elem_count(), elem_count(shape));
+    summed.reshape(shape)
+}
