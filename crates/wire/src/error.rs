@@ -1,0 +1,76 @@
+use std::fmt;
+
+/// What can be wrong with protocol data. Every variant says what was read or built, where, and why.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A value cannot be written as JSON: NaN and infinities have no JSON form.
+    #[error("cannot write {what} as JSON: at `{path}`: {reason}")]
+    Encode {
+        /// The type being written.
+        what: &'static str,
+        /// JSON path to the value, such as `data[0].loss_fn_inputs.weights`.
+        path: String,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// A body is not JSON, or not the JSON of the expected type.
+    #[error("cannot read {what} from JSON: at `{path}`: {reason}")]
+    Decode {
+        /// The type being read.
+        what: &'static str,
+        /// JSON path to the value, `.` for the document itself.
+        path: String,
+        /// What is wrong there, with line and column.
+        reason: String,
+    },
+    /// The shape of a tensor and the number of its elements disagree.
+    #[error("`shape` {shape:?} holds {} elements, `data` has {len}", Count(shape))]
+    Shape {
+        /// The shape that was given.
+        shape: Vec<usize>,
+        /// Length of the data.
+        len: usize,
+    },
+    /// The index arrays of a sparse tensor are not a CSR matrix.
+    #[error("`{field}` is not valid CSR: {reason}")]
+    Csr {
+        /// The JSON field at fault.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor of another dtype was needed.
+    #[error("dtype is {found}, expected {expected}")]
+    DType {
+        /// The dtype that was needed.
+        expected: crate::DType,
+        /// The dtype that was found.
+        found: crate::DType,
+    },
+    /// A dense form would not fit in memory.
+    #[error("a dense tensor of shape {shape:?} does not fit in memory")]
+    TooLarge {
+        /// The shape that was asked for.
+        shape: Vec<usize>,
+    },
+    /// A candle tensor could not be converted.
+    #[cfg(feature = "candle")]
+    #[error("candle tensor: {0}")]
+    Candle(String),
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The element count of a shape, for messages.
+struct Count<'a>(&'a [usize]);
+
+impl fmt::Display for Count<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match crate::tensor::elem_count(self.0) {
+            Some(n) => n.fmt(f),
+            None => f.write_str("more than 2^64"),
+        }
+    }
+}

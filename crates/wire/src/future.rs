@@ -1,0 +1,160 @@
+//! Work that a server has accepted and answers later.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{Result, json};
+
+/// Reply to a request whose result comes later.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submitted {
+    /// What to ask `retrieve_future` for.
+    pub request_id: String,
+    /// The model it works on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<String>,
+}
+
+/// Body of `POST /api/v1/retrieve_future`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetrieveFutureRequest {
+    /// The request asked for.
+    pub request_id: String,
+    /// Whether the server may answer [`FutureReply::CompleteMetadata`] in place of a large result.
+    #[serde(default)]
+    pub allow_metadata_only: bool,
+}
+
+/// What a server says about a request it has accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FutureReply<T> {
+    /// Not ready.
+    TryAgain(TryAgain),
+    /// Ready, but large: ask again with `allow_metadata_only: false`.
+    CompleteMetadata {
+        /// Size of the result in bytes.
+        response_payload_size: Option<u64>,
+    },
+    /// Failed, for good.
+    Failed(RequestFailed),
+    /// The result.
+    Ready(T),
+}
+
+/// A request is not ready.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "try_again")]
+pub struct TryAgain {
+    /// The request asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// `active`, `paused_capacity` or `paused_rate_limit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_state: Option<String>,
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_state_reason: Option<String>,
+}
+
+/// A request has failed for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestFailed {
+    /// What went wrong.
+    pub error: String,
+    /// Whose fault it is.
+    #[serde(default)]
+    pub category: ErrorCategory,
+}
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCategory {
+    /// The request was wrong.
+    User,
+    /// The server failed.
+    Server,
+    /// The server does not say.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl<T: serde::de::DeserializeOwned> FutureReply<T> {
+    /// Reads a reply of status 200 of `retrieve_future`.
+    ///
+    /// # Errors
+    /// [`Error::Decode`](crate::Error::Decode) when it is none of the four.
+    ///
+    /// ```
+    /// use tinsmith_wire::{FutureReply, OptimStepResponse};
+    /// let reply = FutureReply::<OptimStepResponse>::from_json(br#"{"type":"try_again","queue_state":"active"}"#)?;
+    /// assert!(matches!(reply, FutureReply::TryAgain(t) if t.queue_state.as_deref() == Some("active")));
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
+    pub fn from_json(body: &[u8]) -> Result<Self> {
+        let head: Head = json::from_slice(body)?;
+        if head.kind.as_deref() == Some("try_again") {
+            Ok(FutureReply::TryAgain(json::from_slice(body)?))
+        } else if head.status.as_deref() == Some("complete_metadata") {
+            Ok(FutureReply::CompleteMetadata {
+                response_payload_size: head.response_payload_size,
+            })
+        } else if let Some(error) = head.error {
+            Ok(FutureReply::Failed(RequestFailed {
+                error: error
+                    .as_str()
+                    .map_or_else(|| error.to_string(), str::to_owned),
+                category: head.category.unwrap_or_default(),
+            }))
+        } else {
+            Ok(FutureReply::Ready(json::from_slice(body)?))
+        }
+    }
+}
+
+/// The fields that tell the replies apart.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(rename = "type", default, deserialize_with = "text")]
+    kind: Option<String>,
+    #[serde(default, deserialize_with = "text")]
+    status: Option<String>,
+    response_payload_size: Option<u64>,
+    error: Option<serde_json::Value>,
+    category: Option<ErrorCategory>,
+}
+
+/// A string, or nothing when a result uses the name for something else.
+fn text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<String>, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(value.as_str().map(str::to_owned))
+}
+
+impl<T: Serialize> Serialize for FutureReply<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            FutureReply::TryAgain(reply) => reply.serialize(serializer),
+            FutureReply::CompleteMetadata {
+                response_payload_size,
+            } => {
+                #[derive(Serialize)]
+                struct Metadata {
+                    status: &'static str,
+                    #[serde(skip_serializing_if = "Option::is_none")]
+                    response_payload_size: Option<u64>,
+                }
+                let status = "complete_metadata";
+                let response_payload_size = *response_payload_size;
+                Metadata {
+                    status,
+                    response_payload_size,
+                }
+                .serialize(serializer)
+            }
+            FutureReply::Failed(reply) => reply.serialize(serializer),
+            FutureReply::Ready(result) => result.serialize(serializer),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The JSON codec: bytes to types and back, with errors that say where.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Error, Result};
+
+/// Writes the form that every server reads: no nulls, defaults spelled out, `type` tags present.
+///
+/// # Errors
+/// [`Error::Encode`] with the path to the value, for NaN and infinities.
+///
+/// ```
+/// use tinsmith_wire::{AdamParams, json};
+/// let body = json::to_vec(&AdamParams::default().learning_rate(1e-5))?;
+/// assert!(String::from_utf8_lossy(&body).starts_with(r#"{"learning_rate":1e-5,"beta1":0.9"#));
+/// assert!(json::to_vec(&AdamParams::default().learning_rate(f64::NAN)).is_err());
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
+pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|_| encode_error(value))
+}
+
+/// Reads any form in use: missing tags and defaults, explicit nulls, unknown fields.
+///
+/// # Errors
+/// [`Error::Decode`] with the path to the value.
+///
+/// ```
+/// use tinsmith_wire::{Datum, json};
+/// let body = br#"{"model_input":{"chunks":[{"tokens":[1,2]}, {"tokens":[-3]}]}}"#;
+/// let error = json::from_slice::<Datum>(body).unwrap_err();
+/// assert!(error.to_string().starts_with("cannot read Datum from JSON: at `model_input.chunks[1].tokens[0]`"));
+/// ```
+pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|_| decode_error::<T>(bytes))
+}
+
+/// Tracking the path costs time, so it is done only once something has failed.
+fn encode_error<T: Serialize>(value: &T) -> Error {
+    let mut track = serde_path_to_error::Track::new();
+    let mut sink = serde_json::Serializer::new(std::io::sink());
+    let result = value.serialize(serde_path_to_error::Serializer::new(&mut sink, &mut track));
+    Error::Encode {
+        what: type_name::<T>(),
+        path: track.path().to_string(),
+        reason: result.map_or_else(|e| e.to_string(), |_| "failed once, then not again".into()),
+    }
+}
+
+fn decode_error<T: DeserializeOwned>(bytes: &[u8]) -> Error {
+    let mut source = serde_json::Deserializer::from_slice(bytes);
+    let (path, reason) = match serde_path_to_error::deserialize::<_, T>(&mut source) {
+        Err(error) => (error.path().to_string(), error.into_inner().to_string()),
+        Ok(_) => {
+            let reason = source
+                .end()
+                .map_or_else(|e| e.to_string(), |_| "unreadable".into());
+            (".".to_owned(), reason)
+        }
+    };
+    Error::Decode {
+        what: type_name::<T>(),
+        path,
+        reason,
+    }
+}
+
+/// The type's own name, without its path.
+fn type_name<T>() -> &'static str {
+    let full = std::any::type_name::<T>();
+    let end = full.find('<').unwrap_or(full.len());
+    let start = full[..end].rfind("::").map_or(0, |i| i + 2);
+    &full[start..]
+}

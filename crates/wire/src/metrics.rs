@@ -1,0 +1,138 @@
+//! Named numbers beside a result.
+
+use std::{collections::BTreeMap, ops::Index};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+
+/// Named numbers beside a result. Names are `name:reduction`, such as `loss:sum`.
+///
+/// ```
+/// use tinsmith_wire::Metrics;
+/// let metrics: Metrics = [("loss:sum", 1.5)].into_iter().collect();
+/// assert_eq!(metrics["loss:sum"], 1.5);
+/// assert_eq!(metrics.get("lr"), None);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metrics {
+    values: BTreeMap<String, f64>,
+    /// `hash2` metrics whose value an `f64` would round.
+    exact: BTreeMap<String, u64>,
+}
+
+impl Metrics {
+    /// The value of this name. An integer above 2^53 is rounded, see [`exact_u64`](Self::exact_u64).
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.get(name).copied()
+    }
+
+    /// The value of this name as an integer, when it is one; exact up to 2^64 - 1.
+    pub fn exact_u64(&self, name: &str) -> Option<u64> {
+        let exact = self.exact.get(name).copied();
+        exact.or_else(|| {
+            let x = self.get(name)?;
+            (x >= 0.0 && x.fract() == 0.0 && x < 2f64.powi(53)).then_some(x as u64)
+        })
+    }
+
+    /// Sets a value and gives back the one it replaces.
+    pub fn insert(&mut self, name: impl Into<String>, value: f64) -> Option<f64> {
+        let name = name.into();
+        self.exact.remove(&name);
+        self.values.insert(name, value)
+    }
+
+    /// Sets an integer that an `f64` may not hold.
+    pub fn insert_u64(&mut self, name: impl Into<String>, value: u64) {
+        let name = name.into();
+        if value >= 1 << 53 {
+            self.exact.insert(name.clone(), value);
+        }
+        self.values.insert(name, value as f64);
+    }
+
+    /// Takes a value out.
+    pub fn remove(&mut self, name: &str) -> Option<f64> {
+        self.exact.remove(name);
+        self.values.remove(name)
+    }
+
+    /// Names and values, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.values
+            .iter()
+            .map(|(name, &value)| (name.as_str(), value))
+    }
+
+    /// Number of metrics.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+impl Index<&str> for Metrics {
+    type Output = f64;
+
+    /// The value of this name.
+    ///
+    /// # Panics
+    /// When there is none; [`Metrics::get`] asks.
+    fn index(&self, name: &str) -> &f64 {
+        match self.values.get(name) {
+            Some(value) => value,
+            None => panic!("no metric {name:?} among {:?}", self.values.keys()),
+        }
+    }
+}
+
+impl<S: Into<String>> FromIterator<(S, f64)> for Metrics {
+    fn from_iter<I: IntoIterator<Item = (S, f64)>>(metrics: I) -> Self {
+        let mut all = Metrics::default();
+        all.extend(metrics);
+        all
+    }
+}
+
+impl<S: Into<String>> Extend<(S, f64)> for Metrics {
+    fn extend<I: IntoIterator<Item = (S, f64)>>(&mut self, metrics: I) {
+        for (name, value) in metrics {
+            self.insert(name, value);
+        }
+    }
+}
+
+impl Serialize for Metrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some((name, value)) = self.iter().find(|(_, x)| !x.is_finite()) {
+            let message = format!("metric {name:?} is {value}, which JSON cannot carry");
+            return Err(ser::Error::custom(message));
+        }
+        serializer.collect_map(self.iter().map(|(name, value)| {
+            let number = match self.exact.get(name) {
+                Some(&exact) => exact.into(),
+                None => serde_json::json!(value),
+            };
+            (name, number)
+        }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Metrics {
+    /// A null value is left out.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = BTreeMap::<String, Option<serde_json::Number>>::deserialize(deserializer)?;
+        let mut metrics = Metrics::default();
+        for (name, number) in given {
+            match number.as_ref().map(|n| (n.as_u64(), n.as_f64())) {
+                Some((Some(exact), _)) => metrics.insert_u64(name, exact),
+                Some((None, Some(value))) => drop(metrics.insert(name, value)),
+                _ => {}
+            }
+        }
+        Ok(metrics)
+    }
+}

@@ -1,0 +1,262 @@
+//! Sessions, models, and what a server says about itself.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::tolerant::{or_default, with_defaults};
+
+/// The user's own notes on a session, model or checkpoint.
+pub type UserMetadata = BTreeMap<String, Value>;
+
+/// Body of `POST /api/v1/create_session`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "create_session")]
+pub struct CreateSessionRequest {
+    /// Labels.
+    #[serde(default, deserialize_with = "or_default")]
+    pub tags: Vec<String>,
+    /// The user's notes; written even when empty.
+    #[serde(default, deserialize_with = "or_default")]
+    pub user_metadata: UserMetadata,
+    /// Version of the client.
+    #[serde(default, deserialize_with = "or_default")]
+    pub sdk_version: String,
+    /// Project the session belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<String>,
+}
+
+/// Reply to create_session.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "create_session")]
+pub struct CreateSessionResponse {
+    /// The new session.
+    pub session_id: String,
+    /// For the user to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub info_message: Option<String>,
+    /// For the user to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning_message: Option<String>,
+    /// For the user to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_message: Option<String>,
+}
+
+/// Body of `POST /api/v1/session_heartbeat`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "session_heartbeat")]
+pub struct SessionHeartbeatRequest {
+    /// The session to keep alive.
+    pub session_id: String,
+}
+
+/// Reply to session_heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "session_heartbeat")]
+pub struct SessionHeartbeatResponse {}
+
+with_defaults! {
+    /// The adapter to train.
+    ///
+    /// ```
+    /// use tinsmith_wire::LoraConfig;
+    /// let config = LoraConfig { seed: Some(7), ..LoraConfig::rank(8) };
+    /// assert!(config.train_mlp);
+    /// ```
+    pub struct LoraConfig {
+        /// Rank of the adapter's matrices.
+        pub rank: u32 = 32,
+        /// Seed of the initial weights; random when absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub seed: Option<u64> = None,
+        /// Whether the output projection gets an adapter.
+        pub train_unembed: bool = true,
+        /// Whether the feed-forward layers get adapters.
+        pub train_mlp: bool = true,
+        /// Whether the attention layers get adapters.
+        pub train_attn: bool = true,
+    }
+}
+
+impl LoraConfig {
+    /// An adapter of this rank on every kind of layer, randomly initialised.
+    pub fn rank(rank: u32) -> Self {
+        LoraConfig {
+            rank,
+            ..Self::default()
+        }
+    }
+
+    /// The same with a fixed seed.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+}
+
+/// Body of `POST /api/v1/create_model`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "create_model")]
+pub struct CreateModelRequest {
+    /// The session.
+    pub session_id: String,
+    /// Number of the model within the session, from 0.
+    pub model_seq_id: u64,
+    /// Name of the model to adapt.
+    pub base_model: String,
+    /// The adapter.
+    #[serde(default, deserialize_with = "or_default")]
+    pub lora_config: LoraConfig,
+    /// The user's notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_metadata: Option<UserMetadata>,
+}
+
+/// Result of create_model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "create_model")]
+pub struct CreateModelResponse {
+    /// The new model.
+    pub model_id: String,
+}
+
+/// Body of `POST /api/v1/get_info`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "get_info")]
+pub struct GetInfoRequest {
+    /// The model.
+    pub model_id: String,
+}
+
+/// Reply to get_info.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "get_info")]
+pub struct GetInfoResponse {
+    /// The model.
+    pub model_id: String,
+    /// About its base.
+    #[serde(default, deserialize_with = "or_default")]
+    pub model_data: ModelData,
+    /// Whether it is an adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_lora: Option<bool>,
+    /// Rank of the adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora_rank: Option<u32>,
+    /// Name of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_name: Option<String>,
+}
+
+/// About a base model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelData {
+    /// Architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// Name of the base model.
+    #[serde(default, alias = "base_model", skip_serializing_if = "Option::is_none")]
+    pub model_name: Option<String>,
+    /// Where its tokenizer is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer_id: Option<String>,
+}
+
+/// Body of `POST /api/v1/unload_model`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "unload_model")]
+pub struct UnloadModelRequest {
+    /// The model.
+    pub model_id: String,
+}
+
+/// Result of unload_model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "unload_model")]
+pub struct UnloadModelResponse {
+    /// The model that is gone.
+    pub model_id: String,
+}
+
+/// Reply to `GET /api/v1/get_server_capabilities`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServerCapabilities {
+    /// The models on offer.
+    #[serde(default, deserialize_with = "or_default")]
+    pub supported_models: Vec<SupportedModel>,
+}
+
+/// A model on offer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SupportedModel {
+    /// Its name, for create_model and create_sampling_session.
+    pub model_name: String,
+    /// Longest input in tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_context_length: Option<u64>,
+    /// Whether it can be trained; servers that do not say can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainable: Option<bool>,
+    /// Whether it can be sampled from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampleable: Option<bool>,
+}
+
+/// Reply to `GET /api/v1/healthz`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+}
+
+/// The body of an HTTP error: `{"detail": ..}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What went wrong: a string, or a list of findings.
+    #[serde(default, deserialize_with = "or_default")]
+    pub detail: Value,
+}
+
+impl ErrorBody {
+    /// An error in words.
+    pub fn new(detail: impl Into<String>) -> Self {
+        ErrorBody {
+            detail: Value::String(detail.into()),
+        }
+    }
+
+    /// The detail in words, `None` when there is none.
+    ///
+    /// ```
+    /// use tinsmith_wire::{ErrorBody, json};
+    /// let body: ErrorBody = json::from_slice(br#"{"detail":[{"loc":["body","rank"],"msg":"too large"}]}"#)?;
+    /// assert_eq!(body.message().as_deref(), Some("body.rank: too large"));
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
+    pub fn message(&self) -> Option<String> {
+        let text = words(&self.detail);
+        (!text.trim().is_empty()).then_some(text)
+    }
+}
+
+/// A detail as FastAPI and its kin write it: text, or `{"loc", "msg"}` findings.
+fn words(detail: &Value) -> String {
+    match detail {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(words).collect::<Vec<_>>().join("; "),
+        Value::Object(finding) => match (finding.get("loc"), finding.get("msg")) {
+            (Some(Value::Array(place)), Some(Value::String(message))) => {
+                let place: Vec<_> = place.iter().map(words).collect();
+                format!("{}: {message}", place.join("."))
+            }
+            (_, Some(Value::String(message))) => message.clone(),
+            _ => detail.to_string(),
+        },
+        other => other.to_string(),
+    }
+}

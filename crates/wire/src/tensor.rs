@@ -1,0 +1,318 @@
+//! Tensors as they travel: flat values, a shape, and for sparse matrices the CSR indices.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use crate::{Error, Result};
+
+/// Element type of a [`TensorData`]. The wire knows two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// IEEE single precision.
+    Float32,
+    /// 64-bit signed integers.
+    Int64,
+}
+
+impl DType {
+    /// Bytes per element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::Float32 => 4,
+            DType::Int64 => 8,
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DType::Float32 => "float32",
+            DType::Int64 => "int64",
+        })
+    }
+}
+
+/// The values of a tensor, flat and row-major. Clones share them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Data {
+    /// `float32` values.
+    F32(Arc<[f32]>),
+    /// `int64` values.
+    I64(Arc<[i64]>),
+}
+
+impl Data {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Data::F32(v) => v.len(),
+            Data::I64(v) => v.len(),
+        }
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Data::F32(_) => DType::Float32,
+            Data::I64(_) => DType::Int64,
+        }
+    }
+}
+
+macro_rules! data_from {
+    ($($source:ty => $variant:ident),*) => {$(
+        impl From<$source> for Data {
+            fn from(values: $source) -> Self {
+                Data::$variant(values.into())
+            }
+        }
+    )*};
+}
+data_from!(Vec<f32> => F32, &[f32] => F32, Arc<[f32]> => F32, Vec<i64> => I64, &[i64] => I64, Arc<[i64]> => I64);
+
+/// Row and column indices of a compressed-sparse-row matrix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Csr {
+    /// `rows + 1` ascending offsets into the values, the first 0, the last their number.
+    pub crow: Arc<[i64]>,
+    /// The column of each value, ascending within a row.
+    pub col: Arc<[i64]>,
+}
+
+/// A tensor on the wire: `float32` or `int64`, dense of any rank or CSR of rank 2.
+///
+/// Always well formed: shape and data agree, CSR indices are in range. Making or decoding one that is
+/// not is an error. Clones share the values.
+///
+/// ```
+/// use tinsmith_wire::TensorData;
+/// let weights = TensorData::new(vec![0.0f32, 1.0, 1.0, 0.5], &[2, 2])?;
+/// assert_eq!(weights.shape(), [2, 2].as_slice());
+/// assert_eq!(weights.as_f32().unwrap()[3], 0.5);
+/// assert_eq!(
+///     TensorData::new(vec![1.0f32], &[2]).unwrap_err().to_string(),
+///     "`shape` [2] holds 2 elements, `data` has 1"
+/// );
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorData {
+    data: Data,
+    shape: Option<Arc<[usize]>>,
+    sparse: Option<Csr>,
+}
+
+impl TensorData {
+    /// A dense tensor of `shape`; `&[]` is a scalar.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the element counts differ.
+    pub fn new(data: impl Into<Data>, shape: &[usize]) -> Result<Self> {
+        Self::from_parts(data.into(), Some(shape.into()), None)
+    }
+
+    /// A sparse `[rows, cols]` matrix; `data` are the listed values.
+    ///
+    /// # Errors
+    /// [`Error::Csr`] naming the index array at fault.
+    ///
+    /// ```
+    /// use tinsmith_wire::TensorData;
+    /// let m = TensorData::csr(vec![5.0f32, 6.0], vec![0, 1, 2], vec![2, 0], [2, 3])?;
+    /// assert_eq!(m.to_dense()?.as_f32().unwrap(), [0.0, 0.0, 5.0, 6.0, 0.0, 0.0]);
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
+    pub fn csr(
+        data: impl Into<Data>,
+        crow: impl Into<Arc<[i64]>>,
+        col: impl Into<Arc<[i64]>>,
+        shape: [usize; 2],
+    ) -> Result<Self> {
+        let sparse = Csr {
+            crow: crow.into(),
+            col: col.into(),
+        };
+        Self::from_parts(data.into(), Some(shape.as_slice().into()), Some(sparse))
+    }
+
+    /// From the parts of the wire form. Without `shape` the tensor has one dimension.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Csr`].
+    pub fn from_parts(
+        data: Data,
+        shape: Option<Arc<[usize]>>,
+        sparse: Option<Csr>,
+    ) -> Result<Self> {
+        match (&sparse, &shape) {
+            (None, None) => {}
+            (None, Some(shape)) if elem_count(shape) == Some(data.len()) => {}
+            (None, Some(shape)) => {
+                return Err(Error::Shape {
+                    shape: shape.to_vec(),
+                    len: data.len(),
+                });
+            }
+            (Some(csr), shape) => check_csr(csr, shape.as_deref(), data.len())?,
+        }
+        Ok(TensorData {
+            data,
+            shape,
+            sparse,
+        })
+    }
+
+    /// The values; of a sparse tensor the listed ones.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.data.dtype()
+    }
+
+    /// The shape; `[len]` when none was given.
+    pub fn shape(&self) -> Cow<'_, [usize]> {
+        match &self.shape {
+            Some(shape) => Cow::Borrowed(shape),
+            None => Cow::Owned(vec![self.data.len()]),
+        }
+    }
+
+    /// The shape as it was given, `None` when it was left out.
+    pub fn stated_shape(&self) -> Option<&[usize]> {
+        self.shape.as_deref()
+    }
+
+    /// The CSR indices of a sparse tensor.
+    pub fn sparse(&self) -> Option<&Csr> {
+        self.sparse.as_ref()
+    }
+
+    /// Number of elements of the dense form.
+    pub fn elem_count(&self) -> usize {
+        // A sparse shape may exceed usize; no dense form of it can exist then.
+        elem_count(&self.shape()).unwrap_or(usize::MAX)
+    }
+
+    /// The values of a dense `float32` tensor.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match (&self.data, &self.sparse) {
+            (Data::F32(values), None) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// The values of a dense `int64` tensor.
+    pub fn as_i64(&self) -> Option<&[i64]> {
+        match (&self.data, &self.sparse) {
+            (Data::I64(values), None) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// The dense form; unlisted values of a sparse tensor are 0. A dense tensor is shared, not copied.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when the dense form does not fit in memory.
+    pub fn to_dense(&self) -> Result<TensorData> {
+        let Some(csr) = &self.sparse else {
+            return Ok(self.clone());
+        };
+        let shape = self.shape();
+        let data = match &self.data {
+            Data::F32(values) => scatter(values, csr, &shape)?.into(),
+            Data::I64(values) => scatter(values, csr, &shape)?.into(),
+        };
+        TensorData::from_parts(data, self.shape.clone(), None)
+    }
+}
+
+impl<T: Into<Data>> From<T> for TensorData {
+    /// A one-dimensional tensor.
+    fn from(data: T) -> Self {
+        let data = data.into();
+        TensorData {
+            shape: Some([data.len()].as_slice().into()),
+            data,
+            sparse: None,
+        }
+    }
+}
+
+/// Product of the dimensions, `None` when it overflows.
+pub(crate) fn elem_count(shape: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+}
+
+fn check_csr(csr: &Csr, shape: Option<&[usize]>, values: usize) -> Result<()> {
+    let fail = |field, reason| Err(Error::Csr { field, reason });
+    let Some(&[rows, cols]) = shape else {
+        return fail(
+            "shape",
+            format!("a sparse tensor needs a shape of rank 2, got {shape:?}"),
+        );
+    };
+    let (crow, col) = (&csr.crow, &csr.col);
+    if rows.checked_add(1) != Some(crow.len()) {
+        let reason = format!("{rows} rows need {rows} + 1 offsets, got {}", crow.len());
+        return fail("sparse_crow_indices", reason);
+    }
+    if col.len() != values {
+        let reason = format!("{} column indices for {values} values", col.len());
+        return fail("sparse_col_indices", reason);
+    }
+    if crow[0] != 0 || usize::try_from(crow[rows]) != Ok(values) {
+        let reason = format!(
+            "offsets must run from 0 to {values}, they run from {} to {}",
+            crow[0], crow[rows]
+        );
+        return fail("sparse_crow_indices", reason);
+    }
+    for (row, ends) in crow.windows(2).enumerate() {
+        // Ascending from 0 to `values`, so every offset met here is a valid index, once checked.
+        if ends[0] > ends[1] || ends[1] > crow[rows] {
+            let reason = format!("offsets of row {row} run from {} to {}", ends[0], ends[1]);
+            return fail("sparse_crow_indices", reason);
+        }
+        let cells = &col[ends[0] as usize..ends[1] as usize];
+        if let Some(bad) = cells
+            .iter()
+            .find(|&&c| usize::try_from(c).map_or(true, |c| c >= cols))
+        {
+            let reason = format!("column {bad} in row {row} of a matrix with {cols} columns");
+            return fail("sparse_col_indices", reason);
+        }
+        if cells.windows(2).any(|pair| pair[0] >= pair[1]) {
+            let reason = format!("columns of row {row} are not ascending");
+            return fail("sparse_col_indices", reason);
+        }
+    }
+    Ok(())
+}
+
+fn scatter<T: Copy + Default>(values: &[T], csr: &Csr, shape: &[usize]) -> Result<Vec<T>> {
+    let too_large = || Error::TooLarge {
+        shape: shape.to_vec(),
+    };
+    let n = elem_count(shape).ok_or_else(too_large)?;
+    let mut dense = Vec::new();
+    dense.try_reserve_exact(n).map_err(|_| too_large())?;
+    dense.resize(n, T::default());
+    for (row, ends) in csr.crow.windows(2).enumerate() {
+        for i in ends[0] as usize..ends[1] as usize {
+            dense[row * shape[1] + csr.col[i] as usize] = values[i];
+        }
+    }
+    Ok(dense)
+}
