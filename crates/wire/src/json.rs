@@ -11,8 +11,8 @@ use crate::{Error, Result};
 ///
 /// ```
 /// use tinsmith_wire::{AdamParams, json};
-/// let body = json::to_vec(&AdamParams::default().learning_rate(1e-5))?;
-/// assert!(String::from_utf8_lossy(&body).starts_with(r#"{"learning_rate":1e-5,"beta1":0.9"#));
+/// let body = json::to_vec(&AdamParams::default().learning_rate(0.5))?;
+/// assert!(String::from_utf8_lossy(&body).starts_with(r#"{"learning_rate":0.5,"beta1":0.9"#));
 /// assert!(json::to_vec(&AdamParams::default().learning_rate(f64::NAN)).is_err());
 /// # Ok::<(), tinsmith_wire::Error>(())
 /// ```

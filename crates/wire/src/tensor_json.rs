@@ -50,7 +50,7 @@ impl<'de> Deserialize<'de> for TensorData {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(field_identifier, rename_all = "snake_case")]
 enum Field {
     Dtype,
     Shape,
