@@ -172,6 +172,21 @@ pub enum Error {
     Gradcheck(String),
 }
 
+impl Error {
+    /// Wraps candle's error without the backtrace that it prints among its words.
+    pub(crate) fn backend(op: &'static str, e: candle_core::Error, at: Loc) -> Error {
+        let mut source = e;
+        while let candle_core::Error::WithBacktrace { inner, .. } = source {
+            source = *inner;
+        }
+        Error::Backend {
+            op,
+            source: Arc::new(source),
+            at,
+        }
+    }
+}
+
 struct ShapeList<'a>(&'a [Vec<usize>]);
 
 impl fmt::Display for ShapeList<'_> {

@@ -48,7 +48,8 @@ struct Rows(Vec<Range<usize>>);
 
 impl Rows {
     fn all(var: &Var) -> Rows {
-        Rows(vec![0..var.shape().first().copied().unwrap_or(1)])
+        let end = var.shape().first().copied().unwrap_or(1);
+        Rows(std::iter::once(0..end).collect())
     }
 
     fn map(&self, f: impl Fn(&Range<usize>) -> Range<usize>) -> Rows {

@@ -165,11 +165,7 @@ impl Var {
         }
         match Tensor::from_vec(data, shape, device) {
             Ok(tensor) => attribute(at, || Var::new(tensor)),
-            Err(e) => Var::invalid(Error::Backend {
-                op: "from_vec",
-                source: Arc::new(e),
-                at,
-            }),
+            Err(e) => Var::invalid(Error::backend("from_vec", e, at)),
         }
     }
 

@@ -94,12 +94,7 @@ pub(crate) fn all_finite(tensors: &[Tensor]) -> Result<bool> {
     };
     for tensor in tensors {
         let at = std::panic::Location::caller();
-        let op = "check_finite";
-        if !finite(tensor).map_err(|e| Error::Backend {
-            op,
-            source: std::sync::Arc::new(e),
-            at,
-        })? {
+        if !finite(tensor).map_err(|e| Error::backend("check_finite", e, at))? {
             return Ok(false);
         }
     }
@@ -136,9 +131,5 @@ pub(crate) fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Res
 }
 
 fn backend(var: &Var, e: candle_core::Error) -> Error {
-    Error::Backend {
-        op: var.0.op.name(),
-        source: std::sync::Arc::new(e),
-        at: var.0.at,
-    }
+    Error::backend(var.0.op.name(), e, var.0.at)
 }

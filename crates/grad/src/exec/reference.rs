@@ -57,6 +57,20 @@ pub(super) fn evaluate(
 
 fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
     let shape = var.shape();
+    if let Some(value) = without_elements(var, x) {
+        return value.map_err(|e| backend(var, e));
+    }
+    let dense;
+    let x = if takes_views(&var.0.op) {
+        x
+    } else {
+        dense = x
+            .iter()
+            .map(|t| t.contiguous())
+            .collect::<CandleResult<Vec<_>>>()
+            .map_err(|e| backend(var, e))?;
+        &dense
+    };
     let value = match &var.0.op {
         Op::Leaf(tensor) => Ok(tensor.clone()),
         Op::Full(value) => full(*value, var),
@@ -65,11 +79,8 @@ fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         Op::Unary(op) => unary(*op, &x[0]),
         Op::Binary(op) => broadcast2(&x[0], &x[1], shape).and_then(|(a, b)| binary(*op, &a, &b)),
         Op::Compare(op) => broadcast2(&x[0], &x[1], shape).and_then(|(a, b)| compare(*op, &a, &b)),
-        Op::Select => broadcast2(&x[1], &x[2], shape).and_then(|(a, b)| {
-            x[0].broadcast_as(shape)?
-                .contiguous()?
-                .where_cond(&a.contiguous()?, &b.contiguous()?)
-        }),
+        Op::Select => broadcast2(&x[1], &x[2], shape)
+            .and_then(|(a, b)| choose(&x[0].broadcast_as(shape)?.contiguous()?, &a, &b)),
         Op::Reduce { op, dims } => reduce(*op, &x[0], dims).and_then(|t| t.reshape(shape)),
         Op::Broadcast => x[0].broadcast_as(shape),
         Op::Reshape => x[0].reshape(shape),
@@ -81,26 +92,28 @@ fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         Op::Cat { dim } => Tensor::cat(x, *dim),
         Op::Flip(dims) => x[0].flip(dims),
         Op::CumSum { dim } => cumsum(&x[0], *dim),
-        Op::Gather { dim } => check_index(var, &x[1], x[0].dims()[*dim]).map(|()| {
+        Op::Gather { dim } => {
+            check_index(var, &x[1], x[0].dims()[*dim])?;
             flat_index(&x[0], &x[1], *dim)
-                .and_then(|at| flat(&x[0])?.index_select(&at, 0)?.reshape(shape))
-        })?,
-        Op::ScatterAdd { dim } => check_index(var, &x[1], x[0].dims()[*dim]).map(|()| {
+                .and_then(|at| x[0].flatten_all()?.index_select(&at, 0)?.reshape(shape))
+        }
+        Op::ScatterAdd { dim } => {
+            check_index(var, &x[1], x[0].dims()[*dim])?;
             flat_index(&x[0], &x[1], *dim).and_then(|at| {
-                flat(&x[0])?
-                    .index_add(&at, &flat(&x[2])?, 0)?
+                x[0].flatten_all()?
+                    .index_add(&at, &x[2].flatten_all()?, 0)?
                     .reshape(shape)
             })
-        })?,
-        Op::IndexSelect { dim } => check_index(var, &x[1], x[0].dims()[*dim]).map(|()| {
-            x[0].contiguous()
-                .and_then(|t| t.index_select(&x[1].contiguous()?, *dim))
-        })?,
-        Op::IndexAdd { dim } => check_index(var, &x[1], x[0].dims()[*dim]).map(|()| {
-            x[0].contiguous()
-                .and_then(|t| t.index_add(&x[1].contiguous()?, &x[2].contiguous()?, *dim))
-        })?,
-        Op::MatMul => matmul(&x[0], &x[1]),
+        }
+        Op::IndexSelect { dim } => {
+            check_index(var, &x[1], x[0].dims()[*dim])?;
+            x[0].index_select(&x[1], *dim)
+        }
+        Op::IndexAdd { dim } => {
+            check_index(var, &x[1], x[0].dims()[*dim])?;
+            x[0].index_add(&x[1], &x[2], *dim)
+        }
+        Op::MatMul => matmul(&x[0], &x[1], &shape[..shape.len() - 2]),
         Op::SegmentReduce { op, segments } => {
             segment_reduce(*op, &x[0], segments).and_then(|t| t.reshape(shape))
         }
@@ -125,6 +138,51 @@ fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         }
     };
     value.map_err(|e| backend(var, e))
+}
+
+/// The results that take no computing because an operand or the result is empty, for which candle's kernels are not made.
+fn without_elements(var: &Var, x: &[Tensor]) -> Option<CandleResult<Tensor>> {
+    let is_computed = !matches!(
+        var.0.op,
+        Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Custom(_)
+    );
+    let nothing_to_sum = matches!(var.0.op, Op::Reduce { .. } | Op::MatMul | Op::Pad { .. })
+        && x.iter().any(|t| t.elem_count() == 0);
+    match &var.0.op {
+        _ if is_computed && var.elem_count() == 0 || nothing_to_sum => {
+            Some(Tensor::zeros(var.shape(), var.dtype(), var.device()))
+        }
+        Op::ScatterAdd { .. } | Op::IndexAdd { .. } if x[2].elem_count() == 0 => {
+            Some(Ok(x[0].clone()))
+        }
+        Op::Cat { dim } if x.iter().any(|t| t.elem_count() == 0) => {
+            let filled: Vec<&Tensor> = x.iter().filter(|t| t.elem_count() > 0).collect();
+            Some(Tensor::cat(&filled, *dim))
+        }
+        _ => None,
+    }
+}
+
+/// In row-major order, with the strides of it also along dimensions of size 1, which candle lets be anything and then relies
+/// on.
+fn dense(x: &Tensor) -> CandleResult<Tensor> {
+    x.contiguous()?.reshape(x.shape())
+}
+
+/// Ops for which candle accepts any strides; the others want row-major operands.
+fn takes_views(op: &Op) -> bool {
+    use Op::{Binary, Broadcast, Cast, Compare, Detach, Narrow, Permute, Reshape, Unary};
+    matches!(
+        op,
+        Cast | Unary(_)
+            | Binary(_)
+            | Compare(_)
+            | Broadcast
+            | Reshape
+            | Permute(_)
+            | Narrow { .. }
+            | Detach
+    )
 }
 
 /// Stride 0: no memory, whatever the shape.
@@ -280,10 +338,6 @@ fn cumsum(x: &Tensor, dim: usize) -> CandleResult<Tensor> {
     Ok(sum)
 }
 
-fn flat(x: &Tensor) -> CandleResult<Tensor> {
-    x.flatten_all()
-}
-
 /// Positions in the flattened `x` of the elements that `index` names along `dim`.
 fn flat_index(x: &Tensor, index: &Tensor, dim: usize) -> CandleResult<Tensor> {
     let strides = strides(x.dims());
@@ -316,10 +370,10 @@ fn check_index(var: &Var, index: &Tensor, size: usize) -> Result<()> {
     }
 }
 
-fn matmul(a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
-    // candle multiplies some strided layouts in place and refuses the others.
-    a.broadcast_matmul(b)
-        .or_else(|_| a.contiguous()?.broadcast_matmul(&b.contiguous()?))
+/// `batch`: the leading dimensions of the result.
+fn matmul(a: &Tensor, b: &Tensor, batch: &[usize]) -> CandleResult<Tensor> {
+    let spread = |t: &Tensor| dense(&t.broadcast_as([batch, &t.dims()[t.rank() - 2..]].concat())?);
+    spread(a)?.matmul(&spread(b)?)
 }
 
 /// By way of a rectangle `[segments, longest]`, its spare cells filled with the reduction's neutral element.

@@ -1,0 +1,58 @@
+//! Gradients of random graphs over random shapes (broadcast, of size 1, empty, transposed, used repeatedly) against
+//! central differences.
+
+mod support;
+
+use proptest::prelude::*;
+use support::{Program, SMOOTH, programs};
+use tinsmith_grad::{Var, grad, gradcheck};
+
+fn check(program: &Program) -> Result<(), TestCaseError> {
+    gradcheck(|leaves| program.record(leaves, SMOOTH), &program.leaves())
+        .map(|_| ())
+        .map_err(|e| TestCaseError::fail(e.to_string()))
+}
+
+/// A second derivative, as the gradient of a random combination of first ones.
+fn check_twice(program: &Program) -> Result<(), TestCaseError> {
+    let slope = |leaves: &[Var]| {
+        let wrt: Vec<&Var> = leaves.iter().collect();
+        let loss = program.record(leaves, SMOOTH);
+        let parts =
+            grad(&loss, &wrt).map(|grads| grads.iter().map(|g| g.sin().sum()).reduce(|a, b| a + b));
+        parts.map_or_else(Var::from, |sum| sum.expect("a program has a leaf"))
+    };
+    let check = tinsmith_grad::Gradcheck {
+        tolerance: 1e-5,
+        ..Default::default()
+    };
+    check
+        .run(slope, &program.leaves())
+        .map(|_| ())
+        .map_err(|e| TestCaseError::fail(e.to_string()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn gradients_match_central_differences(program in programs()) {
+        check(&program)?;
+    }
+
+    #[test]
+    fn second_derivatives_match_central_differences(program in programs()) {
+        check_twice(&program)?;
+    }
+}
+
+/// The generator would prove little if most of its steps were passed over.
+#[test]
+fn every_smooth_op_takes_part() {
+    let x = support::leaf(1, &[3, 3]);
+    let y = support::leaf(2, &[3, 3]);
+    for (i, op) in SMOOTH.iter().enumerate() {
+        let made = op(&x, &y, 2);
+        assert!(made.error().is_none(), "step {i}: {:?}", made.error());
+    }
+}

@@ -1,0 +1,180 @@
+//! Random graphs, and tensors to feed them.
+
+use proptest::prelude::*;
+use tinsmith_grad::{Device, Ragged, Var};
+
+/// Distinct, unremarkable numbers in (-1.5, 1.5), the same for the same seed.
+pub fn numbers(seed: u64, count: usize) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    (0..count).map(|_| next() * 3.0 - 1.5).collect()
+}
+
+pub fn leaf(seed: u64, shape: &[usize]) -> Var {
+    Var::from_vec(numbers(seed, shape.iter().product()), shape, &Device::Cpu)
+}
+
+/// A graph as data: leaves of some shapes, and steps that each take two earlier values. A step that does not fit the
+/// shapes it meets is passed over, so that every value of this type is a graph.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub shapes: Vec<Vec<usize>>,
+    pub seed: u64,
+    pub steps: Vec<(u8, u8, u8)>,
+}
+
+pub fn programs() -> impl Strategy<Value = Program> {
+    let size = prop_oneof![6 => 1usize..4, 1 => Just(0usize)];
+    let shapes = prop::collection::vec(prop::collection::vec(size, 0..4), 1..4);
+    let steps = prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 1..16);
+    (shapes, any::<u64>(), steps).prop_map(|(shapes, seed, steps)| Program {
+        shapes,
+        seed,
+        steps,
+    })
+}
+
+impl Program {
+    pub fn leaves(&self) -> Vec<Var> {
+        self.shapes
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| leaf(self.seed ^ i as u64, shape))
+            .collect()
+    }
+
+    /// Runs the steps that `ops` knows over `leaves`; a scalar in which every value takes part, some of them often.
+    pub fn record(&self, leaves: &[Var], ops: &[fn(&Var, &Var, usize) -> Var]) -> Var {
+        let mut pool = leaves.to_vec();
+        for &(op, a, b) in &self.steps {
+            let (x, y) = (
+                &pool[a as usize % pool.len()],
+                &pool[b as usize % pool.len()],
+            );
+            let made = ops[op as usize % ops.len()](x, y, a as usize ^ b as usize);
+            let is_finite = |v: &Var| {
+                v.to_vec::<f64>()
+                    .is_ok_and(|values| values.iter().all(|x| x.is_finite()))
+            };
+            if made.elem_count() < 500 && is_finite(&made) {
+                pool.push(made);
+            }
+        }
+        let parts = pool.iter().map(|v| v.sum() / (1.0 + v.elem_count() as f64));
+        parts.reduce(|a, b| a + b).expect("a program has a leaf")
+    }
+}
+
+fn dim(x: &Var, n: usize) -> isize {
+    n as isize % x.rank().max(1) as isize
+}
+
+fn rows(count: usize, n: usize, size: usize) -> Var {
+    let index: Vec<i64> = (0..count)
+        .map(|i| ((i * 7 + n) % size.max(1)) as i64)
+        .collect();
+    Var::from_vec(index, &[count], &Device::Cpu)
+}
+
+/// A division of x's rows into sequences, an empty one among them.
+fn ragged(x: &Var, n: usize) -> Ragged {
+    let rows = x.shape().first().copied().unwrap_or(0);
+    let first = n % (rows + 1);
+    Ragged::new(x.clone(), &[first, 0, rows - first])
+}
+
+/// Ops without kinks, their results bounded so that difference quotients stay exact.
+pub const SMOOTH: &[fn(&Var, &Var, usize) -> Var] = &[
+    |x, y, _| (x + y) * 0.5,
+    |x, y, _| x - y * 0.3,
+    |x, y, _| (x * y).tanh(),
+    |x, y, _| x / (y.square() + 1.0),
+    |x, y, _| (x.square() + 0.5).pow(y.tanh()),
+    |x, _, _| -x.sin(),
+    |x, _, _| x.cos(),
+    |x, _, _| x.tanh().exp(),
+    |x, _, _| x.tanh().expm1(),
+    |x, _, _| (x.square() + 0.1).log(),
+    |x, _, _| x.square().log1p(),
+    |x, _, _| (x.square() + 0.1).sqrt(),
+    |x, _, _| (x.square() + 0.1).rsqrt(),
+    |x, _, _| (x.square() + 1.0).recip(),
+    |x, _, _| (x.square() + 1.0).powf(-1.5),
+    |x, _, _| x.sigmoid(),
+    |x, _, _| x.log_sigmoid(),
+    |x, _, _| x.erf(),
+    |x, _, _| (-x.square() - 0.1).log1mexp(),
+    |x, _, _| x.silu().tanh(),
+    |x, _, _| x.gelu_erf().tanh(),
+    |x, _, _| x.gelu().tanh(),
+    |x, _, _| (x.square() + 0.1).softplus(),
+    |x, _, n| x.mean_dims(&[dim(x, n)]),
+    |x, _, n| x.mean_keepdim(&[dim(x, n)]),
+    |x, _, _| x.sum().tanh(),
+    |x, _, n| x.cumsum(dim(x, n)).tanh(),
+    |x, _, n| x.var_keepdim(&[dim(x, n)], 0.0),
+    |x, _, n| (x.logsumexp(dim(x, n))).tanh(),
+    |x, _, n| x.softmax(dim(x, n)),
+    |x, _, n| x.log_softmax(dim(x, n)).tanh(),
+    |x, _, n| x.transpose(0, dim(x, n)),
+    |x, _, _| x.permute(&(0..x.rank()).rev().collect::<Vec<_>>()),
+    |x, _, _| x.reshape(&[x.elem_count()]),
+    |x, _, _| x.reshape(&[1, x.elem_count()]),
+    |x, _, n| x.unsqueeze(dim(x, n)),
+    |x, y, _| x.broadcast_to(y.shape()),
+    |x, _, n| x.narrow(dim(x, n), 1, 1),
+    |x, _, n| {
+        x.narrow(
+            dim(x, n),
+            0,
+            x.shape().get(dim(x, n) as usize).map_or(0, |s| s / 2),
+        )
+    },
+    |x, _, n| x.pad(dim(x, n), 1, n % 2),
+    |x, _, n| x.flip(&[dim(x, n)]),
+    |x, _, n| x.roll(n as isize % 5 - 2, dim(x, n)),
+    |x, _, n| {
+        x.slice_step(
+            dim(x, n),
+            0,
+            x.shape().get(dim(x, n) as usize).copied().unwrap_or(0),
+            2,
+        )
+    },
+    |x, y, n| Var::cat(&[x.clone(), y.clone(), x.clone()], dim(x, n)),
+    |x, y, n| Var::stack(&[x.clone(), y.clone()], dim(x, n)),
+    |x, y, _| x.matmul(y).tanh(),
+    |x, y, _| x.matmul(&y.t()).tanh(),
+    |x, y, _| x.dot(y).tanh(),
+    |x, _, n| match x.shape().get(dim(x, n) as usize) {
+        Some(&size) if size > 0 => x.index_select(&rows(4, n, size), dim(x, n)),
+        _ => x.clone(),
+    },
+    |x, _, n| match x.shape() {
+        [r, c] if r * c > 0 => x.gather(&rows(*r, n, *c).reshape(&[*r, 1]), 1),
+        _ => x.clone(),
+    },
+    |x, y, n| match x.shape() {
+        [r, c] if r * c > 0 && y.shape() == [*r, *c] => x
+            .scatter_add(&rows(r * c, n, *c).reshape(&[*r, *c]), y, 1)
+            .tanh(),
+        _ => x.clone(),
+    },
+    |x, y, n| match x.shape().first() {
+        Some(&size) if size > 0 && x.shape() == y.shape() => {
+            x.index_add(&rows(size, n, size), y, 0).tanh()
+        }
+        _ => x.clone(),
+    },
+    |x, _, n| ragged(x, n).sum_per_seq().tanh(),
+    |x, _, n| {
+        let r = ragged(x, n);
+        r.expand(&r.sum_per_seq()).values().tanh()
+    },
+    |x, _, n| ragged(x, n).softmax_per_seq().values().clone(),
+];
