@@ -56,3 +56,13 @@ fn every_smooth_op_takes_part() {
         assert!(made.error().is_none(), "step {i}: {:?}", made.error());
     }
 }
+
+/// A view that candle takes for row-major although its stride is 0.
+#[test]
+fn a_broadcast_to_size_one_reduces() {
+    let x = support::leaf(1, &[]);
+    assert_eq!(
+        x.broadcast_to(&[1]).max_dims(&[0]).item().unwrap(),
+        x.item().unwrap()
+    );
+}

@@ -60,16 +60,16 @@ fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
     if let Some(value) = without_elements(var, x) {
         return value.map_err(|e| backend(var, e));
     }
-    let dense;
+    let rows;
     let x = if takes_views(&var.0.op) {
         x
     } else {
-        dense = x
+        rows = x
             .iter()
-            .map(|t| t.contiguous())
+            .map(dense)
             .collect::<CandleResult<Vec<_>>>()
             .map_err(|e| backend(var, e))?;
-        &dense
+        &rows
     };
     let value = match &var.0.op {
         Op::Leaf(tensor) => Ok(tensor.clone()),

@@ -125,8 +125,14 @@ impl Var {
     #[track_caller]
     pub fn slice_step(&self, dim: isize, start: usize, stop: usize, step: usize) -> Var {
         composite! {
-            if step == 0 {
-                return self.apply_one("slice_step", |_| Err("a step of 0 goes nowhere".into()));
+            let refused = match dims::resolve(dim, self.rank()) {
+                Err(why) => Some(why),
+                Ok(_) if step == 0 => Some("a step of 0 goes nowhere".into()),
+                Ok(d) if stop > self.shape()[d] => Some(format!("row {stop} is beyond dimension {d} of size {}", self.shape()[d])),
+                Ok(_) => None,
+            };
+            if let Some(why) = refused {
+                return self.apply_one("slice_step", |_| Err(why));
             }
             let rows: Vec<i64> = (start..stop).step_by(step).map(|row| row as i64).collect();
             let count = rows.len();
