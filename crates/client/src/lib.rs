@@ -1,1 +1,75 @@
-//! Placeholder.
+//! Fine-tune a language model on a remote trainer, with a loss of your own.
+//!
+//! ```no_run
+//! use tinsmith_client::{AdamParams, Datum, LoraConfig, Loss, ModelInput, ServiceClient};
+//!
+//! let service = ServiceClient::from_env()?; // TINKER_BASE_URL, TINKER_API_KEY
+//! let training = service.create_lora_training_client("Qwen/Qwen3-8B", &LoraConfig::rank(32))?;
+//!
+//! let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3]))
+//!     .with("target_tokens", vec![2i64, 3, 4])
+//!     .with("advantages", vec![0.0f32, 1.0, -0.5])];
+//!
+//! let step = training.forward_backward_custom(&data, |batch| {
+//!     let logprobs = batch.logprobs();             // one sequence a datum
+//!     let advantages = batch.input("advantages")?; // any input of the data, aligned to them
+//!     Ok(Loss::new(-(&logprobs * advantages).sum()).metric("mean logprob", logprobs.mean()))
+//! })?;
+//! let optim = training.optim_step(&AdamParams::default().learning_rate(1e-5))?;
+//!
+//! println!("loss {}", step.result()?.metrics["loss:sum"]);
+//! optim.result()?;
+//! # anyhow::Ok(())
+//! ```
+//!
+//! * **Two passes.** The trainer's forward pass returns logprobs; the loss function and its gradient run here, in
+//!   [`grad`]; the gradient goes back as the weights of a second, linear pass. [`losses`] has the usual losses ready.
+//! * **Blocking, with futures.** A call returns when the trainer has accepted it, an [`ApiFuture`] waits for the result.
+//!   Nothing waits for ever: [`RetryConfig`] holds every limit.
+//! * **Exactly once.** A repetition carries the same bytes under the same sequence id. Where nobody can know whether a
+//!   request was executed, [`Error::may_have_been_applied`] says so.
+//! * **Nothing trains by accident.** A loss that is not one number, not finite, or leaves out a datum is an error that
+//!   names the datum and the source line, before the second pass is sent.
+//! * **The API key** appears in no error and no debug output, and does not travel unencrypted except on this machine.
+
+mod batch;
+mod builder;
+mod chunking;
+mod clock;
+mod combine;
+mod custom_loss;
+mod error;
+mod future;
+mod heartbeat;
+mod loss;
+mod order;
+mod preflight;
+mod report;
+mod retry;
+mod sampling;
+mod session;
+mod training;
+mod transport;
+
+pub use batch::Batch;
+pub use builder::{Dialect, ServiceClientBuilder};
+pub use chunking::ChunkLimits;
+pub use clock::{Clock, SystemClock};
+pub use custom_loss::CustomStep;
+pub use error::{CallInfo, DatumProblem, Error, Result};
+pub use future::ApiFuture;
+pub use loss::{Loss, MetricValue, TermReport};
+pub use report::{Drift, GradientReport, PhaseTimes, StepReport};
+pub use retry::RetryConfig;
+pub use sampling::SamplingClient;
+pub use session::ServiceClient;
+pub use training::TrainingClient;
+
+pub use tinsmith_grad as grad;
+pub use tinsmith_losses as losses;
+pub use tinsmith_wire as wire;
+pub use wire::{
+    AdamParams, ConfigValue, Datum, ForwardBackwardOutput, LoraConfig, LossFn, LossFnConfig,
+    Metrics, ModelInput, SampleResponse, SampledSequence, SamplingParams, Stop, StopReason,
+    TensorData,
+};

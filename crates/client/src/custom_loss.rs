@@ -1,0 +1,267 @@
+//! A loss of the user's own: forward on the server, loss and gradient here, and the gradient back as the weights of a
+//! second, linear pass.
+//!
+//! The server's cross entropy is `sum(-weights * logprobs)`. With `weights = -dL/dlogprobs` its gradient by the model
+//! is that of L, by the chain rule.
+
+use std::{panic::Location, sync::Arc, time::Duration};
+
+use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Metrics, TensorData};
+
+use crate::{
+    ApiFuture, Batch, DatumProblem, Error, GradientReport, Loss, PhaseTimes, Result, StepReport,
+    combine::combine,
+    loss::Evaluated,
+    preflight,
+    report::Drift,
+    session::Session,
+    training::{Model, Pass},
+};
+
+/// A custom-loss step whose second pass is under way.
+#[must_use = "result() waits for the second pass and tells whether it failed"]
+#[derive(Debug)]
+pub struct CustomStep {
+    future: ApiFuture<(ForwardBackwardOutput, StepReport)>,
+    report: StepReport,
+}
+
+impl CustomStep {
+    /// What is known already: the loss, its terms, its gradient, the first phases.
+    pub fn report(&self) -> &StepReport {
+        &self.report
+    }
+
+    /// Waits for the second pass. The metrics are the server's, overridden by those of the loss function; then
+    /// `loss:sum` is the loss, and `surrogate_loss:sum` what the server gave as `loss:sum`, if it did.
+    ///
+    /// # Errors
+    /// As [`ApiFuture::result`].
+    pub fn result(self) -> Result<ForwardBackwardOutput> {
+        self.future.result().map(|(output, _)| output)
+    }
+
+    /// As [`result`](Self::result), with the full report.
+    ///
+    /// # Errors
+    /// As [`ApiFuture::result`].
+    pub fn result_with_report(self) -> Result<(ForwardBackwardOutput, StepReport)> {
+        self.future.result()
+    }
+
+    /// As [`ApiFuture::result_timeout`].
+    ///
+    /// # Errors
+    /// As [`ApiFuture::result_timeout`].
+    pub fn result_timeout(
+        &mut self,
+        limit: Duration,
+    ) -> Result<(ForwardBackwardOutput, StepReport)> {
+        self.future.result_timeout(limit)
+    }
+
+    /// As [`ApiFuture::try_result`].
+    ///
+    /// # Errors
+    /// As [`ApiFuture::try_result`].
+    pub fn try_result(&mut self) -> Result<Option<(ForwardBackwardOutput, StepReport)>> {
+        self.future.try_result()
+    }
+}
+
+/// Both passes, up to the acceptance of the second.
+pub(crate) fn run<F>(
+    model: &Arc<Model>,
+    data: &[Datum],
+    loss: F,
+    at: &'static Location<'static>,
+) -> Result<CustomStep>
+where
+    F: FnOnce(&Batch) -> anyhow::Result<Loss>,
+{
+    preflight::check(data, |name| matches!(name, "target_tokens" | "weights"))?;
+    let clock = &model.session.http.clock;
+    let targets = targets(data)?;
+    let first = first_pass(data, &targets)?;
+    let chunks = model.session.chunks.split(&first);
+
+    // Holding the turn until the end reserves the ids of both passes. If something fails in between, those of the
+    // second have not been sent and nobody can have taken a later one, so the next request takes them.
+    let mut turn = model.order.turn()?;
+    let start = clock.now();
+    let pending = model.send_pass(
+        &mut turn,
+        Pass::Forward,
+        &first,
+        &chunks,
+        &LossFn::CrossEntropy,
+        None,
+    )?;
+    drop(first);
+    let session = model.session.clone();
+    let forward = ApiFuture::joined(session, pending, |_, parts, received| {
+        Ok((combine(parts), received))
+    });
+    let (forward, bytes_received) = forward.result()?;
+    let forward_done = clock.now();
+
+    let logprobs = logprobs(forward, &targets)?;
+    let batch = Batch::new(data, &logprobs)?;
+    let loss = loss(&batch).map_err(|source| Error::LossFailed { source, at })?;
+    let evaluated = loss.evaluate(&batch)?;
+    let loss_done = clock.now();
+
+    let second = second_pass(data, &targets, &evaluated.gradient)?;
+    let pending = model.send_pass(
+        &mut turn,
+        Pass::ForwardBackward,
+        &second,
+        &chunks,
+        &LossFn::CrossEntropy,
+        None,
+    )?;
+    drop(turn);
+    let sent = clock.now();
+
+    let times = PhaseTimes {
+        forward: forward_done - start,
+        loss: loss_done - forward_done,
+        submit: sent - loss_done,
+        backward: Duration::ZERO,
+    };
+    let report = report(evaluated, bytes_received, times);
+    let so_far = report.clone();
+    let finish = move |session: &Arc<Session>, parts, received| {
+        let backward = session.http.clock.now() - sent;
+        Ok(finish(
+            combine(parts),
+            report,
+            &logprobs,
+            backward,
+            received,
+        ))
+    };
+    Ok(CustomStep {
+        future: ApiFuture::joined(model.session.clone(), pending, finish),
+        report: so_far,
+    })
+}
+
+fn targets(data: &[Datum]) -> Result<Vec<TensorData>> {
+    let dense = |(index, datum): (usize, &Datum)| {
+        let fail = |problem| Error::Datum {
+            index,
+            field: "target_tokens".into(),
+            problem,
+        };
+        let targets = datum
+            .input("target_tokens")
+            .ok_or_else(|| fail(DatumProblem::Missing))?;
+        targets
+            .to_dense()
+            .map_err(|error| fail(DatumProblem::Unusable(error.to_string())))
+    };
+    data.iter().enumerate().map(dense).collect()
+}
+
+/// The data as they travel in the first pass.
+fn first_pass(data: &[Datum], targets: &[TensorData]) -> Result<Vec<Datum>> {
+    let travelling = data.iter().zip(targets).map(|(datum, targets)| {
+        let weights = match datum.input("weights") {
+            Some(weights) => weights.clone(),
+            None => shaped_as(targets, vec![0.0; targets.elem_count()])?,
+        };
+        Ok(travelling(datum, targets, weights))
+    });
+    travelling.collect()
+}
+
+/// The data as they travel in the second pass.
+fn second_pass(data: &[Datum], targets: &[TensorData], gradient: &[f32]) -> Result<Vec<Datum>> {
+    let mut rest = gradient;
+    let travelling = data.iter().zip(targets).map(|(datum, targets)| {
+        let (own, others) = rest.split_at(targets.elem_count());
+        rest = others;
+        let weights = own.iter().map(|g| -g).collect();
+        Ok(travelling(datum, targets, shaped_as(targets, weights)?))
+    });
+    travelling.collect()
+}
+
+/// Only targets and weights travel: every other input is the loss function's.
+fn travelling(datum: &Datum, targets: &TensorData, weights: TensorData) -> Datum {
+    Datum::new(datum.model_input.clone())
+        .with("target_tokens", targets.clone())
+        .with("weights", weights)
+}
+
+fn shaped_as(like: &TensorData, values: Vec<f32>) -> Result<TensorData> {
+    TensorData::new(values, &like.shape()).map_err(Error::Encode)
+}
+
+/// The logprobs of each datum, if they are what was asked for.
+fn logprobs(forward: ForwardBackwardOutput, targets: &[TensorData]) -> Result<Vec<TensorData>> {
+    let (expected, found) = (targets.len(), forward.loss_fn_outputs.len());
+    if expected != found {
+        return Err(Error::OutputCount { expected, found });
+    }
+    let pairs = forward.loss_fn_outputs.into_iter().zip(targets).enumerate();
+    let checked = pairs.map(|(index, (mut output, targets))| {
+        let logprobs = output.remove("logprobs").ok_or(DatumProblem::Missing);
+        let fitting =
+            logprobs.and_then(|logprobs| check_logprobs(&logprobs, targets).map(|()| logprobs));
+        fitting.map_err(|problem| Error::Logprobs { index, problem })
+    });
+    checked.collect()
+}
+
+fn check_logprobs(logprobs: &TensorData, targets: &TensorData) -> Result<(), DatumProblem> {
+    if logprobs.dtype() != DType::Float32 {
+        let (expected, found) = (DType::Float32, logprobs.dtype());
+        return Err(DatumProblem::DType { expected, found });
+    }
+    if logprobs.sparse().is_some() {
+        return Err(DatumProblem::Sparse);
+    }
+    if logprobs.shape() != targets.shape() {
+        let (found, expected) = (
+            logprobs.shape().into_owned(),
+            format!("{:?}, as its target_tokens", targets.shape()),
+        );
+        return Err(DatumProblem::Shape { found, expected });
+    }
+    preflight::check_finite(logprobs)
+}
+
+fn report(evaluated: Evaluated, bytes_received: u64, times: PhaseTimes) -> StepReport {
+    StepReport {
+        loss: evaluated.value,
+        terms: evaluated.terms,
+        metrics: evaluated.metrics.into_iter().collect(),
+        server_metrics: Metrics::default(),
+        gradient: GradientReport::of(&evaluated.gradient),
+        drift: None,
+        times,
+        bytes_received,
+    }
+}
+
+fn finish(
+    mut output: ForwardBackwardOutput,
+    mut report: StepReport,
+    first: &[TensorData],
+    backward: Duration,
+    received: u64,
+) -> (ForwardBackwardOutput, StepReport) {
+    report.drift = Drift::between(first, &output);
+    report.times.backward = backward;
+    report.bytes_received += received;
+    report.server_metrics = output.metrics.clone();
+    let surrogate = output.metrics.remove("loss:sum");
+    output.metrics.extend(report.metrics.iter());
+    output.metrics.insert("loss:sum", report.loss);
+    if let Some(surrogate) = surrogate {
+        output.metrics.insert("surrogate_loss:sum", surrogate);
+    }
+    (output, report)
+}

@@ -1,0 +1,423 @@
+//! Everything that can go wrong, in words for the person who has to act on it.
+
+use std::{fmt, panic::Location, time::Duration};
+
+use tinsmith_grad as grad;
+use tinsmith_wire::{self as wire, DType, ErrorCategory};
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, where, and what to do about it.
+///
+/// The first group is found before anything is sent; the second between the passes of a custom loss, before anything
+/// is sent that could train; the third comes from the server or the way to it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting cannot be used.
+    #[error("{what}: {reason}")]
+    Config {
+        /// The setting.
+        what: &'static str,
+        /// Why not, and what would do.
+        reason: String,
+    },
+    /// A batch without data.
+    #[error("the batch is empty: a training pass needs at least one datum")]
+    EmptyBatch,
+    /// A datum that no server could train on.
+    #[error("datum {index}: `{field}` {problem}")]
+    Datum {
+        /// Its place in the batch.
+        index: usize,
+        /// The field at fault.
+        field: String,
+        /// What is wrong with it.
+        problem: DatumProblem,
+    },
+    /// A value cannot be written for the server to read.
+    #[error(transparent)]
+    Encode(wire::Error),
+
+    /// The forward pass answered for another number of data.
+    #[error("the forward pass returned {found} outputs for {expected} data; nothing was trained")]
+    OutputCount {
+        /// Data sent.
+        expected: usize,
+        /// Outputs received.
+        found: usize,
+    },
+    /// The forward pass gave a datum logprobs that cannot be used.
+    #[error(
+        "the forward pass returned for datum {index}: `logprobs` {problem}; nothing was trained"
+    )]
+    Logprobs {
+        /// Its place in the batch.
+        index: usize,
+        /// What is wrong with them.
+        problem: DatumProblem,
+    },
+    /// The loss function itself gave up.
+    #[error("the loss function (called at {at}) failed: {source:#}; nothing was trained")]
+    LossFailed {
+        /// What it returned.
+        source: anyhow::Error,
+        /// The call of `forward_backward_custom`.
+        at: &'static Location<'static>,
+    },
+    /// The loss could not be recorded or evaluated: shapes, dtypes or lengths that do not fit.
+    #[error("the loss cannot be computed: {0}; nothing was trained")]
+    Loss(grad::Error),
+    /// The loss is not one number.
+    #[error(
+        "the loss (made at {at}) has shape {shape:?}, not one number: reduce it with .sum() or .mean(); nothing was trained"
+    )]
+    LossNotScalar {
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Where [`Loss::new`](crate::Loss::new) was called.
+        at: &'static Location<'static>,
+    },
+    /// The loss is NaN or infinite.
+    #[error(
+        "the loss (made at {at}) is {value}{}; nothing was trained",
+        Because(cause)
+    )]
+    LossNotFinite {
+        /// Its value.
+        value: f64,
+        /// The first op that gave such a value.
+        cause: Option<grad::Error>,
+        /// Where [`Loss::new`](crate::Loss::new) was called.
+        at: &'static Location<'static>,
+    },
+    /// A metric is not one number.
+    #[error(
+        "metric {name:?} of the loss (made at {at}) has shape {shape:?}, not one number; nothing was trained"
+    )]
+    MetricNotScalar {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Where [`Loss::new`](crate::Loss::new) was called.
+        at: &'static Location<'static>,
+    },
+    /// The loss does not depend on the logprobs of some data.
+    #[error(
+        "the loss (made at {at}) does not use the logprobs of datum {}, so it would not be trained on: use it, leave it out of \
+         the batch, or call Loss::allow_unused; nothing was trained",
+        List(data)
+    )]
+    UnusedData {
+        /// Their places in the batch.
+        data: Vec<usize>,
+        /// Where [`Loss::new`](crate::Loss::new) was called.
+        at: &'static Location<'static>,
+    },
+    /// The gradient has a NaN or an infinity.
+    #[error(
+        "the gradient of the loss (made at {at}) is {value} for datum {index}, element {position}{}; nothing was trained",
+        Because(cause)
+    )]
+    GradientNotFinite {
+        /// Place of the datum in the batch.
+        index: usize,
+        /// Element of its logprobs, row-major.
+        position: usize,
+        /// The value.
+        value: f32,
+        /// The first op that gave such a value.
+        cause: Option<grad::Error>,
+        /// Where [`Loss::new`](crate::Loss::new) was called.
+        at: &'static Location<'static>,
+    },
+    /// The model was used inside its own loss function, while its turn to send was taken.
+    #[error(
+        "a training client cannot be used inside its own loss function: make the call before or after forward_backward_custom"
+    )]
+    InsideLoss,
+
+    /// An earlier request of this training client could not be delivered, so no later one can be put in order.
+    #[error(
+        "an earlier request of this training client failed for good, and requests are executed in order: {first}; create a new training client"
+    )]
+    Poisoned {
+        /// That request's error.
+        first: String,
+    },
+    /// The session has ended on the server.
+    #[error(
+        "the session is over: the server no longer accepts its heartbeat; create a new ServiceClient"
+    )]
+    SessionOver,
+    /// The server refused a request.
+    #[error("{call}: the server answered {status}: {message}")]
+    Status {
+        /// What was asked.
+        call: Box<CallInfo>,
+        /// The HTTP status.
+        status: u16,
+        /// The server's own words, cut to a readable length.
+        message: String,
+    },
+    /// The server accepted a request and failed to execute it.
+    #[error(
+        "{call}: failed on the server ({}): {message}",
+        category_name(category)
+    )]
+    RequestFailed {
+        /// What was asked.
+        call: Box<CallInfo>,
+        /// Whose fault it is.
+        category: ErrorCategory,
+        /// The server's own words.
+        message: String,
+    },
+    /// The server has forgotten the result.
+    #[error("{call}: the server no longer has the result (410): {message}")]
+    Expired {
+        /// What was asked.
+        call: Box<CallInfo>,
+        /// The server's own words.
+        message: String,
+    },
+    /// No answer came.
+    #[error("{call}: no answer: {reason}")]
+    Unreachable {
+        /// What was asked.
+        call: Box<CallInfo>,
+        /// What happened on the way.
+        reason: String,
+        /// Whether the server may have received the request all the same.
+        maybe_received: bool,
+    },
+    /// Time ran out.
+    #[error("{call}: not done within {limit:?}{}", Last(last))]
+    Deadline {
+        /// What was asked, and how far it came.
+        call: Box<CallInfo>,
+        /// The time that was given.
+        limit: Duration,
+        /// The last thing that stood in the way.
+        last: Option<String>,
+    },
+    /// The answer is not what this request is answered with.
+    #[error("{call}: {source}; the answer begins {excerpt:?}")]
+    Reply {
+        /// What was asked.
+        call: Box<CallInfo>,
+        /// What could not be read.
+        source: wire::Error,
+        /// The first bytes of the answer.
+        excerpt: String,
+    },
+    /// The answer reads well but cannot be right.
+    #[error("{call}: {problem}")]
+    Unexpected {
+        /// What was asked.
+        call: Box<CallInfo>,
+        /// What is wrong with the answer.
+        problem: String,
+    },
+    /// The result of a future was taken before.
+    #[error("the result of this future was taken already")]
+    ResultTaken,
+}
+
+impl Error {
+    /// Whether the same call may succeed later, unchanged.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Status { status, .. } => matches!(status, 402 | 408 | 409 | 425 | 429 | 500..),
+            Error::RequestFailed { category, .. } => *category == ErrorCategory::Server,
+            Error::Unreachable { .. } | Error::Deadline { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether time ran out.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Error::Deadline { .. })
+    }
+
+    /// Whether the server may have executed the request, or may execute it yet. Sending it anew under a new
+    /// sequence id, an optimiser step say, could then do the work twice.
+    pub fn may_have_been_applied(&self) -> bool {
+        match self {
+            Error::Deadline { call, .. } => call.request_id.is_some() || call.maybe_received,
+            Error::Unreachable { maybe_received, .. } => *maybe_received,
+            Error::Status { status, .. } => matches!(status, 408 | 500..),
+            Error::Expired { .. } | Error::Reply { .. } | Error::Unexpected { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the request reached the server, or may have.
+    pub(crate) fn was_seen_by_server(&self) -> bool {
+        match self {
+            Error::Encode(_) | Error::SessionOver => false,
+            Error::Unreachable { maybe_received, .. } => *maybe_received,
+            Error::Deadline { call, .. } => call.maybe_received,
+            _ => true,
+        }
+    }
+}
+
+/// What is wrong with a tensor or a text.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum DatumProblem {
+    /// It is not there.
+    Missing,
+    /// It has nothing in it.
+    Empty,
+    /// It has another dtype than needed.
+    DType {
+        /// The dtype needed.
+        expected: DType,
+        /// The dtype found.
+        found: DType,
+    },
+    /// Its shape does not fit the rest of the datum.
+    Shape {
+        /// The shape found.
+        found: Vec<usize>,
+        /// What it must agree with, in words.
+        expected: String,
+    },
+    /// It is sparse where only dense will do.
+    Sparse,
+    /// It holds a NaN or an infinity.
+    NonFinite {
+        /// Where, row-major.
+        position: usize,
+        /// The value.
+        value: f32,
+    },
+    /// It holds a token id that is negative or does not fit 31 bits.
+    TokenOutOfRange {
+        /// Where, row-major.
+        position: usize,
+        /// The id.
+        token: i64,
+    },
+    /// It cannot be converted.
+    Unusable(String),
+}
+
+impl fmt::Display for DatumProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DatumProblem::Missing => f.write_str("is missing"),
+            DatumProblem::Empty => f.write_str("is empty"),
+            DatumProblem::DType { expected, found } => {
+                write!(f, "is {found}, it must be {expected}")
+            }
+            DatumProblem::Shape { found, expected } => {
+                write!(f, "has shape {found:?}, it must be {expected}")
+            }
+            DatumProblem::Sparse => f.write_str("is sparse, it must be dense"),
+            DatumProblem::NonFinite { position, value } => {
+                write!(f, "is {value} at element {position}, it must be finite")
+            }
+            DatumProblem::TokenOutOfRange { position, token } => {
+                write!(
+                    f,
+                    "has token id {token} at element {position}, it must be in 0..2^31"
+                )
+            }
+            DatumProblem::Unusable(reason) => write!(f, "cannot be used: {reason}"),
+        }
+    }
+}
+
+/// What was going on when a call failed. Prints as one line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallInfo {
+    /// The call, such as `optim_step`.
+    pub call: &'static str,
+    /// The request's place in the model's order, for training requests.
+    pub seq_id: Option<u64>,
+    /// The server's id of the request, once it was accepted: from then on its result is waited for.
+    pub request_id: Option<String>,
+    /// HTTP requests made in this phase.
+    pub attempts: u32,
+    /// Status of the last answer.
+    pub last_status: Option<u16>,
+    /// What the server said of its queue.
+    pub queue_state: Option<String>,
+    /// Why, in the server's words.
+    pub queue_state_reason: Option<String>,
+    /// Whether some attempt may have reached the server.
+    pub(crate) maybe_received: bool,
+}
+
+impl fmt::Display for CallInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.call)?;
+        if let Some(seq_id) = self.seq_id {
+            write!(f, " (seq {seq_id})")?;
+        }
+        match &self.request_id {
+            Some(id) => write!(f, ", waiting for the result of request {id}")?,
+            None => f.write_str(", sending")?,
+        }
+        let s = if self.attempts == 1 { "" } else { "s" };
+        write!(f, ", {} attempt{s}", self.attempts)?;
+        if let Some(status) = self.last_status {
+            write!(f, ", last status {status}")?;
+        }
+        if let Some(state) = &self.queue_state {
+            write!(f, ", queue {state}")?;
+        }
+        if let Some(reason) = &self.queue_state_reason {
+            write!(f, " ({reason})")?;
+        }
+        Ok(())
+    }
+}
+
+fn category_name(category: &ErrorCategory) -> &'static str {
+    match category {
+        ErrorCategory::User => "the request is at fault",
+        ErrorCategory::Server => "the server is at fault",
+        ErrorCategory::Unknown => "cause not given",
+    }
+}
+
+struct Because<'a>(&'a Option<grad::Error>);
+
+impl fmt::Display for Because<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .as_ref()
+            .map_or(Ok(()), |cause| write!(f, ": {cause}"))
+    }
+}
+
+struct Last<'a>(&'a Option<String>);
+
+impl fmt::Display for Last<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .as_ref()
+            .map_or(Ok(()), |last| write!(f, "; last: {last}"))
+    }
+}
+
+/// A few numbers in full, many cut short.
+struct List<'a>(&'a [usize]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<String> = self.0.iter().take(8).map(usize::to_string).collect();
+        f.write_str(&shown.join(", "))?;
+        match self.0.len() {
+            n if n > 8 => write!(f, " and {} more", n - 8),
+            _ => Ok(()),
+        }
+    }
+}

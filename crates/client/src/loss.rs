@@ -1,0 +1,291 @@
+//! What a loss function gives back.
+
+use std::{ops::Range, panic::Location};
+
+use tinsmith_grad::{Backward, Error as GradError, Tensor, Var, reached_rows};
+
+use crate::{Batch, Error, Result};
+
+/// The value of a loss function: one number to minimise, and numbers to look at.
+///
+/// ```
+/// use tinsmith_client::{Loss, grad::Var};
+/// let value = Var::scalar(2.0);
+/// let loss = Loss::new(value.clone()).metric("accuracy", 0.5).regularize("l2", 0.01, value.square());
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "return it from the loss function"]
+pub struct Loss {
+    terms: Vec<Term>,
+    metrics: Vec<(String, MetricValue)>,
+    unused_allowed: bool,
+    at: &'static Location<'static>,
+}
+
+#[derive(Debug, Clone)]
+struct Term {
+    name: String,
+    weight: f64,
+    value: Var,
+}
+
+/// A number to report beside a loss: known already, or evaluated with the loss.
+#[derive(Debug, Clone)]
+pub enum MetricValue {
+    /// Known.
+    Known(f64),
+    /// A scalar, evaluated with the loss. It takes no part in the gradient.
+    Lazy(Var),
+}
+
+impl From<f64> for MetricValue {
+    fn from(x: f64) -> Self {
+        MetricValue::Known(x)
+    }
+}
+
+impl From<Var> for MetricValue {
+    fn from(var: Var) -> Self {
+        MetricValue::Lazy(var)
+    }
+}
+
+impl From<&Var> for MetricValue {
+    fn from(var: &Var) -> Self {
+        MetricValue::Lazy(var.clone())
+    }
+}
+
+impl Loss {
+    /// A loss of this value, a scalar.
+    #[track_caller]
+    pub fn new(value: Var) -> Self {
+        Loss {
+            terms: vec![Term {
+                name: "loss".into(),
+                weight: 1.0,
+                value,
+            }],
+            metrics: Vec::new(),
+            unused_allowed: false,
+            at: Location::caller(),
+        }
+    }
+
+    /// Reports a number under `name` in the metrics of the result.
+    pub fn metric(mut self, name: impl Into<String>, value: impl Into<MetricValue>) -> Self {
+        self.metrics.push((name.into(), value.into()));
+        self
+    }
+
+    /// Adds `weight * value` to the loss, and reports the term by `name`.
+    pub fn regularize(mut self, name: impl Into<String>, weight: f64, value: Var) -> Self {
+        self.terms.push(Term {
+            name: name.into(),
+            weight,
+            value,
+        });
+        self
+    }
+
+    /// Accepts that some data do not enter the loss; their gradient is 0.
+    pub fn allow_unused(mut self) -> Self {
+        self.unused_allowed = true;
+        self
+    }
+}
+
+/// A term of a loss, evaluated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TermReport {
+    /// `loss`, or the name given to [`Loss::regularize`].
+    pub name: String,
+    /// What it is multiplied by.
+    pub weight: f64,
+    /// Its value, before that.
+    pub value: f64,
+}
+
+/// A loss, evaluated and found good.
+#[derive(Debug)]
+pub(crate) struct Evaluated {
+    pub value: f64,
+    pub terms: Vec<TermReport>,
+    pub metrics: Vec<(String, f64)>,
+    /// By the packed logprobs, row-major.
+    pub gradient: Vec<f32>,
+}
+
+impl Loss {
+    /// The loss, its terms, its metrics and its gradient in one evaluation, each guard in turn.
+    pub(crate) fn evaluate(self, batch: &Batch) -> Result<Evaluated> {
+        let logprobs = batch.logprobs();
+        let leaf = logprobs.values();
+        let root = self.root()?;
+        if !self.unused_allowed {
+            let data = unused(&reached_rows(&root, leaf), logprobs.offsets());
+            if !data.is_empty() {
+                return Err(Error::UnusedData { data, at: self.at });
+            }
+        }
+        let lazy = self.metrics.iter().filter_map(|(_, value)| match value {
+            MetricValue::Lazy(var) => Some(var),
+            MetricValue::Known(_) => None,
+        });
+        let beside: Vec<&Var> = self
+            .terms
+            .iter()
+            .map(|term| &term.value)
+            .chain(lazy)
+            .collect();
+        let backward = Backward::new(&root).allow_unused().also(&beside);
+        let gradients = backward.run(&[leaf]).map_err(Error::Loss)?;
+        let value = gradients.value();
+        if !value.is_finite() {
+            let cause = culprit(&root, leaf);
+            return Err(Error::LossNotFinite {
+                value,
+                cause,
+                at: self.at,
+            });
+        }
+        let gradient = flat(&gradients[0])?;
+        if let Some(element) = gradient.iter().position(|g| !g.is_finite()) {
+            let row_len = gradient.len() / logprobs.total().max(1);
+            let offsets = logprobs.offsets();
+            let index = offsets.partition_point(|&start| start * row_len <= element) - 1;
+            return Err(Error::GradientNotFinite {
+                index,
+                position: element - offsets[index] * row_len,
+                value: gradient[element],
+                cause: culprit(&root, leaf),
+                at: self.at,
+            });
+        }
+        let beside = gradients
+            .also()
+            .iter()
+            .map(number)
+            .collect::<Result<Vec<f64>>>()?;
+        let (terms, lazy) = beside.split_at(self.terms.len());
+        let mut lazy = lazy.iter();
+        Ok(Evaluated {
+            value,
+            terms: self
+                .terms
+                .into_iter()
+                .zip(terms)
+                .map(|(term, &value)| term.report(value))
+                .collect(),
+            metrics: self
+                .metrics
+                .into_iter()
+                .map(|(name, value)| (name, value.known(&mut lazy)))
+                .collect(),
+            gradient,
+        })
+    }
+
+    /// The sum of the terms, once each is known to be one number.
+    fn root(&self) -> Result<Var> {
+        let is_scalar = |var: &Var| match var.error() {
+            Some(error) => Err(Error::Loss(error.clone())),
+            None => Ok(var.elem_count() == 1),
+        };
+        for Term { value, .. } in &self.terms {
+            if !is_scalar(value)? {
+                let shape = value.shape().to_vec();
+                return Err(Error::LossNotScalar { shape, at: self.at });
+            }
+        }
+        for (name, value) in &self.metrics {
+            if let MetricValue::Lazy(var) = value
+                && !is_scalar(var)?
+            {
+                let (name, shape) = (name.clone(), var.shape().to_vec());
+                return Err(Error::MetricNotScalar {
+                    name,
+                    shape,
+                    at: self.at,
+                });
+            }
+        }
+        let mut weighted = self.terms.iter().map(Term::weighted);
+        let first = weighted.next().unwrap_or_else(|| Var::scalar(0.0));
+        Ok(weighted.fold(first, |sum, term| sum + term))
+    }
+}
+
+impl Term {
+    fn weighted(&self) -> Var {
+        let value = self.value.reshape(&[]);
+        if self.weight == 1.0 {
+            value
+        } else {
+            value * self.weight
+        }
+    }
+
+    fn report(self, value: f64) -> TermReport {
+        TermReport {
+            name: self.name,
+            weight: self.weight,
+            value,
+        }
+    }
+}
+
+impl MetricValue {
+    /// Its number; those evaluated come in order.
+    fn known<'a>(self, evaluated: &mut impl Iterator<Item = &'a f64>) -> f64 {
+        match self {
+            MetricValue::Known(x) => x,
+            MetricValue::Lazy(_) => evaluated.next().copied().unwrap_or(f64::NAN),
+        }
+    }
+}
+
+/// The op that made the first NaN or infinity.
+fn culprit(root: &Var, leaf: &Var) -> Option<GradError> {
+    Backward::new(root)
+        .allow_unused()
+        .check_finite()
+        .run(&[leaf])
+        .err()
+}
+
+/// The sequences of which no row is reached. One without rows needs none.
+fn unused(reached: &[Range<usize>], offsets: &[usize]) -> Vec<usize> {
+    let is_unused = |seq: &[usize]| {
+        let next = reached.partition_point(|range| range.end <= seq[0]);
+        seq[0] < seq[1] && reached.get(next).is_none_or(|range| range.start >= seq[1])
+    };
+    let seqs = offsets.windows(2).enumerate();
+    seqs.filter(|(_, seq)| is_unused(seq))
+        .map(|(i, _)| i)
+        .collect()
+}
+
+fn flat(tensor: &Tensor) -> Result<Vec<f32>> {
+    Var::new(tensor.clone())
+        .to_vec::<f32>()
+        .map_err(Error::Loss)
+}
+
+fn number(tensor: &Tensor) -> Result<f64> {
+    Var::new(tensor.clone()).item().map_err(Error::Loss)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unused;
+
+    #[test]
+    fn a_sequence_is_unused_when_no_row_of_it_is_reached() {
+        let offsets = [0, 2, 2, 5, 6];
+        assert_eq!(unused(&[0..6], &offsets), [0; 0]);
+        assert_eq!(unused(&[], &offsets), [0, 2, 3]);
+        assert_eq!(unused(&[1..2, 4..5], &offsets), [3]);
+        assert_eq!(unused(&[2..5], &offsets), [0, 3]);
+    }
+}
