@@ -1,0 +1,117 @@
+//! Results that are fetched later: filled in by the worker, polled by clients.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::{Error, Result};
+
+/// Most bytes of finished results that are kept for clients to fetch (again); the oldest go first.
+const KEPT_BYTES: usize = 512 << 20;
+
+/// The model and sequence id of a training request.
+pub(crate) type Place = (String, u64);
+
+/// All futures of a trainer.
+#[derive(Default)]
+pub(crate) struct Futures {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    issued: u64,
+    cells: HashMap<String, Arc<Cell>>,
+    finished: VecDeque<(String, usize)>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Cell {
+    place: Option<Place>,
+    body: OnceLock<Vec<u8>>,
+    ready: Notify,
+}
+
+impl Futures {
+    /// A new future, pending. `instance` tells the trainers' ids apart, so that none answers for another after a restart.
+    pub(crate) fn issue(&self, instance: &str, place: Option<Place>) -> String {
+        let mut inner = self.lock();
+        let id = format!("{instance}-{}", inner.issued);
+        inner.issued += 1;
+        let cell = Cell {
+            place,
+            ..Cell::default()
+        };
+        inner.cells.insert(id.clone(), Arc::new(cell));
+        id
+    }
+
+    /// Sets the body that `id` answers with.
+    pub(crate) fn finish(&self, id: &str, body: Vec<u8>) {
+        let mut inner = self.lock();
+        let Some(cell) = inner.cells.get(id).cloned() else {
+            return;
+        };
+        inner.bytes += body.len();
+        inner.finished.push_back((id.to_owned(), body.len()));
+        while inner.bytes > KEPT_BYTES && inner.finished.len() > 1 {
+            if let Some((oldest, len)) = inner.finished.pop_front() {
+                inner.cells.remove(&oldest);
+                inner.bytes -= len;
+            }
+        }
+        drop(inner);
+        // A future is finished once; a second body would be ignored.
+        let _ = cell.body.set(body);
+        cell.ready.notify_waiters();
+    }
+
+    /// The body of `id`, or `None` when it is not ready within `patience`.
+    pub(crate) async fn wait(
+        &self,
+        id: &str,
+        instance: &str,
+        patience: Duration,
+    ) -> Result<Option<Vec<u8>>> {
+        let cell = self.find(id, instance)?;
+        let notified = cell.ready.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if cell.body.get().is_none() {
+            let _ = tokio::time::timeout(patience, notified).await;
+        }
+        Ok(cell.body.get().cloned())
+    }
+
+    /// Where the request of `id` stands, if it is a training request.
+    pub(crate) fn place(&self, id: &str) -> Option<Place> {
+        self.lock().cells.get(id)?.place.clone()
+    }
+
+    fn find(&self, id: &str, instance: &str) -> Result<Arc<Cell>> {
+        let inner = self.lock();
+        if let Some(cell) = inner.cells.get(id) {
+            return Ok(cell.clone());
+        }
+        let number = id
+            .strip_prefix(instance)
+            .and_then(|rest| rest.strip_prefix('-'));
+        match number.and_then(|n| n.parse::<u64>().ok()) {
+            Some(n) if n < inner.issued => Err(Error::Gone(format!(
+                "the result of request `{id}` is no longer kept"
+            ))),
+            _ => Err(Error::NotFound {
+                kind: "request",
+                id: id.to_owned(),
+                hint: "a restarted trainer forgets the requests of the one before".to_owned(),
+            }),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

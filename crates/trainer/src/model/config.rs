@@ -1,0 +1,74 @@
+//! What a decoder looks like: the numbers of a Hugging Face `config.json`, and the built-in models.
+
+use serde::{Deserialize, Serialize};
+
+/// The shape of a Qwen3-style decoder. Field names are those of a Hugging Face `config.json`.
+///
+/// ```
+/// use tinsmith_trainer::model::ModelConfig;
+///
+/// let config = ModelConfig::preset("tiny-qwen3").unwrap();
+/// assert_eq!((config.hidden_size, config.num_hidden_layers, config.vocab_size), (64, 2, 320));
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Number of token ids; every id in a request must be below it.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the MLP between its gate and down projections.
+    pub intermediate_size: usize,
+    /// Number of decoder layers.
+    pub num_hidden_layers: usize,
+    /// Number of query heads; a multiple of `num_key_value_heads`.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads (grouped-query attention).
+    pub num_key_value_heads: usize,
+    /// Width of one head; even, for the rotary embedding.
+    pub head_dim: usize,
+    /// Longest sequence, in tokens.
+    pub max_position_embeddings: usize,
+    /// Added to the mean square in every RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Whether the unembedding is the embedding matrix itself.
+    pub tie_word_embeddings: bool,
+    /// The token that ends a sample when a request names no stop of its own.
+    pub eos_token_id: u32,
+}
+
+/// Names of the built-in models, smallest first.
+pub const PRESETS: [&str; 2] = ["tiny-qwen3", "small-qwen3"];
+
+impl ModelConfig {
+    /// The built-in model of this name (see [`PRESETS`]), or `None`.
+    ///
+    /// Both take byte tokens ([`crate::tokenizer`]) and have random weights: they are there to learn from, fast.
+    pub fn preset(name: &str) -> Option<Self> {
+        let (hidden, layers) = match name {
+            "tiny-qwen3" => (64, 2),
+            "small-qwen3" => (128, 4),
+            _ => return None,
+        };
+        Some(Self {
+            vocab_size: 320,
+            hidden_size: hidden,
+            intermediate_size: 2 * hidden,
+            num_hidden_layers: layers,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: hidden / 4,
+            max_position_embeddings: 2048,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: false,
+            eos_token_id: crate::tokenizer::IM_END,
+        })
+    }
+
+    /// Query heads per key and value head.
+    pub(crate) fn group(&self) -> usize {
+        self.num_attention_heads / self.num_key_value_heads
+    }
+}
