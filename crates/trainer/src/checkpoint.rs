@@ -29,10 +29,19 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn folder(self) -> &'static str {
+    /// Its part of a path.
+    pub(crate) fn folder(self) -> &'static str {
         match self {
             Self::Training => "weights",
             Self::Sampler => "sampler_weights",
+        }
+    }
+
+    /// Its name in listings.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Sampler => "sampler",
         }
     }
 }
@@ -84,7 +93,7 @@ impl FromStr for Reference {
                 .find(|k| k.folder() == folder)
         };
         match parts[..] {
-            [run, folder, name] if is_plain(&run.replace(':', "-")) && kind(folder).is_some() => {
+            [run, folder, name] if is_plain(&run_folder(run)) && kind(folder).is_some() => {
                 Self::new(run, kind(folder).unwrap_or(Kind::Training), name)
             }
             _ => Err(Error::field(
@@ -107,6 +116,11 @@ fn check_name(name: &str) -> Result<()> {
             ),
         )),
     }
+}
+
+/// The folder of a run: model ids have colons, which some file systems do not take.
+fn run_folder(run: &str) -> String {
+    run.replace(':', "-")
 }
 
 /// Whether `name` can be a file's name and nothing else: no separators, no `..`, not hidden.
@@ -148,11 +162,12 @@ impl Store {
         Self { root }
     }
 
+    fn folder(&self, run: &str, kind: Kind) -> PathBuf {
+        self.root.join(run_folder(run)).join(kind.folder())
+    }
+
     fn file(&self, at: &Reference) -> PathBuf {
-        let run = at.run.replace(':', "-");
-        self.root
-            .join(run)
-            .join(at.kind.folder())
+        self.folder(&at.run, at.kind)
             .join(format!("{}.safetensors", at.name))
     }
 
@@ -190,8 +205,11 @@ impl Store {
     /// Names, sizes in bytes and times of a run's checkpoints, by name.
     pub(crate) fn list(&self, run: &str) -> Result<Vec<(Reference, fs::Metadata)>> {
         let mut found = Vec::new();
+        if !is_plain(&run_folder(run)) {
+            return Ok(found);
+        }
         for kind in [Kind::Training, Kind::Sampler] {
-            let folder = self.root.join(run.replace(':', "-")).join(kind.folder());
+            let folder = self.folder(run, kind);
             let entries = match fs::read_dir(&folder) {
                 Ok(entries) => entries,
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,

@@ -1,6 +1,7 @@
 //! The trainer's front: checks requests, keeps sessions and order, hands work to the worker thread. No HTTP here.
 
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -27,6 +28,7 @@ use crate::loss::Loss;
 use crate::model::{Choice, Generate, LoraConfig, Model, ModelConfig, PRESETS};
 use crate::queue::Sequence;
 use crate::stats::{ModelStats, Operation};
+use crate::timestamp::timestamp;
 use crate::worker::{Job, guarded};
 use crate::{Error, Result, random};
 
@@ -661,6 +663,27 @@ impl Hub {
             train_mlp: Some(info.lora.train_mlp),
             train_attn: Some(info.lora.train_attn),
         })
+    }
+
+    /// Training checkpoints and sampler weights of a model, by path.
+    pub(crate) fn checkpoints(&self, model_id: &str) -> Result<serde_json::Value> {
+        let describe = |(at, file): &(Reference, Metadata)| {
+            serde_json::json!({
+                "checkpoint_id": format!("{}/{}", at.kind.folder(), at.name),
+                "checkpoint_type": at.kind.name(),
+                "time": file.modified().ok().map(timestamp),
+                "tinker_path": at.to_string(),
+                "size_bytes": file.len(),
+            })
+        };
+        let found = self.store.list(model_id)?;
+        Ok(serde_json::json!({"checkpoints": found.iter().map(describe).collect::<Vec<_>>()}))
+    }
+
+    /// Deletes the checkpoint `{weights|sampler_weights}/{name}` of a model.
+    pub(crate) fn delete_checkpoint(&self, model_id: &str, checkpoint_id: &str) -> Result<()> {
+        let at: Reference = format!("tinker://{model_id}/{checkpoint_id}").parse()?;
+        self.store.delete(&at)
     }
 
     // For the trainer's owner.

@@ -32,6 +32,7 @@ mod queue;
 mod random;
 mod server;
 mod stats;
+mod timestamp;
 pub mod tokenizer;
 mod trainer;
 mod worker;

@@ -9,7 +9,7 @@ use axum::extract::{Path, Request as HttpRequest, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -51,6 +51,11 @@ pub(crate) fn router(server: Server) -> Router {
         .route("/load_weights", post(load_weights))
         .route("/save_weights_for_sampler", post(save_weights_for_sampler))
         .route("/weights_info", post(weights_info))
+        .route("/training_runs/{id}/checkpoints", get(checkpoints))
+        .route(
+            "/training_runs/{id}/checkpoints/{*checkpoint}",
+            delete(delete_checkpoint),
+        )
         .route("/create_sampling_session", post(create_sampling_session))
         .route("/samplers/{id}", get(sampler_info))
         .route("/asample", post(sample))
@@ -151,6 +156,18 @@ async fn save_weights_for_sampler(State(server): State<Server>, request: HttpReq
 async fn weights_info(State(server): State<Server>, request: HttpRequest) -> Reply {
     let request = server.read::<WeightsInfoRequest>(request).await?;
     ok(&server.hub.weights_info(&request.body.tinker_path)?)
+}
+
+async fn checkpoints(State(server): State<Server>, Path(id): Path<String>) -> Reply {
+    ok(&server.hub.checkpoints(&id)?)
+}
+
+async fn delete_checkpoint(
+    State(server): State<Server>,
+    Path((id, checkpoint)): Path<(String, String)>,
+) -> Reply {
+    server.hub.delete_checkpoint(&id, &checkpoint)?;
+    ok(&json!({}))
 }
 
 async fn create_sampling_session(State(server): State<Server>, request: HttpRequest) -> Reply {
