@@ -1,0 +1,156 @@
+//! `cargo xtask bench [FILTER] [--json FILE]`: runs the criterion benches and prints the medians they measured.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::repository;
+
+/// One line of the table.
+#[derive(Serialize, Debug, PartialEq)]
+struct Row {
+    name: String,
+    median_ns: f64,
+}
+
+/// Runs the benches, all or those of the bench target named, and prints a Markdown table; `--json` also writes the rows
+/// to a file. A row is one measurement of this run: what an earlier run left behind is not shown.
+pub fn run(arguments: &[&str]) -> Result<()> {
+    let (mut target, mut json) = (None, None);
+    let mut arguments = arguments.iter();
+    while let Some(&argument) = arguments.next() {
+        match argument {
+            "--json" => json = Some(*arguments.next().context("--json needs a file")?),
+            flag if flag.starts_with('-') => bail!("bench takes no `{flag}`"),
+            name => ensure!(
+                target.replace(name).is_none(),
+                "name one bench target, or none for all"
+            ),
+        }
+    }
+
+    let start = SystemTime::now();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["bench", "--workspace"])
+        .current_dir(repository());
+    match target {
+        Some(target) => cargo.args(["--bench", target]),
+        None => cargo.args(["--benches"]),
+    };
+    let status = cargo.status().context("starting cargo bench")?;
+    ensure!(status.success(), "cargo bench: {status}");
+
+    let rows = measured_since(start, &target_folder()?.join("criterion"))?;
+    ensure!(!rows.is_empty(), "the benches left no measurement");
+    print!("{}", markdown(&rows));
+    if let Some(path) = json {
+        fs::write(path, serde_json::to_string_pretty(&rows)? + "\n")
+            .with_context(|| format!("writing {path}"))?;
+    }
+    Ok(())
+}
+
+fn target_folder() -> Result<std::path::PathBuf> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps"])
+        .current_dir(repository())
+        .output()
+        .context("starting cargo metadata")?;
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(metadata["target_directory"]
+        .as_str()
+        .context("cargo metadata names no target directory")?
+        .into())
+}
+
+/// Criterion writes `<bench>/new/{benchmark,estimates}.json`, at any depth.
+fn measured_since(start: SystemTime, folder: &Path) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    if !folder.is_dir() {
+        return Ok(rows);
+    }
+    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
+        let path = entry?.path();
+        let estimates = path.join("estimates.json");
+        if path.ends_with("new") && estimates.is_file() {
+            if fs::metadata(&estimates)?.modified()? >= start {
+                rows.push(Row {
+                    name: text(&path.join("benchmark.json"), "/full_id")?,
+                    median_ns: median(&estimates)?,
+                });
+            }
+        } else if path.is_dir() {
+            rows.extend(measured_since(start, &path)?);
+        }
+    }
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(rows)
+}
+
+fn median(estimates: &Path) -> Result<f64> {
+    let found = read(estimates)?;
+    found
+        .pointer("/median/point_estimate")
+        .and_then(Value::as_f64)
+        .with_context(|| format!("no median in {estimates:?}"))
+}
+
+fn text(path: &Path, pointer: &str) -> Result<String> {
+    let found = read(path)?;
+    let text = found.pointer(pointer).and_then(Value::as_str);
+    Ok(text
+        .with_context(|| format!("no {pointer} in {path:?}"))?
+        .to_owned())
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))
+}
+
+fn markdown(rows: &[Row]) -> String {
+    let line = |Row { name, median_ns }: &Row| format!("| {name} | {} |\n", duration(*median_ns));
+    let lines: String = rows.iter().map(line).collect();
+    format!("\n| benchmark | median |\n| --- | ---: |\n{lines}")
+}
+
+fn duration(ns: f64) -> String {
+    match ns {
+        ns if ns < 1e3 => format!("{ns:.1} ns"),
+        ns if ns < 1e6 => format!("{:.2} µs", ns / 1e3),
+        ns if ns < 1e9 => format!("{:.2} ms", ns / 1e6),
+        ns => format!("{:.2} s", ns / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_take_the_unit_that_fits() {
+        let shown = [0.25, 999.0, 1_500.0, 2_250_000.0, 3e9].map(duration);
+        assert_eq!(
+            shown,
+            ["0.2 ns", "999.0 ns", "1.50 µs", "2.25 ms", "3.00 s"]
+        );
+    }
+
+    #[test]
+    fn the_table_has_one_line_a_row() {
+        let rows = [Row {
+            name: "loss/ppo/W1".into(),
+            median_ns: 1_500.0,
+        }];
+        assert_eq!(
+            markdown(&rows),
+            "\n| benchmark | median |\n| --- | ---: |\n| loss/ppo/W1 | 1.50 µs |\n"
+        );
+    }
+}
