@@ -1,0 +1,403 @@
+//! From a graph to a schedule: what runs where, in how many passes over memory, and what has to be stored.
+//!
+//! Every node that computes elementwise over n elements can run in one pass with the others of the same n, unless a
+//! reduction over those elements lies between them. So each item gets a *stage*, the number of such barriers before it;
+//! items of one stage and one length that share operands make one kernel. A value of an earlier stage that a later kernel
+//! needs is computed again there, which is cheaper than storing it, unless its history is long.
+
+use std::collections::HashMap;
+
+use candle_core::DType;
+use smallvec::SmallVec;
+
+use super::vmath::{Binary, Unary};
+use crate::dims::elem_count;
+use crate::graph::Graph;
+use crate::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::segments::Segments;
+use crate::var::Var;
+
+/// A value with more elementwise steps behind it than this is stored rather than computed twice.
+const LONGEST_RECOMPUTATION: u32 = 48;
+
+pub(super) type ItemId = u32;
+
+/// One value of the schedule. Graph nodes that only rename a value (reshape, detach, a broadcast of one number) have none.
+pub(super) struct Item {
+    pub(super) kind: Kind,
+    pub(super) inputs: SmallVec<[ItemId; 3]>,
+    pub(super) len: usize,
+    pub(super) stage: u32,
+    pub(super) is_stored: bool,
+    cost: u32,
+}
+
+pub(super) enum Kind {
+    /// The tensor of graph node `node`, in memory from the start.
+    Leaf { node: usize },
+    Constant(f64),
+    Map(MapOp),
+    /// `inputs[0]` has one element for each row; each becomes all elements of its row.
+    Expand(Rows),
+    /// One element for each row.
+    Reduce(ReduceOp, Rows),
+    /// Consecutive elements of `inputs[0]`.
+    View { offset: usize },
+    /// The inputs' elements one after another.
+    Cat,
+    /// Graph node `node`, by the reference executor.
+    Opaque { node: usize },
+    /// `inputs[0]` of shape `from` broadcast to `to`, where that is not one of the forms that a kernel reads in place.
+    Spread { from: Vec<usize>, to: Vec<usize> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum MapOp {
+    Copy,
+    Unary(Unary),
+    Binary(Binary),
+    Power(f64),
+    Clamp { lo: f64, hi: f64 },
+    Select,
+}
+
+/// How the elements of a kernel divide into rows that are reduced or expanded.
+#[derive(Clone, PartialEq)]
+pub(super) enum Rows {
+    One,
+    Of(usize),
+    Segments(Segments),
+}
+
+/// How the elements of a node come from those of its item.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Same,
+    /// One number for all.
+    Number,
+    /// One element for each row of this many.
+    Rows(usize),
+}
+
+pub(super) struct Plan {
+    pub(super) items: Vec<Item>,
+    /// By stage, what is to be computed, inputs first.
+    pub(super) stages: Vec<Vec<ItemId>>,
+    /// The item of each root.
+    pub(super) roots: Vec<ItemId>,
+}
+
+impl Plan {
+    pub(super) fn new(graph: &Graph, roots: &[usize], dtype: DType) -> Plan {
+        let mut planner = Planner {
+            graph,
+            dtype,
+            items: Vec::with_capacity(graph.len() + 8),
+            of: Vec::with_capacity(graph.len()),
+            expands: HashMap::new(),
+        };
+        for at in 0..graph.len() {
+            let renamed = planner.classify(at);
+            planner.of.push(renamed);
+        }
+        let roots: Vec<ItemId> = roots.iter().map(|&at| planner.full(at)).collect();
+        for &root in &roots {
+            planner.store(root);
+        }
+        let items = planner.items;
+        let count = 1 + items.iter().map(|item| item.stage).max().unwrap_or(0) as usize;
+        let mut stages = vec![Vec::new(); count];
+        for (id, item) in items.iter().enumerate() {
+            let runs = match item.kind {
+                Kind::Leaf { .. } | Kind::Constant(_) | Kind::View { .. } => false,
+                Kind::Map(_) | Kind::Expand(_) => item.is_stored,
+                Kind::Reduce(..) | Kind::Cat | Kind::Opaque { .. } | Kind::Spread { .. } => true,
+            };
+            if runs {
+                stages[item.stage as usize].push(id as ItemId);
+            }
+        }
+        Plan { items, stages, roots }
+    }
+
+    /// Whether `id` is computed within kernels over `len` elements, as opposed to read from memory by them.
+    pub(super) fn is_inside(&self, id: ItemId, len: usize) -> bool {
+        let item = &self.items[id as usize];
+        item.len == len && matches!(item.kind, Kind::Map(_) | Kind::Expand(_))
+    }
+}
+
+struct Planner<'g> {
+    graph: &'g Graph,
+    dtype: DType,
+    items: Vec<Item>,
+    /// The item and form of each graph node so far.
+    of: Vec<(ItemId, Form)>,
+    /// Expansions by row length, so that each is made once.
+    expands: HashMap<(ItemId, usize), ItemId>,
+}
+
+impl Planner<'_> {
+    fn classify(&mut self, at: usize) -> (ItemId, Form) {
+        let graph = self.graph;
+        let var = &graph.nodes[at];
+        let inputs: SmallVec<[usize; 3]> = graph.inputs(at).collect();
+        let input = |i: usize| &graph.nodes[inputs[i]];
+        let len = var.elem_count();
+        let same = |id: ItemId| (id, Form::Same);
+        let computes = |v: &Var| v.dtype() == self.dtype || v.dtype() == DType::U8;
+
+        // Masks are numbers inside of a kernel; what is neither number nor mask is not a kernel's business.
+        let is_ours = match &var.0.op {
+            Op::Compare(_) => input(0).dtype() == self.dtype,
+            Op::Cast => var.dtype() == self.dtype && input(0).dtype() == DType::U8,
+            Op::Leaf(_) | Op::Full(_) => var.dtype() == self.dtype,
+            Op::Reshape | Op::Detach | Op::Broadcast | Op::Narrow { .. } => computes(var),
+            _ => var.dtype() == self.dtype,
+        };
+        if !is_ours {
+            return same(self.opaque(at, &inputs));
+        }
+
+        match &var.0.op {
+            Op::Leaf(_) => same(self.item(Kind::Leaf { node: at }, &[], len)),
+            Op::Full(value) => (self.item(Kind::Constant(*value), &[], 1), if len == 1 { Form::Same } else { Form::Number }),
+            Op::Reshape | Op::Detach | Op::Cast => self.of[inputs[0]],
+            Op::Broadcast => {
+                let (id, form) = self.of[inputs[0]];
+                match form_of(input(0).shape(), var.shape()) {
+                    Some(Form::Same) => (id, form),
+                    Some(Form::Number) => (id, Form::Number),
+                    Some(Form::Rows(n)) if form == Form::Same => (id, Form::Rows(n)),
+                    Some(Form::Rows(_)) if form == Form::Number => (id, Form::Number),
+                    _ => same(self.spread(inputs[0], var.shape())),
+                }
+            }
+            Op::Unary(op) => same(self.map(at, map_unary(*op), &inputs)),
+            Op::Binary(op) => same(self.map(at, MapOp::Binary(map_binary(*op)), &inputs)),
+            Op::Compare(op) => same(self.map(at, MapOp::Binary(map_compare(*op)), &inputs)),
+            Op::Select => same(self.map(at, MapOp::Select, &inputs)),
+            Op::Reduce { .. } if len == input(0).elem_count() => self.of[inputs[0]],
+            Op::Reduce { op, dims } => match trailing(input(0).shape(), dims) {
+                Some(_) if len == 1 => same(self.reduce(*op, Rows::One, inputs[0], len)),
+                Some(row) if row > 0 => same(self.reduce(*op, Rows::Of(row), inputs[0], len)),
+                _ => same(self.opaque(at, &inputs)),
+            },
+            Op::SegmentReduce { op, segments } if input(0).elem_count() == segments.rows() && segments.rows() != 1 => {
+                same(self.reduce(*op, Rows::Segments(segments.clone()), inputs[0], len))
+            }
+            Op::SegmentExpand(segments) if len == segments.rows() => {
+                let per_row = self.full(inputs[0]);
+                match self.items[per_row as usize].len {
+                    1 => (per_row, if len == 1 { Form::Same } else { Form::Number }),
+                    _ => same(self.item(Kind::Expand(Rows::Segments(segments.clone())), &[per_row], len)),
+                }
+            }
+            Op::Narrow { dim, start } if elem_count(&var.shape()[..*dim]) == 1 => {
+                let (id, form) = self.of[inputs[0]];
+                if form == Form::Number {
+                    return (id, form);
+                }
+                let offset = start * elem_count(&var.shape()[dim + 1..]);
+                let whole = self.full(inputs[0]);
+                same(self.item(Kind::View { offset }, &[whole], len))
+            }
+            Op::Cat { dim } if elem_count(&var.shape()[..*dim]) == 1 => {
+                let parts: SmallVec<[ItemId; 3]> = inputs.iter().map(|&part| self.full(part)).collect();
+                same(self.item(Kind::Cat, &parts, len))
+            }
+            _ => same(self.opaque(at, &inputs)),
+        }
+    }
+
+    /// The item that holds all elements of node `at`.
+    fn full(&mut self, at: usize) -> ItemId {
+        let len = self.graph.nodes[at].elem_count();
+        let (id, form) = self.of[at];
+        match form {
+            Form::Same => id,
+            Form::Number if len == 1 => id,
+            Form::Number => {
+                let copy = self.item(Kind::Map(MapOp::Copy), &[id], len);
+                self.of[at] = (copy, Form::Same);
+                copy
+            }
+            Form::Rows(n) => {
+                let expanded = self.expand(id, n, len);
+                self.of[at] = (expanded, Form::Same);
+                expanded
+            }
+        }
+    }
+
+    fn map(&mut self, at: usize, op: MapOp, inputs: &[usize]) -> ItemId {
+        let var = &self.graph.nodes[at];
+        let len = var.elem_count();
+        let operands: SmallVec<[ItemId; 3]> = inputs
+            .iter()
+            .map(|&input| {
+                let (id, form) = self.of[input];
+                match (form_of(self.graph.nodes[input].shape(), var.shape()), form) {
+                    (_, Form::Number) | (Some(Form::Number), _) | (Some(Form::Same), Form::Same) => id,
+                    (Some(Form::Same), Form::Rows(n)) | (Some(Form::Rows(n)), Form::Same) => self.expand(id, n, len),
+                    _ => self.spread(input, var.shape()),
+                }
+            })
+            .collect();
+        self.item(Kind::Map(op), &operands, len)
+    }
+
+    fn reduce(&mut self, op: ReduceOp, rows: Rows, input: usize, len: usize) -> ItemId {
+        let input = self.full(input);
+        self.item(Kind::Reduce(op, rows), &[input], len)
+    }
+
+    fn expand(&mut self, per_row: ItemId, row: usize, len: usize) -> ItemId {
+        if let Some(&made) = self.expands.get(&(per_row, row)) {
+            return made;
+        }
+        let made = self.item(Kind::Expand(Rows::Of(row)), &[per_row], len);
+        self.expands.insert((per_row, row), made);
+        made
+    }
+
+    fn spread(&mut self, input: usize, to: &[usize]) -> ItemId {
+        let from = self.graph.nodes[input].shape().to_vec();
+        let whole = self.full(input);
+        self.item(Kind::Spread { from, to: to.to_vec() }, &[whole], elem_count(to))
+    }
+
+    fn opaque(&mut self, at: usize, inputs: &[usize]) -> ItemId {
+        let parts: SmallVec<[ItemId; 3]> = inputs.iter().map(|&input| self.full(input)).collect();
+        self.item(Kind::Opaque { node: at }, &parts, self.graph.nodes[at].elem_count())
+    }
+
+    /// Adds an item, placing it in the earliest stage that its inputs allow.
+    fn item(&mut self, kind: Kind, inputs: &[ItemId], len: usize) -> ItemId {
+        // The kernel that a reduction belongs to runs over the elements that it reduces.
+        let over = match kind {
+            Kind::Reduce(..) => Some(self.items[inputs[0] as usize].len),
+            Kind::Map(_) => Some(len),
+            _ => None,
+        };
+        let is_inside = |item: &Item| Some(item.len) == over && matches!(item.kind, Kind::Map(_) | Kind::Expand(_));
+        let mut stage = 0;
+        for &input in inputs {
+            let item = &self.items[input as usize];
+            stage = stage.max(if is_inside(item) { item.stage } else { item.available() });
+        }
+        let mut cost = 1u32;
+        for &input in inputs {
+            let item = &self.items[input as usize];
+            let is_recomputed = is_inside(item)
+                && len != 1
+                && !(item.is_stored && item.stage < stage)
+                && !(item.stage < stage && item.cost > LONGEST_RECOMPUTATION);
+            if is_recomputed {
+                cost = cost.saturating_add(item.cost);
+            } else if !(is_inside(item) && item.stage == stage) {
+                self.store(input);
+            }
+        }
+        let is_stored = len == 1 && matches!(kind, Kind::Map(_));
+        self.items.push(Item { kind, inputs: SmallVec::from_slice(inputs), len, stage, is_stored, cost });
+        self.items.len() as ItemId - 1
+    }
+
+    /// Marks `id` as read from memory, and what it is a view of.
+    fn store(&mut self, id: ItemId) {
+        let mut id = id;
+        loop {
+            let item = &mut self.items[id as usize];
+            item.is_stored = true;
+            match item.kind {
+                Kind::View { .. } => id = item.inputs[0],
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Item {
+    /// The first stage that can read this from memory.
+    fn available(&self) -> u32 {
+        match self.kind {
+            Kind::Leaf { .. } | Kind::Constant(_) => 0,
+            Kind::View { .. } => self.stage,
+            _ => self.stage + 1,
+        }
+    }
+}
+
+/// How an operand of shape `from` is read by an op of shape `to`, if a kernel can do that in place.
+fn form_of(from: &[usize], to: &[usize]) -> Option<Form> {
+    let (n, len) = (elem_count(from), elem_count(to));
+    if n == len {
+        return Some(Form::Same);
+    }
+    if n == 1 {
+        return Some(Form::Number);
+    }
+    // [a, b, 1, 1] to [a, b, c, d]
+    let added = to.len() - from.len();
+    let split = from.iter().rposition(|&size| size != 1)? + 1;
+    let leads = to[..added].iter().all(|&size| size == 1) && from[..split] == to[added..added + split];
+    leads.then(|| Form::Rows(elem_count(&to[added + split..])))
+}
+
+/// The number of elements in a reduced row, if `dims` are the last dimensions, but for sizes of 1.
+fn trailing(shape: &[usize], dims: &[usize]) -> Option<usize> {
+    let first = dims.iter().copied().find(|&d| shape[d] != 1).unwrap_or(shape.len());
+    let is_trailing = (first..shape.len()).all(|d| shape[d] == 1 || dims.contains(&d));
+    is_trailing.then(|| elem_count(&shape[first..]))
+}
+
+fn map_unary(op: UnaryOp) -> MapOp {
+    MapOp::Unary(match op {
+        UnaryOp::Neg => Unary::Neg,
+        UnaryOp::Exp => Unary::Exp,
+        UnaryOp::Expm1 => Unary::Expm1,
+        UnaryOp::Log => Unary::Log,
+        UnaryOp::Log1p => Unary::Log1p,
+        UnaryOp::Sqrt => Unary::Sqrt,
+        UnaryOp::Rsqrt => Unary::Rsqrt,
+        UnaryOp::Abs => Unary::Abs,
+        UnaryOp::Sign => Unary::Sign,
+        UnaryOp::Tanh => Unary::Tanh,
+        UnaryOp::Sigmoid => Unary::Sigmoid,
+        UnaryOp::LogSigmoid => Unary::LogSigmoid,
+        UnaryOp::Erf => Unary::Erf,
+        UnaryOp::Sin => Unary::Sin,
+        UnaryOp::Cos => Unary::Cos,
+        UnaryOp::Square => Unary::Square,
+        UnaryOp::Recip => Unary::Recip,
+        UnaryOp::Floor => Unary::Floor,
+        UnaryOp::Ceil => Unary::Ceil,
+        UnaryOp::Round => Unary::Round,
+        UnaryOp::Powf(p) => return MapOp::Power(p),
+        UnaryOp::Clamp { lo, hi } => return MapOp::Clamp { lo, hi },
+    })
+}
+
+fn map_binary(op: BinaryOp) -> Binary {
+    match op {
+        BinaryOp::Add => Binary::Add,
+        BinaryOp::Sub => Binary::Sub,
+        BinaryOp::Mul => Binary::Mul,
+        BinaryOp::Div => Binary::Div,
+        BinaryOp::Pow => Binary::Pow,
+        BinaryOp::Maximum => Binary::Maximum,
+        BinaryOp::Minimum => Binary::Minimum,
+    }
+}
+
+fn map_compare(op: CompareOp) -> Binary {
+    match op {
+        CompareOp::Eq => Binary::Eq,
+        CompareOp::Ne => Binary::Ne,
+        CompareOp::Lt => Binary::Lt,
+        CompareOp::Le => Binary::Le,
+        CompareOp::Gt => Binary::Gt,
+        CompareOp::Ge => Binary::Ge,
+    }
+}
