@@ -1,0 +1,86 @@
+//! Arithmetic, comparisons and selection: one instruction or two each, the same bits on every
+//! machine.
+
+use super::Real;
+
+#[inline(always)]
+pub(super) fn add<T: Real>(a: T, b: T) -> T {
+    a + b
+}
+
+#[inline(always)]
+pub(super) fn sub<T: Real>(a: T, b: T) -> T {
+    a - b
+}
+
+#[inline(always)]
+pub(super) fn mul<T: Real>(a: T, b: T) -> T {
+    a * b
+}
+
+#[inline(always)]
+pub(super) fn div<T: Real>(a: T, b: T) -> T {
+    a / b
+}
+
+#[inline(always)]
+pub(super) fn neg<T: Real>(x: T) -> T {
+    -x
+}
+
+#[inline(always)]
+pub(super) fn square<T: Real>(x: T) -> T {
+    x * x
+}
+
+#[inline(always)]
+pub(super) fn recip<T: Real>(x: T) -> T {
+    T::ONE / x
+}
+
+/// Two correctly rounded steps; worst error 1.0 ulp.
+#[inline(always)]
+pub(super) fn rsqrt<T: Real>(x: T) -> T {
+    T::ONE / x.sqrt()
+}
+
+#[inline(always)]
+pub(super) fn sign<T: Real>(x: T) -> T {
+    gt(x, T::ZERO) - lt(x, T::ZERO)
+}
+
+// `x != x` is `x.is_nan()`, `|` is `||` without a branch: a loop with a branch in it is not turned
+// into vectors.
+#[expect(clippy::eq_op)]
+#[inline(always)]
+pub(super) fn minimum<T: Real>(a: T, b: T) -> T {
+    if (a < b) | (a != a) { a } else { b }
+}
+
+#[expect(clippy::eq_op)]
+#[inline(always)]
+pub(super) fn maximum<T: Real>(a: T, b: T) -> T {
+    if (a > b) | (a != a) { a } else { b }
+}
+
+/// `min(max(x, lo), hi)` for bounds that are not NaN; NaN stays NaN.
+#[inline(always)]
+pub(super) fn clamp<T: Real>(x: T, lo: T, hi: T) -> T {
+    let x = if x < lo { lo } else { x };
+    if x > hi { hi } else { x }
+}
+
+#[inline(always)]
+pub(super) fn select<T: Real>(mask: T, a: T, b: T) -> T {
+    if mask != T::ZERO { a } else { b }
+}
+
+macro_rules! comparisons {
+    ($($name:ident $op:tt),*) => {$(
+        #[inline(always)]
+        pub(super) fn $name<T: Real>(a: T, b: T) -> T {
+            if a $op b { T::ONE } else { T::ZERO }
+        }
+    )*};
+}
+comparisons!(eq ==, ne !=, lt <, le <=, gt >, ge >=);

@@ -1,0 +1,466 @@
+//! Accuracy against `f64`, the ends, and that place, length and instruction set do not matter.
+
+use super::Arg::{Block, Number};
+use super::*;
+use std::f32::consts::FRAC_PI_2;
+
+const INF: f32 = f32::INFINITY;
+const NAN: f32 = f32::NAN;
+/// The smallest positive `f32`.
+const TINY: f32 = 1.0e-45;
+
+const ARITHMETIC: [Unary; 10] = {
+    use Unary::*;
+    [
+        Neg, Abs, Sign, Floor, Ceil, Round, Square, Recip, Sqrt, Rsqrt,
+    ]
+};
+
+const TRANSCENDENTAL: [Unary; 11] = {
+    use Unary::*;
+    [
+        Exp, Expm1, Log, Log1p, Sin, Cos, Tanh, Sigmoid, LogSigmoid, Softplus, Erf,
+    ]
+};
+
+const BINARY: [Binary; 13] = {
+    use Binary::*;
+    [
+        Add, Sub, Mul, Div, Minimum, Maximum, Pow, Eq, Ne, Lt, Le, Gt, Ge,
+    ]
+};
+
+/// The function in `f64`, written independently of the kernels.
+fn truth(op: Unary, x: f64) -> f64 {
+    match op {
+        Unary::Neg => -x,
+        Unary::Abs => x.abs(),
+        Unary::Sign => f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0)),
+        Unary::Floor => x.floor(),
+        Unary::Ceil => x.ceil(),
+        Unary::Round => x.round_ties_even(),
+        Unary::Square => x * x,
+        Unary::Recip => x.recip(),
+        Unary::Sqrt => x.sqrt(),
+        Unary::Rsqrt => x.sqrt().recip(),
+        Unary::Exp => x.exp(),
+        Unary::Expm1 => x.exp_m1(),
+        Unary::Log => x.ln(),
+        Unary::Log1p => x.ln_1p(),
+        Unary::Sin => x.sin(),
+        Unary::Cos => x.cos(),
+        Unary::Tanh => x.tanh(),
+        Unary::Sigmoid => (1.0 + (-x).exp()).recip(),
+        Unary::LogSigmoid => -softplus(-x),
+        Unary::Softplus if x > 20.0 => x,
+        Unary::Softplus => softplus(x),
+        Unary::Erf => libm::erf(x),
+    }
+}
+
+fn softplus(x: f64) -> f64 {
+    if x > 40.0 { x } else { x.exp().ln_1p() }
+}
+
+/// The error in units of the last place that an `f32` near `truth` has; infinite if only one of the
+/// two is NaN.
+fn ulps(got: f32, truth: f64) -> f64 {
+    if got.is_nan() != truth.is_nan() {
+        return f64::INFINITY;
+    }
+    if got.is_nan() {
+        return 0.0;
+    }
+    // Infinity counts as the first number beyond the largest, and so does everything above it.
+    let beyond = 2f64.powi(128);
+    let exponent = (truth.abs().to_bits() >> 52) as i32 - 1023;
+    let ulp = 2f64.powi(exponent.clamp(-126, 127) - 23);
+    (f64::from(got).clamp(-beyond, beyond) - truth.clamp(-beyond, beyond)).abs() / ulp
+}
+
+/// Zeros, ends, the neighbourhood of every power of two and of every point where a kernel changes
+/// its formula, and a stride through all bit patterns.
+fn inputs() -> Vec<f32> {
+    #[rustfmt::skip]
+    let switches = [
+        1.0 / 3.0, 2.0 / 3.0, 4.0 / 3.0, 0.625, 0.925, 4.0, 9.01, 10.0, 17.33, 20.0, 30.0, 87.34,
+        88.73, 89.0, 103.98, 104.0, 1.0e8,
+    ];
+    let powers = (0..=255u32).map(|exponent| f32::from_bits(exponent << 23));
+    let quadrants = (1..128u16).map(|quadrant| f32::from(quadrant) * FRAC_PI_2);
+    let centres = powers.chain(switches).chain(quadrants);
+    let near = |x: f32| (-8..=8).map(move |offset| x.to_bits().saturating_add_signed(offset));
+    let stride = (0..u32::MAX / 2).step_by(40_503);
+    centres
+        .flat_map(near)
+        .chain(stride)
+        .map(f32::from_bits)
+        .flat_map(|x| [x, -x])
+        .collect()
+}
+
+fn unary(kernels: Kernels, op: Unary, x: &[f32]) -> Vec<f32> {
+    let mut out = vec![-7.0; x.len()];
+    kernels.unary(op, x, &mut out);
+    out
+}
+
+fn binary(kernels: Kernels, op: Binary, a: Arg<f32>, b: Arg<f32>, len: usize) -> Vec<f32> {
+    let mut out = vec![-7.0; len];
+    kernels.binary(op, a, b, &mut out);
+    out
+}
+
+fn either_nan(a: f32, b: f32) -> bool {
+    a.is_nan() || b.is_nan()
+}
+
+/// Bits to compare, with one NaN for all.
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter()
+        .map(|x| if x.is_nan() { NAN } else { *x }.to_bits())
+        .collect()
+}
+
+#[test]
+fn unary_kernels_are_within_two_ulp() {
+    let x = inputs();
+    for kernels in Kernels::all() {
+        for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
+            let bound = match op {
+                Unary::Rsqrt => 1.5,
+                op if ARITHMETIC.contains(&op) => 0.5,
+                _ => 1.8,
+            };
+            for (x, got) in x.iter().zip(unary(kernels, op, &x)) {
+                let want = truth(op, f64::from(*x));
+                let error = ulps(got, want);
+                assert!(
+                    error <= bound,
+                    "{kernels:?} {op:?}({x:e}) = {got:e}, not {want:e}: {error} ulp"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn ends_are_those_of_c99_and_pytorch() {
+    use Unary::*;
+    #[rustfmt::skip]
+    let table = [
+        (Exp, -INF, 0.0), (Exp, -104.0, 0.0), (Exp, -103.0, TINY), (Exp, -0.0, 1.0), (Exp, 88.8, INF), (Exp, INF, INF),
+        (Expm1, -INF, -1.0), (Expm1, -0.0, -0.0), (Expm1, 0.0, 0.0), (Expm1, -TINY, -TINY), (Expm1, 88.8, INF), (Expm1, INF, INF),
+        (Log, -INF, NAN), (Log, -1.0, NAN), (Log, -TINY, NAN), (Log, -0.0, -INF), (Log, 0.0, -INF), (Log, 1.0, 0.0), (Log, INF, INF),
+        (Log1p, -INF, NAN), (Log1p, -1.5, NAN), (Log1p, -1.0, -INF), (Log1p, -0.0, -0.0), (Log1p, TINY, TINY), (Log1p, INF, INF),
+        (Sin, -INF, NAN), (Sin, -0.0, -0.0), (Sin, -TINY, -TINY), (Sin, INF, NAN),
+        (Cos, -INF, NAN), (Cos, -0.0, 1.0), (Cos, INF, NAN),
+        (Tanh, -INF, -1.0), (Tanh, -0.0, -0.0), (Tanh, 0.0, 0.0), (Tanh, -TINY, -TINY), (Tanh, INF, 1.0),
+        (Sigmoid, -INF, 0.0), (Sigmoid, -103.0, TINY), (Sigmoid, -0.0, 0.5), (Sigmoid, 17.5, 1.0), (Sigmoid, INF, 1.0),
+        (LogSigmoid, -INF, -INF), (LogSigmoid, f32::MIN, f32::MIN), (LogSigmoid, INF, 0.0),
+        (Softplus, -INF, 0.0), (Softplus, -103.0, TINY), (Softplus, f32::MAX, f32::MAX), (Softplus, INF, INF),
+        (Erf, -INF, -1.0), (Erf, -0.0, -0.0), (Erf, 4.0, 1.0), (Erf, INF, 1.0),
+        (Sqrt, -INF, NAN), (Sqrt, -1.0, NAN), (Sqrt, -0.0, -0.0), (Sqrt, INF, INF),
+        (Rsqrt, -1.0, NAN), (Rsqrt, -0.0, -INF), (Rsqrt, 0.0, INF), (Rsqrt, INF, 0.0),
+        (Recip, -INF, -0.0), (Recip, -0.0, -INF), (Recip, 0.0, INF), (Recip, INF, 0.0),
+        (Sign, -INF, -1.0), (Sign, -0.0, 0.0), (Sign, 0.0, 0.0), (Sign, NAN, 0.0), (Sign, TINY, 1.0),
+        (Round, 0.5, 0.0), (Round, 1.5, 2.0), (Round, 2.5, 2.0), (Round, -0.5, -0.0), (Round, -INF, -INF),
+    ];
+    for kernels in Kernels::all() {
+        for (op, x, want) in table {
+            // Long enough for vectors of any width and a tail.
+            assert_eq!(
+                bits(&unary(kernels, op, &[x; 33])),
+                bits(&[want; 33]),
+                "{kernels:?} {op:?}({x:e})"
+            );
+        }
+        for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
+            let nan = unary(kernels, op, &[NAN; 33]);
+            assert!(
+                op == Sign || nan.iter().all(|y| y.is_nan()),
+                "{kernels:?} {op:?}(NaN)"
+            );
+        }
+    }
+}
+
+#[test]
+fn pow_is_nearly_correctly_rounded() {
+    let all: Vec<f32> = inputs().into_iter().step_by(7).collect();
+    #[rustfmt::skip]
+    let exponents = [
+        0.5, -0.5, 1.0 / 3.0, 1.0, -1.0, 2.0, 3.0, -3.0, 7.0, 40.0, 127.0, -149.0, 1.0e-3, 1.0e4,
+        -1.0e7, 16_777_215.0, 3.0e38,
+    ];
+    let bases = [
+        0.3,
+        0.999_999_94,
+        1.000_000_1,
+        1.7,
+        10.0,
+        -2.0,
+        TINY,
+        f32::MAX,
+    ];
+    for kernels in Kernels::all() {
+        for y in exponents {
+            let by_number = binary(kernels, Binary::Pow, Block(&all), Number(y), all.len());
+            for (x, got) in all.iter().zip(by_number) {
+                let want = f64::from(*x).powf(f64::from(y));
+                assert!(
+                    ulps(got, want) <= 0.51,
+                    "{kernels:?} {x:e}^{y:e} = {got:e}, not {want:e}"
+                );
+            }
+        }
+        for x in bases {
+            let by_block = binary(kernels, Binary::Pow, Number(x), Block(&all), all.len());
+            for (y, got) in all.iter().zip(by_block) {
+                let want = f64::from(x).powf(f64::from(*y));
+                assert!(
+                    ulps(got, want) <= 0.51,
+                    "{kernels:?} {x:e}^{y:e} = {got:e}, not {want:e}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn pow_has_the_special_cases_of_c99() {
+    #[rustfmt::skip]
+    let table = [
+        // x, y, x^y
+        (NAN, 0.0, 1.0), (NAN, -0.0, 1.0), (INF, 0.0, 1.0), (-0.0, 0.0, 1.0), (0.0, 0.0, 1.0), (-5.0, 0.0, 1.0),
+        (1.0, NAN, 1.0), (1.0, INF, 1.0), (1.0, -INF, 1.0), (-1.0, INF, 1.0), (-1.0, -INF, 1.0), (-1.0, NAN, NAN),
+        (NAN, 1.0, NAN), (2.0, NAN, NAN), (0.0, NAN, NAN), (NAN, NAN, NAN), (NAN, INF, NAN),
+        (0.0, 3.0, 0.0), (-0.0, 3.0, -0.0), (-0.0, 4.0, 0.0), (-0.0, 0.5, 0.0), (0.0, INF, 0.0), (-0.0, INF, 0.0),
+        (0.0, -3.0, INF), (-0.0, -3.0, -INF), (-0.0, -4.0, INF), (-0.0, -0.5, INF), (0.0, -INF, INF), (-0.0, -INF, INF),
+        (0.5, INF, 0.0), (0.5, -INF, INF), (-0.5, INF, 0.0), (-0.5, -INF, INF), (2.0, INF, INF), (2.0, -INF, 0.0), (-2.0, INF, INF),
+        (INF, 2.0, INF), (INF, -2.0, 0.0), (INF, INF, INF), (INF, -INF, 0.0),
+        (-INF, 3.0, -INF), (-INF, 2.0, INF), (-INF, 0.5, INF), (-INF, -3.0, -0.0), (-INF, -2.0, 0.0), (-INF, -0.5, 0.0), (-INF, INF, INF),
+        (-2.0, 3.0, -8.0), (-2.0, 4.0, 16.0), (-2.0, -1.0, -0.5), (-2.0, 0.5, NAN), (-2.0, 2.000_000_2, NAN), (-TINY, 0.5, NAN),
+        // The last odd f32, the first that can only be even, and the parity between 2^22 and 2^24.
+        (-1.0, 16_777_215.0, -1.0), (-1.0, 16_777_216.0, 1.0), (-1.0, 8_388_609.0, -1.0), (-1.0, 4_194_304.5, NAN), (-1.0, f32::MAX, 1.0),
+        (2.0, 128.0, INF), (2.0, 127.0, 1.701_411_8e38), (2.0, -149.0, TINY), (2.0, -150.0, 0.0), (-2.0, 129.0, -INF), (-2.0, -151.0, -0.0),
+        (TINY, 1.0, TINY), (TINY, -1.0, INF), (9.0, 0.5, 3.0),
+    ];
+    for kernels in Kernels::all() {
+        for (x, y, want) in table {
+            let (xs, ys) = ([x; 17], [y; 17]);
+            for (a, b) in [
+                (Block(&xs[..]), Block(&ys[..])),
+                (Block(&xs), Number(y)),
+                (Number(x), Block(&ys)),
+            ] {
+                assert_eq!(
+                    bits(&binary(kernels, Binary::Pow, a, b, 17)),
+                    bits(&[want; 17]),
+                    "{kernels:?} {x}^{y}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn place_and_length_do_not_matter() {
+    let x: Vec<f32> = inputs().into_iter().step_by(997).take(101).collect();
+    let y: Vec<f32> = x.iter().rev().copied().collect();
+    for kernels in Kernels::all() {
+        for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
+            let whole = bits(&unary(kernels, op, &x));
+            for start in [1, 5, 17, 50, 90] {
+                for end in (start..start + 11).chain([x.len()]) {
+                    assert_eq!(
+                        bits(&unary(kernels, op, &x[start..end])),
+                        whole[start..end],
+                        "{kernels:?} {op:?} {start}..{end}"
+                    );
+                }
+            }
+        }
+        for op in BINARY {
+            let whole = bits(&binary(kernels, op, Block(&x), Block(&y), x.len()));
+            for (i, want) in whole.iter().enumerate() {
+                let one = [
+                    (Block(&x[i..=i]), Block(&y[i..=i])),
+                    (Block(&x[i..=i]), Number(y[i])),
+                    (Number(x[i]), Block(&y[i..=i])),
+                ]
+                .map(|(a, b)| bits(&binary(kernels, op, a, b, 1))[0]);
+                // x^2 and x^-1 by a number are a product and a quotient.
+                if op != Binary::Pow {
+                    assert_eq!(one, [*want; 3], "{kernels:?} {op:?} element {i}");
+                } else {
+                    assert_eq!(one[0], *want, "{kernels:?} {op:?} element {i}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn in_place_equals_out_of_place() {
+    let x: Vec<f32> = inputs().into_iter().take(600).collect();
+    let kernels = Kernels::get();
+    for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
+        let mut y = x.clone();
+        kernels.unary_assign(op, &mut y);
+        assert_eq!(bits(&y), bits(&unary(kernels, op, &x)), "{op:?}");
+    }
+}
+
+#[test]
+fn arithmetic_equals_the_plain_operators() {
+    #[rustfmt::skip]
+    let special = [0.0, -0.0, 1.0, -1.0, 2.5, -1.0e-40, TINY, f32::MAX, INF, -INF, NAN];
+    let (a, b): (Vec<f32>, Vec<f32>) = special
+        .iter()
+        .flat_map(|a| special.map(|b| (*a, b)))
+        .unzip();
+    type Plain = fn(f32, f32) -> f32;
+    let plain: [(Binary, Plain); 12] = [
+        (Binary::Add, |a, b| a + b),
+        (Binary::Sub, |a, b| a - b),
+        (Binary::Mul, |a, b| a * b),
+        (Binary::Div, |a, b| a / b),
+        (Binary::Minimum, |a, b| {
+            if either_nan(a, b) { NAN } else { a.min(b) }
+        }),
+        (Binary::Maximum, |a, b| {
+            if either_nan(a, b) { NAN } else { a.max(b) }
+        }),
+        (Binary::Eq, |a, b| f32::from(u8::from(a == b))),
+        (Binary::Ne, |a, b| f32::from(u8::from(a != b))),
+        (Binary::Lt, |a, b| f32::from(u8::from(a < b))),
+        (Binary::Le, |a, b| f32::from(u8::from(a <= b))),
+        (Binary::Gt, |a, b| f32::from(u8::from(a > b))),
+        (Binary::Ge, |a, b| f32::from(u8::from(a >= b))),
+    ];
+    for kernels in Kernels::all() {
+        for (op, plain) in plain {
+            let got = binary(kernels, op, Block(&a), Block(&b), a.len());
+            for ((a, b), got) in a.iter().zip(&b).zip(got) {
+                let want = plain(*a, *b);
+                // Which zero is the smaller one is nobody's business.
+                assert!(
+                    got == want || (got.is_nan() && want.is_nan()),
+                    "{kernels:?} {op:?}({a}, {b}) = {got}, not {want}"
+                );
+            }
+        }
+
+        let want = binary(kernels, Binary::Add, Block(&a), Block(&b), a.len());
+        let mut sum = a.clone();
+        kernels.add_assign(&mut sum, Block(&b));
+        assert_eq!(bits(&sum), bits(&want), "{kernels:?}");
+        kernels.add_assign(&mut sum, Number(0.5));
+        assert_eq!(sum[2], 1.5);
+
+        let mut out = vec![0.0; a.len()];
+        kernels.clamp(&a, -1.0, 2.0, &mut out);
+        for (a, out) in a.iter().zip(&out) {
+            assert!(
+                *out == a.clamp(-1.0, 2.0) || (a.is_nan() && out.is_nan()),
+                "{kernels:?} clamp({a}) = {out}"
+            );
+        }
+    }
+}
+
+#[test]
+fn select_takes_the_chosen_side_only() {
+    let mask = [1.0, 0.0, -0.0, NAN, 1.0];
+    let (a, b) = ([1.0, 2.0, NAN, 4.0, 5.0], [NAN, -2.0, -3.0, INF, -5.0]);
+    for kernels in Kernels::all() {
+        let select = |a, b| {
+            let mut out = [0.0; 5];
+            kernels.select(&mask, a, b, &mut out);
+            out
+        };
+        assert_eq!(select(Block(&a), Block(&b)), [1.0, -2.0, -3.0, 4.0, 5.0]);
+        assert_eq!(select(Block(&a), Number(0.0)), [1.0, 0.0, 0.0, 4.0, 5.0]);
+        assert_eq!(select(Number(9.0), Block(&b)), [9.0, -2.0, -3.0, 9.0, 9.0]);
+        assert_eq!(select(Number(9.0), Number(8.0)), [9.0, 8.0, 8.0, 9.0, 9.0]);
+    }
+}
+
+#[test]
+fn reductions_have_one_order_on_every_instruction_set() {
+    let a: Vec<f32> = (0..200u16)
+        .map(|i| (f32::from(i) * 0.618).fract() * 1.0e3 - 400.0)
+        .collect();
+    let b: Vec<f32> = a.iter().rev().map(|x| x * 1.0e-3).collect();
+    for len in 0..a.len() {
+        let (a, b) = (&a[..len], &b[..len]);
+        // Integers after scaling would be exact in f64; these are within its rounding of the plain
+        // loop.
+        let sum: f64 = a.iter().map(|&x| f64::from(x)).sum();
+        let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum();
+        let reference = Kernels { arch: Arch::Scalar };
+        for kernels in Kernels::all() {
+            assert!(
+                (kernels.sum(a) - sum).abs() <= 1.0e-9 && (kernels.dot(a, b) - dot).abs() <= 1.0e-9,
+                "{kernels:?} {len}"
+            );
+            assert_eq!(
+                kernels.sum(a).to_bits(),
+                reference.sum(a).to_bits(),
+                "{kernels:?} {len}"
+            );
+            assert_eq!(
+                kernels.dot(a, b).to_bits(),
+                reference.dot(a, b).to_bits(),
+                "{kernels:?} {len}"
+            );
+            assert_eq!(
+                kernels.max(a),
+                a.iter().copied().fold(-INF, f32::max),
+                "{kernels:?} {len}"
+            );
+            assert_eq!(
+                kernels.min(a),
+                a.iter().copied().fold(INF, f32::min),
+                "{kernels:?} {len}"
+            );
+        }
+    }
+}
+
+#[test]
+fn extremes_keep_nan_wherever_it_is() {
+    for kernels in Kernels::all() {
+        for place in 0..50 {
+            let mut x = [1.0f32; 50];
+            x[place] = NAN;
+            assert!(
+                kernels.max(&x).is_nan() && kernels.min(&x).is_nan(),
+                "{kernels:?} {place}"
+            );
+        }
+    }
+}
+
+#[test]
+fn f64_uses_the_standard_library() {
+    let kernels = Kernels::get();
+    let x = [-3.7, -0.25, 0.1, 1.0, 2.5, 25.0, 1.0e9];
+    let mut out = [0.0; 7];
+    for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
+        kernels.unary(op, &x, &mut out);
+        for (&x, out) in x.iter().zip(out) {
+            let want = truth(op, x);
+            let near = (out - want).abs() <= 1.0e-15 * want.abs();
+            assert!(
+                out == want || near || (out.is_nan() && want.is_nan()),
+                "{op:?}({x}) = {out}, not {want}"
+            );
+        }
+    }
+    kernels.binary(Binary::Pow, Number(1.5), Block(&x), &mut out);
+    assert_eq!(out, x.map(|x| 1.5f64.powf(x)));
+    assert_eq!(kernels.sum(&x), x.iter().sum::<f64>());
+    assert_eq!(kernels.max(&x), 1.0e9);
+}
