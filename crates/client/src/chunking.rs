@@ -60,3 +60,79 @@ fn estimated_bytes(datum: &Datum) -> usize {
     };
     input.sum::<usize>() + datum.loss_fn_inputs.values().map(tensor).sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tinsmith_wire::{Data, ModelInput};
+
+    use super::*;
+
+    fn values(dtype: &Value, n: usize) -> Data {
+        match dtype.as_str() {
+            Some("int64") => vec![0i64; n].into(),
+            _ => vec![0.0f32; n].into(),
+        }
+    }
+
+    fn size(v: &Value) -> usize {
+        v.as_u64().unwrap() as usize
+    }
+
+    /// A datum of the sizes that `spec` gives.
+    fn datum(spec: &Value) -> Datum {
+        let text = Chunk::from_tokens(vec![0; size(&spec["tokens"])]);
+        let image = spec["image_bytes"].as_u64().map(|n| Chunk::Image {
+            data: vec![0; n as usize].into(),
+            format: "png".into(),
+            expected_tokens: None,
+        });
+        let mut datum = Datum::new([text].into_iter().chain(image).collect::<ModelInput>());
+        for (name, spec) in spec["dense"].as_object().into_iter().flatten() {
+            let tensor = TensorData::from_parts(values(&spec[0], size(&spec[1])), None, None);
+            datum = datum.with(name, tensor.unwrap());
+        }
+        for (name, spec) in spec["csr"].as_object().into_iter().flatten() {
+            let (rows, cols, listed) = (size(&spec[1]), size(&spec[2]), size(&spec[3]));
+            // Filled row by row, as far as the values go.
+            let crow: Vec<i64> = (0..=rows)
+                .map(|row| (row * cols).min(listed) as i64)
+                .collect();
+            let col: Vec<i64> = (0..listed).map(|i| (i % cols) as i64).collect();
+            let tensor = TensorData::csr(values(&spec[0], listed), crow, col, [rows, cols]);
+            datum = datum.with(name, tensor.unwrap());
+        }
+        datum
+    }
+
+    #[test]
+    fn chunks_are_those_of_the_sdk() {
+        let cases = include_str!("../../../tests/vectors/wire/chunking.json");
+        for case in serde_json::from_str::<Vec<Value>>(cases).unwrap() {
+            let data: Vec<Datum> = case["datums"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(datum)
+                .collect();
+            let bytes: Vec<usize> = data.iter().map(estimated_bytes).collect();
+            assert_eq!(
+                Value::from(bytes),
+                case["estimated_bytes"],
+                "{}",
+                case["name"]
+            );
+            let limits = ChunkLimits {
+                max_len: size(&case["max_chunk_len"]),
+                max_bytes: size(&case["max_chunk_bytes"]),
+            };
+            let lengths: Vec<usize> = limits.split(&data).iter().map(Range::len).collect();
+            assert_eq!(
+                Value::from(lengths),
+                case["expected_chunk_lens"],
+                "{}",
+                case["name"]
+            );
+        }
+    }
+}

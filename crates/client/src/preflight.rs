@@ -55,16 +55,13 @@ fn check_input(datum: &Datum) -> Result<(), DatumProblem> {
     }
     let mut before = 0;
     for chunk in &*datum.model_input.chunks {
-        if let Chunk::EncodedText { tokens } = chunk {
-            if let Some(i) = tokens
+        if let Chunk::EncodedText { tokens } = chunk
+            && let Some(i) = tokens
                 .iter()
                 .position(|&token| i64::from(token) > MAX_TOKEN)
-            {
-                return Err(DatumProblem::TokenOutOfRange {
-                    position: before + i,
-                    token: tokens[i].into(),
-                });
-            }
+        {
+            let (position, token) = (before + i, tokens[i].into());
+            return Err(DatumProblem::TokenOutOfRange { position, token });
         }
         before += chunk.len().unwrap_or(0);
     }

@@ -34,11 +34,11 @@ impl Metrics {
         })
     }
 
-    /// Sets a value and gives back the one it replaces.
-    pub fn insert(&mut self, name: impl Into<String>, value: f64) -> Option<f64> {
+    /// Sets a value, in place of an earlier one.
+    pub fn insert(&mut self, name: impl Into<String>, value: f64) {
         let name = name.into();
         self.exact.remove(&name);
-        self.values.insert(name, value)
+        self.values.insert(name, value);
     }
 
     /// Sets an integer that an `f64` may not hold.
@@ -129,7 +129,7 @@ impl<'de> Deserialize<'de> for Metrics {
         for (name, number) in given {
             match number.as_ref().map(|n| (n.as_u64(), n.as_f64())) {
                 Some((Some(exact), _)) => metrics.insert_u64(name, exact),
-                Some((None, Some(value))) => drop(metrics.insert(name, value)),
+                Some((None, Some(value))) => metrics.insert(name, value),
                 _ => {}
             }
         }
