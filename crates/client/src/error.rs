@@ -3,7 +3,9 @@
 use std::{fmt, panic::Location, time::Duration};
 
 use tinsmith_grad as grad;
-use tinsmith_wire::{self as wire, DType, ErrorCategory};
+use tinsmith_wire::{self as wire, ErrorCategory};
+
+use crate::{CallInfo, DatumProblem};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -262,121 +264,6 @@ impl Error {
             Error::Deadline { call, .. } => call.maybe_received,
             _ => true,
         }
-    }
-}
-
-/// What is wrong with a tensor or a text.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum DatumProblem {
-    /// It is not there.
-    Missing,
-    /// It has nothing in it.
-    Empty,
-    /// It has another dtype than needed.
-    DType {
-        /// The dtype needed.
-        expected: DType,
-        /// The dtype found.
-        found: DType,
-    },
-    /// Its shape does not fit the rest of the datum.
-    Shape {
-        /// The shape found.
-        found: Vec<usize>,
-        /// What it must agree with, in words.
-        expected: String,
-    },
-    /// It is sparse where only dense will do.
-    Sparse,
-    /// It holds a NaN or an infinity.
-    NonFinite {
-        /// Where, row-major.
-        position: usize,
-        /// The value.
-        value: f32,
-    },
-    /// It holds a token id that is negative or does not fit 31 bits.
-    TokenOutOfRange {
-        /// Where, row-major.
-        position: usize,
-        /// The id.
-        token: i64,
-    },
-    /// It cannot be converted.
-    Unusable(String),
-}
-
-impl fmt::Display for DatumProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DatumProblem::Missing => f.write_str("is missing"),
-            DatumProblem::Empty => f.write_str("is empty"),
-            DatumProblem::DType { expected, found } => {
-                write!(f, "is {found}, it must be {expected}")
-            }
-            DatumProblem::Shape { found, expected } => {
-                write!(f, "has shape {found:?}, it must be {expected}")
-            }
-            DatumProblem::Sparse => f.write_str("is sparse, it must be dense"),
-            DatumProblem::NonFinite { position, value } => {
-                write!(f, "is {value} at element {position}, it must be finite")
-            }
-            DatumProblem::TokenOutOfRange { position, token } => {
-                write!(
-                    f,
-                    "has token id {token} at element {position}, it must be in 0..2^31"
-                )
-            }
-            DatumProblem::Unusable(reason) => write!(f, "cannot be used: {reason}"),
-        }
-    }
-}
-
-/// What was going on when a call failed. Prints as one line.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CallInfo {
-    /// The call, such as `optim_step`.
-    pub call: &'static str,
-    /// The request's place in the model's order, for training requests.
-    pub seq_id: Option<u64>,
-    /// The server's id of the request, once it was accepted: from then on its result is waited for.
-    pub request_id: Option<String>,
-    /// HTTP requests made in this phase.
-    pub attempts: u32,
-    /// Status of the last answer.
-    pub last_status: Option<u16>,
-    /// What the server said of its queue.
-    pub queue_state: Option<String>,
-    /// Why, in the server's words.
-    pub queue_state_reason: Option<String>,
-    /// Whether some attempt may have reached the server.
-    pub(crate) maybe_received: bool,
-}
-
-impl fmt::Display for CallInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.call)?;
-        if let Some(seq_id) = self.seq_id {
-            write!(f, " (seq {seq_id})")?;
-        }
-        match &self.request_id {
-            Some(id) => write!(f, ", waiting for the result of request {id}")?,
-            None => f.write_str(", sending")?,
-        }
-        let s = if self.attempts == 1 { "" } else { "s" };
-        write!(f, ", {} attempt{s}", self.attempts)?;
-        if let Some(status) = self.last_status {
-            write!(f, ", last status {status}")?;
-        }
-        if let Some(state) = &self.queue_state {
-            write!(f, ", queue {state}")?;
-        }
-        if let Some(reason) = &self.queue_state_reason {
-            write!(f, " ({reason})")?;
-        }
-        Ok(())
     }
 }
 

@@ -34,6 +34,7 @@
 
 mod batch;
 mod builder;
+mod call_info;
 mod chunking;
 mod clock;
 mod combine;
@@ -44,6 +45,7 @@ mod heartbeat;
 mod loss;
 mod order;
 mod preflight;
+mod problem;
 mod report;
 mod retry;
 mod sampling;
@@ -53,12 +55,14 @@ mod transport;
 
 pub use batch::Batch;
 pub use builder::{Dialect, ServiceClientBuilder};
+pub use call_info::CallInfo;
 pub use chunking::ChunkLimits;
 pub use clock::{Clock, SystemClock};
 pub use custom_loss::CustomStep;
-pub use error::{CallInfo, DatumProblem, Error, Result};
+pub use error::{Error, Result};
 pub use future::ApiFuture;
 pub use loss::{Loss, MetricValue, TermReport};
+pub use problem::DatumProblem;
 pub use report::{Drift, GradientReport, PhaseTimes, StepReport};
 pub use retry::RetryConfig;
 pub use sampling::SamplingClient;

@@ -236,7 +236,7 @@ fn the_report_tells_terms_gradient_and_bytes() {
             let half = lp.values().narrow(0, 0, 2);
             Ok(Loss::new(half.sum())
                 .regularize("l2", 0.5, half.square().sum())
-                .metric("seen", &half.mean()))
+                .metric("seen", half.mean()))
         });
     let step = step.unwrap();
     let so_far = step.report().clone();

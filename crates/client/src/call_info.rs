@@ -1,0 +1,50 @@
+//! What is known of a call under way, for errors to tell.
+
+use std::fmt;
+
+/// What was going on when a call failed. Prints as one line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallInfo {
+    /// The call, such as `optim_step`.
+    pub call: &'static str,
+    /// The request's place in the model's order, for training requests.
+    pub seq_id: Option<u64>,
+    /// The server's id of the request, once it was accepted: from then on its result is waited for.
+    pub request_id: Option<String>,
+    /// HTTP requests made in this phase.
+    pub attempts: u32,
+    /// Status of the last answer.
+    pub last_status: Option<u16>,
+    /// What the server said of its queue.
+    pub queue_state: Option<String>,
+    /// Why, in the server's words.
+    pub queue_state_reason: Option<String>,
+    /// Whether some attempt may have reached the server.
+    pub(crate) maybe_received: bool,
+}
+
+impl fmt::Display for CallInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.call)?;
+        if let Some(seq_id) = self.seq_id {
+            write!(f, " (seq {seq_id})")?;
+        }
+        match &self.request_id {
+            Some(id) => write!(f, ", waiting for the result of request {id}")?,
+            None => f.write_str(", sending")?,
+        }
+        let s = if self.attempts == 1 { "" } else { "s" };
+        write!(f, ", {} attempt{s}", self.attempts)?;
+        if let Some(status) = self.last_status {
+            write!(f, ", last status {status}")?;
+        }
+        if let Some(state) = &self.queue_state {
+            write!(f, ", queue {state}")?;
+        }
+        if let Some(reason) = &self.queue_state_reason {
+            write!(f, " ({reason})")?;
+        }
+        Ok(())
+    }
+}
