@@ -14,6 +14,21 @@ use crate::{
 /// A request that the server has accepted and whose result comes later.
 ///
 /// Dropping it does not undo the request.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tinsmith_client::{AdamParams, LoraConfig, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+/// let mut step = training.optim_step(&AdamParams::default())?; // accepted
+/// let done = match step.try_result()? {
+///     Some(done) => done,
+///     None => step.result_timeout(Duration::from_secs(60))?, // and asked again after a timeout, if you like
+/// };
+/// assert_eq!(done.metrics["grad_norm"], 0.0);
+/// # anyhow::Ok(())
+/// ```
 #[must_use = "the request runs on the server; result() waits for it and tells whether it failed"]
 pub struct ApiFuture<T> {
     wait: Box<dyn Wait<T> + Send>,

@@ -1,10 +1,12 @@
 //! Fine-tune a language model on a remote trainer, with a loss of your own.
 //!
-//! ```no_run
+//! ```
 //! use tinsmith_client::{AdamParams, Datum, LoraConfig, Loss, ModelInput, ServiceClient};
+//! use tinsmith_trainer::Trainer;
 //!
-//! let service = ServiceClient::from_env()?; // TINKER_BASE_URL, TINKER_API_KEY
-//! let training = service.create_lora_training_client("Qwen/Qwen3-8B", &LoraConfig::rank(32))?;
+//! let trainer = Trainer::spawn()?; // a small local one; ServiceClient::from_env() connects to any other
+//! let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+//! let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
 //!
 //! let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3]))
 //!     .with("target_tokens", vec![2i64, 3, 4])

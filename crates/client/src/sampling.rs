@@ -15,13 +15,17 @@ use crate::{
 
 /// Samples from a model as it was when this was made. Clones share its sampling session.
 ///
-/// ```no_run
+/// ```
 /// use tinsmith_client::{ModelInput, SamplingParams, ServiceClient};
-/// let sampler = ServiceClient::from_env()?.create_sampling_client("Qwen/Qwen3-8B")?;
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// let sampler = service.create_sampling_client("tiny-qwen3")?;
 /// let prompt = ModelInput::from_tokens(vec![1, 2, 3]);
 /// let answer = sampler.sample(&prompt, 2, &SamplingParams::max_tokens(16))?.result()?;
-/// println!("{:?}", answer.sequences[0].tokens);
-/// # Ok::<(), tinsmith_client::Error>(())
+/// assert_eq!(answer.sequences.len(), 2);
+/// let logprobs = sampler.compute_logprobs(&prompt)?.result()?;
+/// assert!(logprobs[0].is_none() && logprobs[1] < Some(0.0));
+/// # anyhow::Ok(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct SamplingClient {

@@ -19,11 +19,14 @@ use crate::{
 /// A session with a training service. It lives on the server as long as this, or any client made from it, lives here;
 /// clones share it.
 ///
-/// ```no_run
+/// ```
 /// use tinsmith_client::{LoraConfig, ServiceClient};
-/// let service = ServiceClient::from_env()?;
-/// let training = service.create_lora_training_client("Qwen/Qwen3-8B", &LoraConfig::rank(32))?;
-/// # Ok::<(), tinsmith_client::Error>(())
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// let models = service.get_server_capabilities()?.supported_models;
+/// let training = service.create_lora_training_client(&models[0].model_name, &LoraConfig::rank(8))?;
+/// assert_eq!(training.get_info()?.lora_rank, Some(8));
+/// # anyhow::Ok(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct ServiceClient {

@@ -99,10 +99,11 @@ impl TrainingClient {
     /// [`Error::EmptyBatch`] or [`Error::Datum`] before anything is sent; [`Error::Status`], [`Error::Deadline`],
     /// [`Error::Unreachable`] when the request is not accepted.
     ///
-    /// ```no_run
+    /// ```
     /// use tinsmith_client::{AdamParams, Datum, LoraConfig, LossFn, ModelInput, ServiceClient};
-    /// let service = ServiceClient::from_env()?;
-    /// let training = service.create_lora_training_client("Qwen/Qwen3-8B", &LoraConfig::rank(32))?;
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
     /// let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3]))
     ///     .with("target_tokens", vec![2i64, 3, 4])
     ///     .with("weights", vec![0.0f32, 1.0, 1.0]);
@@ -110,7 +111,7 @@ impl TrainingClient {
     /// let optim = training.optim_step(&AdamParams::default())?;
     /// println!("loss {}", step.result()?.metrics["loss:sum"]);
     /// optim.result()?;
-    /// # Ok::<(), tinsmith_client::Error>(())
+    /// # anyhow::Ok(())
     /// ```
     pub fn forward_backward(
         &self,
@@ -155,10 +156,15 @@ impl TrainingClient {
     /// [`Error::GradientNotFinite`]. And those of [`forward_backward`](Self::forward_backward) and
     /// [`ApiFuture::result`].
     ///
-    /// ```no_run
-    /// # use tinsmith_client::{AdamParams, Datum, LoraConfig, Loss, ServiceClient};
-    /// # let training = ServiceClient::from_env()?.create_lora_training_client("m", &LoraConfig::rank(8))?;
-    /// # let data: Vec<Datum> = vec![];
+    /// ```
+    /// # use tinsmith_client::{AdamParams, Datum, LoraConfig, Loss, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3]))
+    ///     .with("target_tokens", vec![2i64, 3, 4])
+    ///     .with("logprobs", vec![-6.0f32, -5.5, -5.0]) // when they were sampled
+    ///     .with("advantages", vec![0.0f32, 1.0, 1.0])];
     /// let step = training.forward_backward_custom(&data, |batch| {
     ///     let logprobs = batch.logprobs();
     ///     let advantages = batch.input("advantages")?;
@@ -168,6 +174,7 @@ impl TrainingClient {
     /// println!("loss {}, gradient norm {}", step.report().loss, step.report().gradient.norm);
     /// let optim = training.optim_step(&AdamParams::default().learning_rate(1e-5))?;
     /// let output = step.result()?;
+    /// assert_eq!(output.loss_fn_outputs[0]["logprobs"].elem_count(), 3);
     /// optim.result()?;
     /// # anyhow::Ok(())
     /// ```
