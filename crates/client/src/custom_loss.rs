@@ -80,7 +80,7 @@ where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
     preflight::check(data, |name| matches!(name, "target_tokens" | "weights"))?;
-    let clock = &model.session.http.clock;
+    let http = &model.session.http;
     let targets = targets(data)?;
     let first = first_pass(data, &targets)?;
     let chunks = model.session.chunks.split(&first);
@@ -88,7 +88,7 @@ where
     // Holding the turn until the end reserves the ids of both passes. If something fails in between, those of the
     // second have not been sent and nobody can have taken a later one, so the next request takes them.
     let mut turn = model.order.turn()?;
-    let start = clock.now();
+    let start = http.clock.now();
     let pending = model.send_pass(
         &mut turn,
         Pass::Forward,
@@ -103,13 +103,13 @@ where
         Ok((combine(parts), received))
     });
     let (forward, bytes_received) = forward.result()?;
-    let forward_done = clock.now();
+    let forward_done = http.clock.now();
 
     let logprobs = logprobs(forward, &targets)?;
     let batch = Batch::new(data, &logprobs)?;
     let loss = loss(&batch).map_err(|source| Error::LossFailed { source, at })?;
     let evaluated = loss.evaluate(&batch)?;
-    let loss_done = clock.now();
+    let loss_done = http.clock.now();
 
     let second = second_pass(data, &targets, &evaluated.gradient)?;
     let pending = model.send_pass(
@@ -121,18 +121,18 @@ where
         None,
     )?;
     drop(turn);
-    let sent = clock.now();
+    let sent = http.clock.now();
 
     let times = PhaseTimes {
-        forward: forward_done - start,
-        loss: loss_done - forward_done,
-        submit: sent - loss_done,
+        forward: forward_done.saturating_sub(start),
+        loss: loss_done.saturating_sub(forward_done),
+        submit: sent.saturating_sub(loss_done),
         backward: Duration::ZERO,
     };
     let report = report(evaluated, bytes_received, times);
     let so_far = report.clone();
     let finish = move |session: &Arc<Session>, parts, received| {
-        let backward = session.http.clock.now() - sent;
+        let backward = session.http.since(sent);
         Ok(finish(
             combine(parts),
             report,

@@ -168,9 +168,12 @@ pub(crate) struct Pending<P> {
     /// Answers 400 with an empty body, which a proxy may have made up.
     bad_requests: u32,
     /// Failures in a row to reach the server, and answers 429.
-    lost: u32,
+    setbacks: u32,
     /// When a row of answers 5xx began.
     failing_since: Option<Duration>,
+    /// When a row of failures to connect began, and the last of them.
+    lost_since: Option<Duration>,
+    last: Option<String>,
     received: u64,
     value: Option<P>,
 }
@@ -188,8 +191,8 @@ const POLITE: Duration = Duration::from_millis(100);
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// After an answer 402, billing.
 const AFTER_BILLING: Duration = Duration::from_secs(5);
-/// The longest wait after lost connections.
-const MAX_LOST: Duration = Duration::from_secs(30);
+/// The longest wait after failures to connect and answers 429.
+const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 /// How long a server may answer nothing but 5xx.
 const MAX_FAILING: Duration = Duration::from_secs(1800);
 /// How many empty answers 400 are forgiven.
@@ -212,8 +215,10 @@ impl<P> Pending<P> {
             request_type,
             allow_metadata_only: true,
             bad_requests: 0,
-            lost: 0,
+            setbacks: 0,
             failing_since: None,
+            lost_since: None,
+            last: None,
             received: 0,
             value: None,
         }
@@ -245,7 +250,7 @@ impl<P: DeserializeOwned> Pending<P> {
         Error::Deadline {
             call: Box::new(self.info.clone()),
             limit,
-            last: None,
+            last: self.last.clone(),
         }
     }
 
@@ -266,15 +271,30 @@ impl<P: DeserializeOwned> Pending<P> {
             Ok(reply) => self.answered(http, reply),
             // A server may hold the question for longer than we wait: not ready, and no reason to wait more.
             Err(Failure::TimedOut) => Ok(Step::Again(Duration::ZERO)),
-            Err(Failure::NotSent(_) | Failure::Broken(_)) => Ok(self.lost()),
+            Err(failure) => self.unreachable(http, &failure),
         }
+    }
+
+    fn unreachable(&mut self, http: &Http, failure: &Failure) -> Result<Step<P>> {
+        let reason = http.redact(&failure.to_string());
+        let since = *self.lost_since.get_or_insert(http.clock.now());
+        if http.since(since) >= http.retry.submit_timeout {
+            return Err(Error::Unreachable {
+                call: Box::new(self.info.clone()),
+                reason,
+                maybe_received: true,
+            });
+        }
+        self.last = Some(reason);
+        Ok(self.back_off())
     }
 
     fn answered(&mut self, http: &Http, reply: Reply) -> Result<Step<P>> {
         self.info.last_status = Some(reply.status);
         self.received += reply.body.len() as u64;
+        (self.lost_since, self.last) = (None, None);
         if reply.status != 429 {
-            self.lost = 0;
+            self.setbacks = 0;
         }
         if reply.status < 500 {
             self.failing_since = None;
@@ -294,14 +314,14 @@ impl<P: DeserializeOwned> Pending<P> {
                 Ok(Step::Again(POLITE))
             }
             402 => Ok(Step::Again(AFTER_BILLING)),
-            429 => Ok(self.lost()),
+            429 => Ok(self.back_off()),
             410 => Err(Error::Expired {
                 call: Box::new(self.info.clone()),
                 message: http.words(&reply.body),
             }),
             500.. => {
-                let now = http.clock.now();
-                if now - *self.failing_since.get_or_insert(now) >= MAX_FAILING {
+                let since = *self.failing_since.get_or_insert(http.clock.now());
+                if http.since(since) >= MAX_FAILING {
                     return Err(http.refusal(&reply, &self.info));
                 }
                 Ok(Step::Again(AFTER_FAILURE))
@@ -340,9 +360,9 @@ impl<P: DeserializeOwned> Pending<P> {
     }
 
     /// 1 s, doubling to 30 s while nothing else comes.
-    fn lost(&mut self) -> Step<P> {
-        let wait = Duration::from_secs(1 << self.lost.min(5)).min(MAX_LOST);
-        self.lost += 1;
+    fn back_off(&mut self) -> Step<P> {
+        let wait = Duration::from_secs(1 << self.setbacks.min(5)).min(MAX_BACK_OFF);
+        self.setbacks += 1;
         Step::Again(wait)
     }
 }

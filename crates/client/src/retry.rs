@@ -27,13 +27,14 @@ pub struct RetryConfig {
     pub poll_timeout: Duration,
     /// For the question of [`try_result`](crate::ApiFuture::try_result). 2 s.
     pub try_timeout: Duration,
-    /// For the first call to a server to be answered, so that a wrong address shows soon. 10 s in all.
+    /// For the first connection to a server, so that a wrong address shows soon. 10 s in all.
     pub start_timeout: Duration,
     /// For a request to be accepted, with all its repetitions. 300 s in all.
     pub submit_timeout: Duration,
     /// Most times that a request is sent. 100.
     pub submit_attempts: u32,
-    /// For a result, from the moment it is asked for. 3600 s in all.
+    /// For a result, from the moment it is asked for. 3600 s in all, of which without any connection no more than
+    /// `submit_timeout`.
     pub result_timeout: Duration,
     /// The first wait between two attempts; it doubles from one to the next. 0.5 s.
     pub first_delay: Duration,
@@ -120,6 +121,28 @@ fn verdict(reply: &Reply, kind: Kind) -> Verdict {
     }
 }
 
+/// An attempt without success.
+struct Setback {
+    error: Error,
+    verdict: Verdict,
+    asked_wait: Option<Duration>,
+}
+
+fn out_of_time(last: Error, info: &CallInfo, limit: Duration) -> Error {
+    let last = match last {
+        Error::Status {
+            status, message, ..
+        } => format!("{status}: {message}"),
+        Error::Unreachable { reason, .. } => reason,
+        other => other.to_string(),
+    };
+    Error::Deadline {
+        call: Box::new(info.clone()),
+        limit,
+        last: Some(last),
+    }
+}
+
 impl Http {
     /// Posts the JSON form of `body` until it is answered with success, refused, or given up on, and reads the answer.
     pub fn call<B: serde::Serialize, T: serde::de::DeserializeOwned>(
@@ -152,68 +175,90 @@ impl Http {
         kind: Kind,
     ) -> Result<Vec<u8>> {
         let retry = &self.retry;
-        let limit = match kind {
-            Kind::Start => retry.start_timeout,
-            _ => retry.submit_timeout,
-        };
         let start = self.clock.now();
         let mut key = self.idempotency_key();
         loop {
-            let left = limit.saturating_sub(self.clock.now() - start);
-            info.attempts += 1;
-            let outcome = self.send(
+            let limit = match kind {
+                Kind::Start if !info.maybe_received => retry.start_timeout,
+                _ => retry.submit_timeout,
+            };
+            let left = limit.saturating_sub(self.since(start));
+            let setback = match self.attempt(
                 path,
                 body,
-                &[("X-Idempotency-Key", &key)],
+                &key,
+                info,
+                kind,
                 left.min(retry.attempt_timeout),
-            );
-            info.maybe_received |= !matches!(outcome, Err(Failure::NotSent(_)));
-            info.last_status = outcome.as_ref().ok().map(|reply| reply.status);
-            let (asked_wait, error) = match outcome {
-                Ok(reply) => {
-                    match verdict(&reply, kind) {
-                        Verdict::Done => return Ok(reply.body),
-                        Verdict::Final => return Err(self.refusal(&reply, info)),
-                        Verdict::Anew => key = self.idempotency_key(),
-                        Verdict::Again => {}
-                    }
-                    (reply.retry_after, self.refusal(&reply, info))
-                }
-                Err(failure) => {
-                    let maybe_received = !matches!(failure, Failure::NotSent(_));
-                    let error = Error::Unreachable {
-                        call: Box::new(info.clone()),
-                        reason: self.redact(&failure.to_string()),
-                        maybe_received,
-                    };
-                    if maybe_received && !retry.resend_uncertain && body.is_some() {
-                        return Err(error);
-                    }
-                    (None, error)
-                }
+            ) {
+                Ok(answer) => return Ok(answer),
+                Err(setback) => setback,
             };
-            let wait = asked_wait
-                .filter(|wait| !wait.is_zero() && *wait <= retry.max_retry_after)
-                .unwrap_or_else(|| retry.delay(info.attempts, self.clock.random()));
-            if info.attempts >= retry.submit_attempts {
-                return Err(error);
+            if setback.verdict == Verdict::Final || info.attempts >= retry.submit_attempts {
+                return Err(setback.error);
             }
-            if self.clock.now() - start + wait >= limit {
-                let last = match error {
-                    Error::Status {
-                        status, message, ..
-                    } => format!("{status}: {message}"),
-                    Error::Unreachable { reason, .. } => reason,
-                    other => other.to_string(),
-                };
-                return Err(Error::Deadline {
-                    call: Box::new(info.clone()),
-                    limit,
-                    last: Some(last),
-                });
+            if setback.verdict == Verdict::Anew {
+                key = self.idempotency_key();
+            }
+            let asked = setback
+                .asked_wait
+                .filter(|wait| !wait.is_zero() && *wait <= retry.max_retry_after);
+            let wait = asked.unwrap_or_else(|| retry.delay(info.attempts, self.clock.random()));
+            if self.since(start) + wait >= limit {
+                return Err(out_of_time(setback.error, info, limit));
             }
             self.clock.sleep(wait);
         }
+    }
+
+    fn attempt(
+        &self,
+        path: &str,
+        body: Option<&[u8]>,
+        key: &str,
+        info: &mut CallInfo,
+        kind: Kind,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, Setback> {
+        info.attempts += 1;
+        let outcome = self.send(path, body, &[("X-Idempotency-Key", key)], timeout);
+        let maybe_received = !matches!(outcome, Err(Failure::NotSent(_)));
+        info.maybe_received |= maybe_received;
+        info.last_status = outcome.as_ref().ok().map(|reply| reply.status);
+        match outcome {
+            Ok(reply) => match verdict(&reply, kind) {
+                Verdict::Done => Ok(reply.body),
+                verdict => Err(Setback {
+                    error: self.refusal(&reply, info),
+                    verdict,
+                    asked_wait: reply.retry_after,
+                }),
+            },
+            Err(failure) => {
+                let twice = maybe_received && body.is_some() && !self.retry.resend_uncertain;
+                let verdict = if twice {
+                    Verdict::Final
+                } else {
+                    Verdict::Again
+                };
+                let reason = self.redact(&failure.to_string());
+                let error = Error::Unreachable {
+                    call: Box::new(info.clone()),
+                    reason,
+                    maybe_received,
+                };
+                Err(Setback {
+                    error,
+                    verdict,
+                    asked_wait: None,
+                })
+            }
+        }
+    }
+
+    /// The time since an earlier [`now`](crate::Clock::now).
+    pub fn since(&self, start: Duration) -> Duration {
+        self.clock.now().saturating_sub(start)
     }
 
     pub(crate) fn refusal(&self, reply: &Reply, info: &CallInfo) -> Error {

@@ -302,6 +302,29 @@ fn polling_ends_when_a_server_fails_for_half_an_hour() {
 }
 
 #[test]
+fn polling_ends_when_the_server_is_gone() {
+    let (fake, clock) = (Fake::start(), TestClock::default());
+    let training = training(&fake, &clock);
+    let mut step = training.optim_step(&AdamParams::default()).unwrap();
+    fake.script("retrieve_future", (0..40).map(|_| Reply::Close));
+    let error = step.result_timeout(Duration::from_secs(10)).unwrap_err();
+    assert!(
+        error.is_timeout() && error.to_string().contains("; last: the connection broke"),
+        "{error}"
+    );
+    let error = step.result_timeout(Duration::from_secs(3600)).unwrap_err();
+    assert!(
+        matches!(&error, Error::Unreachable { .. }) && error.may_have_been_applied(),
+        "{error}"
+    );
+    let slept: Duration = clock.slept().iter().sum();
+    assert!(
+        slept >= Duration::from_secs(300) && slept < Duration::from_secs(340),
+        "{slept:?}"
+    );
+}
+
+#[test]
 fn a_lost_connection_is_repeated_unless_the_server_would_do_the_work_twice() {
     let fake = Fake::start();
     let patient = training(&fake, &TestClock::default());
