@@ -25,4 +25,4 @@ pub use gradcheck::{Gradcheck, GradcheckReport, gradcheck};
 pub use ops::Operand;
 pub use ragged::{Ragged, RaggedOperand};
 pub use reach::reached_rows;
-pub use var::{Element, Var, located};
+pub use var::{Element, Var, here, located};

@@ -6,7 +6,7 @@ use candle_core::Device;
 use crate::error::{Error, Loc};
 use crate::op::{Op, ReduceOp};
 use crate::segments::Segments;
-use crate::var::{Element, Var, located};
+use crate::var::{Element, Var, here, located};
 
 /// A batch of sequences of unequal length: their rows one after another in one packed [`Var`] of shape
 /// `[rows, ..trailing]`, and the length of each.
@@ -36,7 +36,7 @@ impl Ragged {
     /// The rows of `values` divided into sequences of these `lengths`, which add up to its first dimension.
     #[track_caller]
     pub fn new(values: Var, lengths: &[usize]) -> Ragged {
-        Ragged::with_segments(values, Segments::new(lengths), Location::caller())
+        Ragged::with_segments(values, Segments::new(lengths), here())
     }
 
     /// Sequences joined into a batch. The inverse of [`seqs`](Ragged::seqs), and without a copy when given just those.
@@ -126,7 +126,7 @@ impl Ragged {
     /// Each sequence on its own, `[length, ..trailing]`: views, not copies.
     #[track_caller]
     pub fn seqs(&self) -> Vec<Var> {
-        let at = Location::caller();
+        let at = here();
         let seq = |range: std::ops::Range<usize>| self.values.narrow(0, range.start, range.len());
         located(at, || self.segments.ranges().map(seq).collect())
     }
@@ -151,14 +151,14 @@ impl Ragged {
     /// ```
     #[track_caller]
     pub fn map(&self, f: impl FnOnce(&Var) -> Var) -> Ragged {
-        let at = Location::caller();
+        let at = here();
         Ragged::with_segments(f(&self.values), self.segments.clone(), at)
     }
 
     /// The batch of the sequences `seqs`, in that order; a sequence may be named more than once.
     #[track_caller]
     pub fn select(&self, seqs: &[usize]) -> Ragged {
-        let at = Location::caller();
+        let at = here();
         if let Some(&seq) = seqs.iter().find(|&&seq| seq >= self.num_seqs()) {
             let why = format!(
                 "sequence {seq} is outside of a batch of {}",
@@ -182,7 +182,7 @@ impl Ragged {
     /// Each sequence cut to its first `lengths[i]` rows: the explicit way to align two batches.
     #[track_caller]
     pub fn truncate_to(&self, lengths: &[usize]) -> Ragged {
-        let at = Location::caller();
+        let at = here();
         if lengths == self.lengths() {
             return self.clone();
         }
@@ -442,7 +442,7 @@ impl Ragged {
         rhs: impl RaggedOperand,
         f: impl FnOnce(&Var, &Var) -> Var,
     ) -> Ragged {
-        let at = Location::caller();
+        let at = here();
         let rhs = rhs.rows_for(self, op, at);
         let values = match rhs.error() {
             Some(_) if self.values.error().is_none() => rhs,
@@ -514,7 +514,7 @@ macro_rules! elementwise {
                 #[doc = concat!("[`Var::", stringify!($method), "`] of every row.")]
                 #[track_caller]
                 pub fn $method(&self, $($arg: $type),*) -> Ragged {
-                    let at = Location::caller();
+                    let at = here();
                     Ragged { values: located(at, || Var::$method(&self.values, $($arg),*)), segments: self.segments.clone() }
                 }
             )*
@@ -551,7 +551,7 @@ impl Ragged {
     /// [`select`](Ragged::select) chooses sequences.
     #[track_caller]
     pub fn where_(&self, on_true: impl RaggedOperand, on_false: impl RaggedOperand) -> Ragged {
-        let at = Location::caller();
+        let at = here();
         let on_false = on_false.rows_for(self, "select", at);
         self.zip("select", on_true, |mask, on_true| {
             mask.select(on_true, on_false)

@@ -118,7 +118,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn new(tensor: Tensor) -> Var {
-        let at = here(Location::caller());
+        let at = here();
         match tensor.dtype() {
             DType::F32 | DType::F64 | DType::U8 | DType::U32 | DType::I64 => {
                 let (shape, dtype) = (Dims::from_slice(tensor.dims()), tensor.dtype());
@@ -154,7 +154,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn from_vec<T: Element>(data: Vec<T>, shape: &[usize], device: &Device) -> Var {
-        let at = here(Location::caller());
+        let at = here();
         if data.len() != elem_count(shape) {
             let why = format!("{} values do not fill shape {shape:?}", data.len());
             return Var::invalid(Error::Argument {
@@ -179,7 +179,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Var {
-        let at = here(Location::caller());
+        let at = here();
         Var::node(
             Op::Full(value),
             Inputs::new(),
@@ -318,7 +318,7 @@ impl Var {
         inputs: impl IntoIterator<Item = &'a Var>,
         infer: impl FnOnce(Loc) -> Result<(Op, Dims, DType)>,
     ) -> Var {
-        let at = here(Location::caller());
+        let at = here();
         let inputs: Inputs = inputs.into_iter().cloned().collect();
         if let Some(bad) = inputs.iter().find(|v| v.error().is_some()) {
             return bad.clone();
@@ -360,8 +360,29 @@ impl Var {
     }
 }
 
-fn here(caller: Loc) -> Loc {
-    ATTRIBUTED.get().unwrap_or(caller)
+/// The line to blame for what is being recorded: that of [`located`], or else the caller's.
+///
+/// For functions outside of this crate that refuse their arguments with an [`Error`] of their own.
+///
+/// ```
+/// use std::panic::Location;
+/// use tinsmith_grad::{DType, Device, Error, Var, here, located};
+///
+/// #[track_caller]
+/// fn halves(x: &Var) -> Var {
+///     located(Location::caller(), || match x.elem_count() % 2 {
+///         0 => x.reshape(&[2, x.elem_count() / 2]),
+///         _ => Var::from(Error::Argument { op: "halves", why: "odd".into(), at: here() }),
+///     })
+/// }
+///
+/// let line = line!() + 1;
+/// let odd = halves(&Var::zeros(&[3], DType::F32, &Device::Cpu));
+/// assert!(odd.error().unwrap().to_string().contains(&format!(":{line}:")));
+/// ```
+#[track_caller]
+pub fn here() -> Loc {
+    ATTRIBUTED.get().unwrap_or(Location::caller())
 }
 
 /// A `Var` that carries `error`: how a function that returns a `Var` refuses its arguments.
