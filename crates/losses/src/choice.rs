@@ -1,8 +1,6 @@
 //! Losses on the decision between K answers, taken from the K target logprobs at a sequence's last position.
 
-use std::panic::Location;
-
-use tinsmith_grad::{Error, Ragged, Var};
+use tinsmith_grad::{Error, Ragged, Var, here};
 
 use crate::at_caller;
 
@@ -94,7 +92,7 @@ fn last_rows(x: &Ragged) -> Var {
         return Var::from(Error::Argument {
             op: "choice",
             why,
-            at: Location::caller(),
+            at: here(),
         });
     }
     let last: Vec<i64> = x.offsets()[1..].iter().map(|&end| end as i64 - 1).collect();

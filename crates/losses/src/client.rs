@@ -21,9 +21,7 @@
 //! # anyhow::Ok(())
 //! ```
 
-use std::panic::Location;
-
-use tinsmith_grad::{Error, Ragged, Var, located};
+use tinsmith_grad::{Error, Ragged, Var, here, located};
 
 use crate::aggregate::{Aggregation, aggregate, or_one};
 use crate::at_caller;
@@ -85,7 +83,7 @@ impl Rollout {
     #[must_use]
     #[track_caller]
     pub fn prompt_lens(mut self, lens: &[usize]) -> Rollout {
-        let at = Location::caller();
+        let at = here();
         self.response = Some(self.old.map(|old| {
             if lens.len() != self.old.num_seqs() {
                 let why = format!(

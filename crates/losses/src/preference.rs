@@ -4,9 +4,7 @@
 //! of the reference, and h = (S - R) of the chosen minus (S - R) of the rejected sequence, the losses are functions of
 //! `h`; P is the number of pairs. Their gradients on the rejected sequence have the opposite sign.
 
-use std::panic::Location;
-
-use tinsmith_grad::{Error, Ragged, Var};
+use tinsmith_grad::{Error, Ragged, Var, here};
 
 use crate::aggregate::Reduction;
 use crate::at_caller;
@@ -247,7 +245,7 @@ pub(crate) fn pairs(values: &Var) -> (Var, Var) {
         let unpaired = Var::from(Error::Argument {
             op: "pairs",
             why,
-            at: Location::caller(),
+            at: here(),
         });
         return (unpaired.clone(), unpaired);
     }
