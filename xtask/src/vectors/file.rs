@@ -66,10 +66,6 @@ enum Input {
     Whole(Array),
 }
 
-#[allow(
-    dead_code,
-    reason = "the loss files that need the rest of these are not mapped yet"
-)]
 impl Case {
     /// The differentiable tensors, one per sequence. Call it once: each call makes new leaves.
     pub fn leaves(&self, dtype: DType) -> Vec<Var> {
@@ -87,6 +83,18 @@ impl Case {
             Some(Input::PerSequence(arrays)) => {
                 let sequences: Vec<Var> = arrays.iter().map(|array| array.var(dtype)).collect();
                 Ok(Ragged::from_seqs(&sequences))
+            }
+            Some(Input::Whole(_)) => bail!("input `{name}` is one tensor, not one per sequence"),
+            None => bail!("no input `{name}`"),
+        }
+    }
+
+    /// The input `name`, one number per sequence: `[n]`.
+    pub fn per_seq(&self, name: &str, dtype: DType) -> Result<Var> {
+        match self.inputs.get(name) {
+            Some(Input::PerSequence(arrays)) => {
+                let numbers: Vec<Var> = arrays.iter().map(|array| array.var(dtype)).collect();
+                Ok(Var::stack(&numbers, 0))
             }
             Some(Input::Whole(_)) => bail!("input `{name}` is one tensor, not one per sequence"),
             None => bail!("no input `{name}`"),
