@@ -20,7 +20,7 @@ pub use backward::{Backward, Gradients, grad};
 pub use candle_core::{DType, Device, Tensor};
 pub use custom::CustomOp;
 pub use error::{Error, Loc, Result};
-pub use exec::{check_finite, eval};
+pub use exec::{Executor, check_finite, eval, with_executor};
 pub use gradcheck::{Gradcheck, GradcheckReport, gradcheck};
 pub use ops::Operand;
 pub use ragged::{Ragged, RaggedOperand};

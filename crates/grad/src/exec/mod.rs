@@ -1,11 +1,13 @@
 //! Evaluation: a step of its own that sees the whole graph.
 
+mod fused;
 mod reference;
 
 use candle_core::{DType, Tensor};
 
 use crate::dims::unravel;
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::var::{Element, Var};
 
 /// Evaluates several `Var`s in one schedule, which shares the work that they have in common.
@@ -77,7 +79,62 @@ impl Var {
 }
 
 pub(crate) fn evaluate(roots: &[&Var]) -> Result<Vec<Tensor>> {
-    reference::evaluate(roots, |_, _| Ok(()))
+    if let Some(error) = roots.iter().find_map(|root| root.error()) {
+        return Err(error.clone());
+    }
+    let graph = Graph::reaching(roots.iter().copied());
+    let dtype = graph.nodes.iter().map(Var::dtype).find(|dtype| matches!(dtype, DType::F32 | DType::F64));
+    let positions: Vec<usize> = roots.iter().filter_map(|root| graph.position(root)).collect();
+    let on_cpu = roots.iter().all(|root| root.device().is_cpu());
+    match (executor(), dtype) {
+        (Executor::Fused { threads }, Some(DType::F32)) if on_cpu => fused::evaluate::<f32>(&graph, &positions, threads),
+        (Executor::Fused { threads }, Some(DType::F64)) if on_cpu => fused::evaluate::<f64>(&graph, &positions, threads),
+        _ => reference::evaluate(&graph, &positions, |_, _| Ok(())),
+    }
+}
+
+/// How graphs are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Executor {
+    /// Elementwise chains, reductions and gradients in a few passes over memory, on `threads` threads. For tensors on
+    /// the CPU; others go to the reference executor. The results are the same bits for any number of threads. The default, with
+    /// one thread.
+    Fused {
+        /// More than one pays from about half a million elements on.
+        threads: usize,
+    },
+    /// One candle op after another, on any device. What the fused executor is tested against.
+    Reference,
+}
+
+thread_local! {
+    static EXECUTOR: std::cell::Cell<Executor> = const { std::cell::Cell::new(Executor::Fused { threads: 1 }) };
+}
+
+fn executor() -> Executor {
+    EXECUTOR.get()
+}
+
+/// Runs `f` with every evaluation on this thread done by `executor`.
+///
+/// ```
+/// # use tinsmith_grad::{Device, Executor, Var, with_executor};
+/// let x = Var::from_vec(vec![0.5f64, 1.5], &[2], &Device::Cpu);
+/// let loss = x.tanh().sum();
+/// let fused = loss.item()?;
+/// let reference = with_executor(Executor::Reference, || loss.item())?;
+/// assert!((fused - reference).abs() < 1e-15);
+/// # anyhow::Ok(())
+/// ```
+pub fn with_executor<R>(executor: Executor, f: impl FnOnce() -> R) -> R {
+    struct Restore(Executor);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            EXECUTOR.set(self.0);
+        }
+    }
+    let _restore = Restore(EXECUTOR.replace(executor));
+    f()
 }
 
 /// The value of a tensor with one element.
@@ -127,7 +184,11 @@ pub(crate) fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Res
             at: var.0.at,
         })
     };
-    reference::evaluate(roots, check).map(|_| ())
+    if let Some(error) = roots.iter().find_map(|root| root.error()) {
+        return Err(error.clone());
+    }
+    let graph = Graph::reaching(roots.iter().copied());
+    reference::evaluate(&graph, &[], check).map(|_| ())
 }
 
 fn backend(var: &Var, e: candle_core::Error) -> Error {

@@ -11,24 +11,16 @@ use crate::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
 use crate::segments::Segments;
 use crate::var::Var;
 
-/// Evaluates `roots`, showing every value to `observe` in the order the ops were recorded.
+/// Evaluates the nodes at `roots`, showing every value of the graph to `observe` in the order the ops were recorded.
 pub(super) fn evaluate(
-    roots: &[&Var],
+    graph: &Graph,
+    roots: &[usize],
     observe: impl Fn(&Var, &Tensor) -> Result<()>,
 ) -> Result<Vec<Tensor>> {
-    if let Some(error) = roots.iter().find_map(|root| root.error()) {
-        return Err(error.clone());
-    }
-    let graph = Graph::reaching(roots.iter().copied());
-    let root_positions: Vec<usize> = roots
-        .iter()
-        .filter_map(|root| graph.position(root))
-        .collect();
-
     let mut uses = vec![0usize; graph.len()];
     (0..graph.len())
         .flat_map(|at| graph.inputs(at))
-        .chain(root_positions.iter().copied())
+        .chain(roots.iter().copied())
         .for_each(|at| uses[at] += 1);
 
     let mut values: Vec<Option<Tensor>> = vec![None; graph.len()];
@@ -49,13 +41,13 @@ pub(super) fn evaluate(
         observe(var, &value)?;
         values[at] = Some(value);
     }
-    Ok(root_positions
+    Ok(roots
         .iter()
         .map(|&at| values[at].clone().expect("roots are kept"))
         .collect())
 }
 
-fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
+pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
     let shape = var.shape();
     if let Some(value) = without_elements(var, x) {
         return value.map_err(|e| backend(var, e));
@@ -165,7 +157,7 @@ fn without_elements(var: &Var, x: &[Tensor]) -> Option<CandleResult<Tensor>> {
 
 /// In row-major order, with the strides of it also along dimensions of size 1, which candle lets be anything and then relies
 /// on.
-fn dense(x: &Tensor) -> CandleResult<Tensor> {
+pub(super) fn dense(x: &Tensor) -> CandleResult<Tensor> {
     x.contiguous()?.reshape(x.shape())
 }
 

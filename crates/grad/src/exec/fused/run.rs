@@ -50,16 +50,16 @@ pub(super) fn run<T: Scalar>(
             }
         }
         let partials: Vec<Vec<Partial>> = std::thread::scope(|scope| {
-            let spawn = |(share, bound): (Vec<&mut [T]>, &[usize])| {
+            let mut workers = Vec::with_capacity(threads);
+            for (share, bound) in shares.into_iter().zip(bounds.windows(2)) {
                 let range = bound[0]..bound[1];
-                scope.spawn(move || {
+                workers.push(scope.spawn(move || {
                     let mut scratch = vec![T::from_f64(0.0); program.scratch * STRIDE];
                     let mut partials = program.reductions(operands, range.start);
                     run_range(program, operands, range, share, &mut scratch, &mut partials);
                     partials
-                })
-            };
-            let workers: Vec<_> = shares.into_iter().zip(bounds.windows(2)).map(spawn).collect();
+                }));
+            }
             workers.into_iter().map(|worker| worker.join().expect("kernels do not panic")).collect()
         });
         for partial in partials {

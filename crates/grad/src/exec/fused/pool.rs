@@ -1,0 +1,51 @@
+//! Memory kept from one evaluation for the next. Fresh pages cost more than most losses compute.
+
+use std::cell::RefCell;
+
+/// Vectors to write into, their elements arbitrary. Taken from this thread's pool, and put back when dropped.
+pub(in crate::exec) struct Pool<T: 'static> {
+    free: Vec<Vec<T>>,
+    home: &'static std::thread::LocalKey<RefCell<Vec<Vec<T>>>>,
+}
+
+/// As many vectors are kept as a big loss has intermediate arrays.
+const MOST: usize = 64;
+
+thread_local! {
+    static F32: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static F64: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(super) fn of_f32() -> Pool<f32> {
+    Pool { free: F32.take(), home: &F32 }
+}
+
+pub(super) fn of_f64() -> Pool<f64> {
+    Pool { free: F64.take(), home: &F64 }
+}
+
+impl<T: Copy + Default> Pool<T> {
+    /// A vector of `len` elements, of any values.
+    pub(super) fn take(&mut self, len: usize) -> Vec<T> {
+        // The smallest that is large enough, so that large ones are left for large requests.
+        let fits = self.free.iter().enumerate().filter(|(_, v)| v.capacity() >= len);
+        let best = fits.min_by_key(|(_, v)| v.capacity()).map(|(at, _)| at);
+        let mut vector = best.map(|at| self.free.swap_remove(at)).unwrap_or_else(|| Vec::with_capacity(len));
+        vector.resize(len, T::default());
+        vector
+    }
+}
+
+impl<T> Pool<T> {
+    pub(super) fn give(&mut self, vector: Vec<T>) {
+        if vector.capacity() > 0 && self.free.len() < MOST {
+            self.free.push(vector);
+        }
+    }
+}
+
+impl<T: 'static> Drop for Pool<T> {
+    fn drop(&mut self) {
+        self.home.set(std::mem::take(&mut self.free));
+    }
+}
