@@ -38,7 +38,7 @@ pub(super) fn recip<T: Real>(x: T) -> T {
     T::ONE / x
 }
 
-/// Two correctly rounded steps; worst error 1.0 ulp.
+/// Two correctly rounded steps; worst error 1.50 ulp.
 #[inline(always)]
 pub(super) fn rsqrt<T: Real>(x: T) -> T {
     T::ONE / x.sqrt()

