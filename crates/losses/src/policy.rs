@@ -39,8 +39,8 @@ config! {
 }
 
 config! {
-    /// Options of [`gspo`]. The trainers do not publish their default; these are the bounds of the method's paper, which
-    /// a sequence's mean ratio needs to be as narrow.
+    /// Options of [`gspo`]. The trainers do not publish their defaults; these are the bounds of the method's paper, narrow
+    /// because the mean log ratio of a sequence varies much less than that of a token.
     pub struct GspoConfig {
         /// The lower bound of the sequence's importance ratio.
         clip_low: f64 = 0.9997,
@@ -208,7 +208,7 @@ pub(crate) fn outside(log_ratio: &Ragged, low: f64, high: f64) -> Ragged {
 /// `r·A` with `r = e^d`, 0 where `A` is 0 whatever `d` is.
 #[track_caller]
 pub(crate) fn weighted_ratio(log_ratio: &Ragged, advantages: &Ragged) -> Ragged {
-    advantages.ne(0.0).where_(log_ratio, 0.0).exp() * advantages
+    labelled_exp(&advantages.ne(0.0).where_(log_ratio, 0.0)) * advantages
 }
 
 /// `min(r·A, clip(r, low, high)·A)` with `r = e^d`, 0 where `A` is 0 whatever `d` is.
@@ -229,7 +229,13 @@ pub(crate) fn clipped_surrogate(
     let limited = advantages
         .gt(0.0)
         .where_(if_good, advantages.lt(0.0).where_(if_bad, 0.0));
-    limited.exp() * advantages
+    labelled_exp(&limited) * advantages
+}
+
+/// The ratio, named so that a report of a value that is not finite points to it.
+#[track_caller]
+fn labelled_exp(log_ratio: &Ragged) -> Ragged {
+    log_ratio.map(|log_ratio| log_ratio.exp().label("importance ratio"))
 }
 
 /// The mean over `weights` of `sg(l) - old`, on every token, with the gradient of that token's `l`.

@@ -1,6 +1,6 @@
 //! What a loss does with input that it cannot be right for: an error that names the place, or a number that shows it.
 
-use tinsmith_grad::{DType, Device, Error, Ragged, Var};
+use tinsmith_grad::{DType, Device, Error, Ragged, Var, check_finite};
 use tinsmith_losses::client::Rollout;
 use tinsmith_losses::*;
 
@@ -92,6 +92,20 @@ fn nan_on_an_active_token_is_not_clipped_away() {
         );
         assert!(loss.item().unwrap().is_nan());
     }
+}
+
+#[test]
+fn an_overflow_is_traced_to_the_ratio_and_the_callers_line() {
+    let (lp, old) = (ragged(&[&[-1.0, -1.0]]), ragged(&[&[-1.0, -1000.0]]));
+    let line = line!() + 1;
+    let loss = ppo(&lp, &old, &ragged(&[&[1.0, -1.0]]), &Default::default());
+    assert_eq!(loss.item().unwrap(), f64::INFINITY);
+    let error = check_finite(&[&loss]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("exp `importance ratio` gives inf at index [1]"),
+        "{error}"
+    );
+    assert!(error.contains(&format!("refusals.rs:{line}:")), "{error}");
 }
 
 #[test]

@@ -86,7 +86,7 @@ config! {
 /// Group-relative policy optimisation: per active token `max(-r·A, -clip(r, 1-e, 1+e')·A)·k + β k3(ref)`.
 ///
 /// `r = e^d` with `d = clip(l - old, ±20)`, k is [`tis_weight`]. Gradient: `-r·A·k` where neither limit acts, plus
-/// `β (1 - e^(ref - l))`. See the [module](self) for an example; [`crate::grpo`] is the form with an aggregation.
+/// `β (1 - e^(ref - l))`. See the [module](crate::client) for an example; [`crate::grpo`] is the form with an aggregation.
 #[track_caller]
 pub fn grpo(lp: &Ragged, rollout: &Rollout, config: &GrpoConfig) -> Var {
     at_caller! {
@@ -95,7 +95,9 @@ pub fn grpo(lp: &Ragged, rollout: &Rollout, config: &GrpoConfig) -> Var {
         let gain = policy::clipped_surrogate(&log_ratio, &advantages, 1.0 - config.eps_low, 1.0 + config.eps_high);
         let loss = -(gain * tis_weight(rollout, &config.tis)).sum();
         match &rollout.reference {
-            Some(reference) if config.kl_beta != 0.0 => loss + k3(&rollout.on_active(&(reference - lp))).sum() * config.kl_beta,
+            Some(reference) if config.kl_beta != 0.0 => {
+                loss + k3(&rollout.on_active(&(reference - lp))).sum() * config.kl_beta
+            }
             _ => loss,
         }
     }

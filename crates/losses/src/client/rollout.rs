@@ -28,7 +28,8 @@ impl Rollout {
         }
     }
 
-    /// The logprobs `[tokens]` that the sampler reported, for the correction by [`TisConfig`] and for [`reinforce`].
+    /// The logprobs `[tokens]` that the sampler reported, for the correction by [`TisConfig`](super::TisConfig) and for
+    /// [`reinforce`](super::reinforce).
     #[must_use]
     pub fn sampled(mut self, logprobs: &Ragged) -> Rollout {
         self.sampled = Some(logprobs.clone());
