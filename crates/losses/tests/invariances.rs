@@ -180,16 +180,30 @@ proptest! {
     }
 
     #[test]
-    fn masked_tokens_may_hold_anything(b in batch(), junk in prop::sample::select(vec![-1e4, 0.0, -300.0])) {
-        let spoilt = Batch { lp: b.mask.gt(0.0).where_(&b.lp, junk), ..b.clone() };
+    fn masked_tokens_may_hold_anything(b in batch(), ours in junk(), theirs in junk()) {
+        let spoil = |x: &Ragged, junk: f64| b.mask.gt(0.0).where_(x, junk);
+        let spoilt = Batch {
+            lp: spoil(&b.lp, ours),
+            old: spoil(&b.old, theirs),
+            sampled: spoil(&b.sampled, ours),
+            reference: spoil(&b.reference, theirs),
+            ..b.clone()
+        };
         for (name, loss) in [
             ("ppo", (|b| ppo(&b.lp, &b.old, &b.token_advantages(), &Default::default())) as Loss),
             ("grpo", |b| grpo(&b.lp, &b.old, Some(&b.reference), &b.advantages, &b.mask, &Default::default())),
             ("client grpo", |b| client::grpo(&b.lp, &b.rollout(), &Default::default())),
+            ("client dro", |b| client::dro(&b.lp, &b.rollout(), &Default::default())),
+            ("gspo", |b| gspo(&b.lp, &b.old, &b.token_advantages(), &b.mask, &Default::default())),
             ("dpo", |b| dpo(&b.lp, &b.reference, &b.mask, &Default::default())),
         ] {
             prop_assert!(close(&[loss(&spoilt).item().unwrap()], &[loss(&b).item().unwrap()]), "{name}");
             prop_assert!(close(&gradient(&loss(&spoilt), &spoilt.lp), &gradient(&loss(&b), &b.lp)), "{name}");
         }
     }
+}
+
+/// Logprobs whose ratios overflow, one way or the other.
+fn junk() -> impl Strategy<Value = f64> {
+    prop::sample::select(vec![0.0, -1.0, -1e4])
 }

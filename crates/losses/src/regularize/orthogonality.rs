@@ -65,7 +65,7 @@ fn of_matrix(x: &Var, config: &OrthogonalityConfig) -> Var {
         GramAxis::Rows => x.clone(),
         GramAxis::Vocabulary => x.t(),
     };
-    let norm = || x.square().sum_keepdim(&[-1]).sqrt().clamp_min(1e-8);
+    let norm = || x.square().sum_keepdim(&[-1]).clamp_min(1e-16).sqrt();
     let x = if config.normalize { &x / norm() } else { x };
     let gram = x.matmul(&x.t());
     let eye = eye(&gram);

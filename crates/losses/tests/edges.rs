@@ -1,4 +1,5 @@
-//! What a loss does with input that it cannot be right for: an error that names the place, or a number that shows it.
+//! What a loss does at the edges: an error that names the place where no number would be right, and the number that is
+//! right where a formula alone would give NaN.
 
 use tinsmith_grad::{DType, Device, Error, Ragged, Var, check_finite};
 use tinsmith_losses::client::Rollout;
@@ -24,10 +25,7 @@ fn a_length_that_differs_names_the_sequence_both_lengths_and_the_callers_line() 
     else {
         panic!("{error}")
     };
-    assert_eq!(
-        (at.file().ends_with("refusals.rs"), at.line()),
-        (true, line)
-    );
+    assert_eq!((at.file().ends_with("edges.rs"), at.line()), (true, line));
 }
 
 #[test]
@@ -42,7 +40,7 @@ fn an_unpaired_sequence_is_refused() {
         "{error}"
     );
     assert!(
-        error.to_string().contains(&format!("refusals.rs:{line}:")),
+        error.to_string().contains(&format!("edges.rs:{line}:")),
         "{error}"
     );
 }
@@ -105,7 +103,7 @@ fn an_overflow_is_traced_to_the_ratio_and_the_callers_line() {
         error.starts_with("exp `importance ratio` gives inf at index [1]"),
         "{error}"
     );
-    assert!(error.contains(&format!("refusals.rs:{line}:")), "{error}");
+    assert!(error.contains(&format!("edges.rs:{line}:")), "{error}");
 }
 
 #[test]
@@ -130,6 +128,25 @@ fn losses_keep_the_dtype_of_their_logprobs() {
             (None, DType::F32)
         );
     }
+}
+
+#[test]
+fn orpo_divides_by_at_least_one() {
+    let lp = ragged(&[&[-2.0], &[-2.0]]);
+    let weights = ragged(&[&[0.5], &[0.5]]);
+    let loss = orpo(&lp, &weights, &Default::default());
+    // v = -1 for both, so the odds are equal: 1 + ln 2.
+    assert!((loss.item().unwrap() - (1.0 + 2f64.ln())).abs() < 1e-12);
+}
+
+#[test]
+fn a_row_of_zeros_is_orthogonal_to_all() {
+    let x = Var::from_vec(vec![0.0, 0.0, 3.0, 4.0], &[2, 2], &Device::Cpu);
+    let lp = Ragged::new(x.clone(), &[2]);
+    let loss = orthogonality(&lp, &Default::default());
+    assert_eq!(loss.item().unwrap(), 0.0);
+    let gradient = loss.backward(&[&x]).unwrap()[0].flatten_all().unwrap();
+    assert_eq!(gradient.to_vec1::<f64>().unwrap(), [0.0; 4]);
 }
 
 #[test]
