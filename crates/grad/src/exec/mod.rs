@@ -83,12 +83,23 @@ pub(crate) fn evaluate(roots: &[&Var]) -> Result<Vec<Tensor>> {
         return Err(error.clone());
     }
     let graph = Graph::reaching(roots.iter().copied());
-    let dtype = graph.nodes.iter().map(Var::dtype).find(|dtype| matches!(dtype, DType::F32 | DType::F64));
-    let positions: Vec<usize> = roots.iter().filter_map(|root| graph.position(root)).collect();
+    let dtype = graph
+        .nodes
+        .iter()
+        .map(Var::dtype)
+        .find(|dtype| matches!(dtype, DType::F32 | DType::F64));
+    let positions: Vec<usize> = roots
+        .iter()
+        .filter_map(|root| graph.position(root))
+        .collect();
     let on_cpu = roots.iter().all(|root| root.device().is_cpu());
     match (executor(), dtype) {
-        (Executor::Fused { threads }, Some(DType::F32)) if on_cpu => fused::evaluate::<f32>(&graph, &positions, threads),
-        (Executor::Fused { threads }, Some(DType::F64)) if on_cpu => fused::evaluate::<f64>(&graph, &positions, threads),
+        (Executor::Fused { threads }, Some(DType::F32)) if on_cpu => {
+            fused::evaluate::<f32>(&graph, &positions, threads)
+        }
+        (Executor::Fused { threads }, Some(DType::F64)) if on_cpu => {
+            fused::evaluate::<f64>(&graph, &positions, threads)
+        }
         _ => reference::evaluate(&graph, &positions, |_, _| Ok(())),
     }
 }

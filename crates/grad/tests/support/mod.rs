@@ -178,3 +178,35 @@ pub const SMOOTH: &[fn(&Var, &Var, usize) -> Var] = &[
     },
     |x, _, n| ragged(x, n).softmax_per_seq().values().clone(),
 ];
+
+/// Ops with kinks, and ops without a gradient.
+#[allow(dead_code)] // not every test binary uses them
+pub const KINKED: &[fn(&Var, &Var, usize) -> Var] = &[
+    |x, _, _| x.abs(),
+    |x, _, _| x.sign() * x,
+    |x, _, _| x.relu(),
+    |x, _, _| x.clamp(-0.5, 0.7),
+    |x, y, _| x.maximum(y),
+    |x, y, _| x.minimum(y),
+    |x, _, _| x.floor() + x,
+    |x, _, _| x.ceil() * x,
+    |x, _, _| (x * 2.0).round() * x,
+    |x, y, _| x.gt(y).select(x, y * 0.5),
+    |x, y, _| x.le(y).to_dtype(x.dtype()) * y,
+    |x, y, _| x.eq(y).select(0.25, x),
+    |x, y, _| x.ne(y).select(y, x),
+    |x, _, _| x.lt(0.0).select(-x, 0.0),
+    |x, _, _| x.ge(0.0).to_dtype(x.dtype()),
+    |x, _, _| x.detach() * x,
+    |x, _, n| x.max_dims(&[dim(x, n)]),
+    |x, _, n| x.min_keepdim(&[dim(x, n)]),
+    |x, _, _| x.max() + x.min(),
+    |x, _, n| x.std_keepdim(&[dim(x, n)], 0.0),
+    |x, _, _| x.norm() * 0.1,
+    |x, _, n| {
+        let r = ragged(x, n);
+        r.expand(&r.max_per_seq()).values() - x
+    },
+    |x, _, n| ragged(x, n).logsumexp_per_seq().exp().tanh(),
+    |x, _, n| Ragged::from_seqs(&ragged(x, n).seqs()[2..]).values() * 0.5,
+];

@@ -51,7 +51,11 @@ impl Scalar for f64 {
 }
 
 /// Evaluates `roots` (positions in `graph`), whose float nodes are mostly of type `T`.
-pub(super) fn evaluate<T: Scalar>(graph: &Graph, roots: &[usize], threads: usize) -> Result<Vec<Tensor>> {
+pub(super) fn evaluate<T: Scalar>(
+    graph: &Graph,
+    roots: &[usize],
+    threads: usize,
+) -> Result<Vec<Tensor>> {
     let plan = Plan::new(graph, roots, T::DTYPE);
     let mut evaluation = Evaluation::<T> {
         graph,
@@ -64,7 +68,11 @@ pub(super) fn evaluate<T: Scalar>(graph: &Graph, roots: &[usize], threads: usize
     for stage in 0..plan.stages.len() {
         evaluation.run_stage(stage as u32)?;
     }
-    let tensors = roots.iter().zip(&plan.roots).map(|(&at, &id)| evaluation.take_root(at, id)).collect();
+    let tensors = roots
+        .iter()
+        .zip(&plan.roots)
+        .map(|(&at, &id)| evaluation.take_root(at, id))
+        .collect();
     evaluation.release();
     tensors
 }
@@ -131,7 +139,9 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
                 Kind::Map(op) if item.len == 1 => Value::Number(self.number_op(*op, &item.inputs)?),
                 Kind::Cat => Value::Array(self.cat(id)?),
                 Kind::Opaque { node } => Value::Tensor(self.opaque(*node, id)?),
-                Kind::Spread { from, to } => Value::Tensor(self.spread(item.inputs[0], from, to)?),
+                Kind::Spread { from, to } => {
+                    Value::Tensor(self.spread(item.inputs[0], from, to)?)
+                }
                 _ => continue,
             };
             self.values[id as usize] = value;
@@ -180,13 +190,14 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
         inside.sort_unstable();
         let mut components: Vec<Component> = Vec::new();
         let mut place: Vec<Option<usize>> = vec![None; results.len()];
-        let mut component = |group: usize, components: &mut Vec<Component>, leader: &mut Vec<usize>| {
-            let group = find(leader, group);
-            *place[group].get_or_insert_with(|| {
-                components.push(Component::default());
-                components.len() - 1
-            })
-        };
+        let mut component =
+            |group: usize, components: &mut Vec<Component>, leader: &mut Vec<usize>| {
+                let group = find(leader, group);
+                *place[group].get_or_insert_with(|| {
+                    components.push(Component::default());
+                    components.len() - 1
+                })
+            };
         for id in inside {
             let at = component(owner[&id], &mut components, &mut leader);
             components[at].inside.push(id);
@@ -216,7 +227,11 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
                 Kind::Reduce(op, rows) => {
                     let value = self.arg(self.item(id).inputs[0], component, &mut binding);
                     let rows = binding.rows(self.plan, id, rows);
-                    binding.kernel.results.push(Outcome::Reduce { op: *op, rows, value });
+                    binding.kernel.results.push(Outcome::Reduce {
+                        op: *op,
+                        rows,
+                        value,
+                    });
                     reduced.push(id);
                 }
                 _ => {
@@ -231,11 +246,19 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
         let mut arrays: Vec<Vec<T>> = stored.iter().map(|_| self.pool.take(len)).collect();
         let mut scratch = self.pool.take(0);
         let reductions = {
-            let reads = binding.arrays.iter().map(|&id| self.read(id)).collect::<Result<Vec<_>>>()?;
+            let reads = binding
+                .arrays
+                .iter()
+                .map(|&id| self.read(id))
+                .collect::<Result<Vec<_>>>()?;
             let operands = Operands {
                 len,
                 arrays: reads.iter().map(Read::slice).collect(),
-                numbers: binding.numbers.iter().map(|&id| self.number(id)).collect::<Result<_>>()?,
+                numbers: binding
+                    .numbers
+                    .iter()
+                    .map(|&id| self.number(id))
+                    .collect::<Result<_>>()?,
                 rows: binding.rows.iter().map(|&id| self.rows_of(id)).collect(),
             };
             let outputs = arrays.iter_mut().map(Vec::as_mut_slice).collect();
@@ -265,7 +288,9 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
         let op = match &item.kind {
             Kind::Expand(rows) => {
                 args[0] = Arg::Array(binding.array(item.inputs[0]));
-                KernelOp::Expand { rows: binding.rows(self.plan, id, rows) }
+                KernelOp::Expand {
+                    rows: binding.rows(self.plan, id, rows),
+                }
             }
             Kind::Map(op) => {
                 for (arg, &input) in args.iter_mut().zip(&item.inputs) {
@@ -276,7 +301,10 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
                     MapOp::Unary(op) => KernelOp::Unary(op),
                     MapOp::Binary(op) => KernelOp::Binary(op),
                     MapOp::Select => KernelOp::Select,
-                    MapOp::Clamp { lo, hi } => KernelOp::Clamp { lo: lo.to_bits(), hi: hi.to_bits() },
+                    MapOp::Clamp { lo, hi } => KernelOp::Clamp {
+                        lo: lo.to_bits(),
+                        hi: hi.to_bits(),
+                    },
                     MapOp::Power(exponent) => {
                         args[1] = Arg::Constant(exponent.to_bits());
                         KernelOp::Binary(vmath::Binary::Pow)
@@ -286,16 +314,24 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
             _ => unreachable!("only elementwise items are computed inside of a kernel"),
         };
         binding.kernel.nodes.push(Node { op, args });
-        binding.node_of.insert(id, binding.kernel.nodes.len() as u32 - 1);
+        binding
+            .node_of
+            .insert(id, binding.kernel.nodes.len() as u32 - 1);
     }
 
     fn arg(&self, id: ItemId, component: &Component, binding: &mut Binding) -> Arg {
         if let Some(&node) = binding.node_of.get(&id) {
             return Arg::Node(node);
         }
-        debug_assert!(component.inside.binary_search(&id).is_err(), "operands come first");
+        debug_assert!(
+            component.inside.binary_search(&id).is_err(),
+            "operands come first"
+        );
         match self.item(id) {
-            Item { kind: Kind::Constant(value), .. } => Arg::Constant(value.to_bits()),
+            Item {
+                kind: Kind::Constant(value),
+                ..
+            } => Arg::Constant(value.to_bits()),
             Item { len: 1, .. } => Arg::Number(binding.number(id)),
             _ => Arg::Array(binding.array(id)),
         }
@@ -328,7 +364,9 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
             }
             Value::Tensor(tensor) => {
                 // A mask that did not come from a kernel.
-                let values = tensor.to_dtype(T::DTYPE).and_then(|t| t.flatten_all()?.to_vec1::<T>());
+                let values = tensor
+                    .to_dtype(T::DTYPE)
+                    .and_then(|t| t.flatten_all()?.to_vec1::<T>());
                 let values = values.map_err(|e| self.blame(e))?;
                 Read::Owned(values[range].to_vec())
             }
@@ -341,7 +379,10 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
     }
 
     fn number_op(&self, op: MapOp, inputs: &[ItemId]) -> Result<T> {
-        let x = inputs.iter().map(|&id| self.number(id)).collect::<Result<smallvec::SmallVec<[T; 3]>>>()?;
+        let x = inputs
+            .iter()
+            .map(|&id| self.number(id))
+            .collect::<Result<smallvec::SmallVec<[T; 3]>>>()?;
         let kernels = vmath::Kernels::get();
         let mut y = [x[0]];
         match op {
@@ -349,9 +390,16 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
             MapOp::Unary(op) => kernels.unary(op, &[x[0]], &mut y),
             MapOp::Binary(op) => kernels.binary(op, x[..1].into(), x[1..2].into(), &mut y),
             MapOp::Power(exponent) => {
-                kernels.binary(vmath::Binary::Pow, x[..1].into(), vmath::Arg::Number(T::from_f64(exponent)), &mut y);
+                kernels.binary(
+                    vmath::Binary::Pow,
+                    x[..1].into(),
+                    vmath::Arg::Number(T::from_f64(exponent)),
+                    &mut y,
+                );
             }
-            MapOp::Clamp { lo, hi } => kernels.clamp(&[x[0]], T::from_f64(lo), T::from_f64(hi), &mut y),
+            MapOp::Clamp { lo, hi } => {
+                kernels.clamp(&[x[0]], T::from_f64(lo), T::from_f64(hi), &mut y)
+            }
             MapOp::Select => kernels.select(&[x[0]], x[1..2].into(), x[2..3].into(), &mut y),
         }
         Ok(y[0])
@@ -372,7 +420,8 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
     /// Runs graph node `node` by the reference executor.
     fn opaque(&mut self, node: usize, id: ItemId) -> Result<Tensor> {
         let var = &self.graph.nodes[node];
-        let inputs: Vec<Tensor> = self.item(id)
+        let inputs: Vec<Tensor> = self
+            .item(id)
             .inputs
             .iter()
             .zip(&var.0.inputs)
@@ -384,7 +433,10 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
 
     fn spread(&mut self, input: ItemId, from: &[usize], to: &[usize]) -> Result<Tensor> {
         let whole = self.tensor(input, from, T::DTYPE)?;
-        whole.broadcast_as(to).and_then(|t| reference::dense(&t)).map_err(|e| self.blame(e))
+        whole
+            .broadcast_as(to)
+            .and_then(|t| reference::dense(&t))
+            .map_err(|e| self.blame(e))
     }
 
     /// The value of `id` as a tensor; a vector is moved into it, not copied, and stays readable.
@@ -392,14 +444,16 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
         let tensor = match std::mem::replace(&mut self.values[id as usize], Value::Missing) {
             Value::Missing => {
                 let values = self.read(id)?.slice().to_vec();
-                Tensor::from_vec(values, self.item(id).len, &Device::Cpu).map_err(|e| self.blame(e))?
+                Tensor::from_vec(values, self.item(id).len, &Device::Cpu)
+                    .map_err(|e| self.blame(e))?
             }
             Value::Number(number) => {
                 self.values[id as usize] = Value::Number(number);
                 Tensor::from_vec(vec![number], 1, &Device::Cpu).map_err(|e| self.blame(e))?
             }
             Value::Array(array) => {
-                let tensor = Tensor::from_vec(array, self.item(id).len, &Device::Cpu).map_err(|e| self.blame(e))?;
+                let tensor = Tensor::from_vec(array, self.item(id).len, &Device::Cpu)
+                    .map_err(|e| self.blame(e))?;
                 self.values[id as usize] = Value::Tensor(tensor.clone());
                 tensor
             }
@@ -408,7 +462,10 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
                 tensor
             }
         };
-        tensor.reshape(shape).and_then(|t| t.to_dtype(dtype)).map_err(|e| self.blame(e))
+        tensor
+            .reshape(shape)
+            .and_then(|t| t.to_dtype(dtype))
+            .map_err(|e| self.blame(e))
     }
 
     fn take_root(&mut self, at: usize, id: ItemId) -> Result<Tensor> {
@@ -417,7 +474,13 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
     }
 
     fn blame(&self, e: candle_core::Error) -> Error {
-        backend(self.graph.nodes.last().expect("a graph with work has nodes"), e)
+        backend(
+            self.graph
+                .nodes
+                .last()
+                .expect("a graph with work has nodes"),
+            e,
+        )
     }
 
     /// Gives the memory of intermediate values back for the next evaluation.
@@ -459,14 +522,20 @@ impl Binding {
     }
 
     fn rows(&mut self, plan: &Plan, id: ItemId, rows: &Rows) -> u32 {
-        position_or_push(&mut self.rows, id, |&known| match &plan.items[known as usize].kind {
-            Kind::Expand(other) | Kind::Reduce(_, other) => other == rows,
-            _ => false,
+        position_or_push(&mut self.rows, id, |&known| {
+            match &plan.items[known as usize].kind {
+                Kind::Expand(other) | Kind::Reduce(_, other) => other == rows,
+                _ => false,
+            }
         })
     }
 }
 
-fn position_or_push(list: &mut Vec<ItemId>, id: ItemId, is_same: impl FnMut(&ItemId) -> bool) -> u32 {
+fn position_or_push(
+    list: &mut Vec<ItemId>,
+    id: ItemId,
+    is_same: impl FnMut(&ItemId) -> bool,
+) -> u32 {
     list.iter().position(is_same).unwrap_or_else(|| {
         list.push(id);
         list.len() - 1
@@ -485,7 +554,9 @@ impl<T: Scalar> Read<'_, T> {
             Read::Slice(slice) => slice,
             Read::Owned(values) => values,
             Read::Storage(storage, range) => match &**storage {
-                Storage::Cpu(storage) => &T::of(storage).expect("the dtype was checked")[range.clone()],
+                Storage::Cpu(storage) => {
+                    &T::of(storage).expect("the dtype was checked")[range.clone()]
+                }
                 _ => unreachable!("this executor is for the CPU"),
             },
         }

@@ -34,7 +34,9 @@ pub(super) struct Item {
 
 pub(super) enum Kind {
     /// The tensor of graph node `node`, in memory from the start.
-    Leaf { node: usize },
+    Leaf {
+        node: usize,
+    },
     Constant(f64),
     Map(MapOp),
     /// `inputs[0]` has one element for each row; each becomes all elements of its row.
@@ -42,13 +44,20 @@ pub(super) enum Kind {
     /// One element for each row.
     Reduce(ReduceOp, Rows),
     /// Consecutive elements of `inputs[0]`.
-    View { offset: usize },
+    View {
+        offset: usize,
+    },
     /// The inputs' elements one after another.
     Cat,
     /// Graph node `node`, by the reference executor.
-    Opaque { node: usize },
+    Opaque {
+        node: usize,
+    },
     /// `inputs[0]` of shape `from` broadcast to `to`, where that is not one of the forms that a kernel reads in place.
-    Spread { from: Vec<usize>, to: Vec<usize> },
+    Spread {
+        from: Vec<usize>,
+        to: Vec<usize>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,7 +126,11 @@ impl Plan {
                 stages[item.stage as usize].push(id as ItemId);
             }
         }
-        Plan { items, stages, roots }
+        Plan {
+            items,
+            stages,
+            roots,
+        }
     }
 
     /// Whether `id` is computed within kernels over `len` elements, as opposed to read from memory by them.
@@ -161,7 +174,10 @@ impl Planner<'_> {
 
         match &var.0.op {
             Op::Leaf(_) => same(self.item(Kind::Leaf { node: at }, &[], len)),
-            Op::Full(value) => (self.item(Kind::Constant(*value), &[], 1), if len == 1 { Form::Same } else { Form::Number }),
+            Op::Full(value) => (
+                self.item(Kind::Constant(*value), &[], 1),
+                if len == 1 { Form::Same } else { Form::Number },
+            ),
             Op::Reshape | Op::Detach | Op::Cast => self.of[inputs[0]],
             Op::Broadcast => {
                 let (id, form) = self.of[inputs[0]];
@@ -183,14 +199,20 @@ impl Planner<'_> {
                 Some(row) if row > 0 => same(self.reduce(*op, Rows::Of(row), inputs[0], len)),
                 _ => same(self.opaque(at, &inputs)),
             },
-            Op::SegmentReduce { op, segments } if input(0).elem_count() == segments.rows() && segments.rows() != 1 => {
+            Op::SegmentReduce { op, segments }
+                if input(0).elem_count() == segments.rows() && segments.rows() != 1 =>
+            {
                 same(self.reduce(*op, Rows::Segments(segments.clone()), inputs[0], len))
             }
-            Op::SegmentExpand(segments) if len == segments.rows() => {
+            Op::SegmentExpand(segments) if len == segments.rows() && len != 1 => {
                 let per_row = self.full(inputs[0]);
                 match self.items[per_row as usize].len {
-                    1 => (per_row, if len == 1 { Form::Same } else { Form::Number }),
-                    _ => same(self.item(Kind::Expand(Rows::Segments(segments.clone())), &[per_row], len)),
+                    1 => (per_row, Form::Number),
+                    _ => same(self.item(
+                        Kind::Expand(Rows::Segments(segments.clone())),
+                        &[per_row],
+                        len,
+                    )),
                 }
             }
             Op::Narrow { dim, start } if elem_count(&var.shape()[..*dim]) == 1 => {
@@ -203,7 +225,8 @@ impl Planner<'_> {
                 same(self.item(Kind::View { offset }, &[whole], len))
             }
             Op::Cat { dim } if elem_count(&var.shape()[..*dim]) == 1 => {
-                let parts: SmallVec<[ItemId; 3]> = inputs.iter().map(|&part| self.full(part)).collect();
+                let parts: SmallVec<[ItemId; 3]> =
+                    inputs.iter().map(|&part| self.full(part)).collect();
                 same(self.item(Kind::Cat, &parts, len))
             }
             _ => same(self.opaque(at, &inputs)),
@@ -238,8 +261,12 @@ impl Planner<'_> {
             .map(|&input| {
                 let (id, form) = self.of[input];
                 match (form_of(self.graph.nodes[input].shape(), var.shape()), form) {
-                    (_, Form::Number) | (Some(Form::Number), _) | (Some(Form::Same), Form::Same) => id,
-                    (Some(Form::Same), Form::Rows(n)) | (Some(Form::Rows(n)), Form::Same) => self.expand(id, n, len),
+                    (_, Form::Number)
+                    | (Some(Form::Number), _)
+                    | (Some(Form::Same), Form::Same) => id,
+                    (Some(Form::Same), Form::Rows(n)) | (Some(Form::Rows(n)), Form::Same) => {
+                        self.expand(id, n, len)
+                    }
                     _ => self.spread(input, var.shape()),
                 }
             })
@@ -264,12 +291,23 @@ impl Planner<'_> {
     fn spread(&mut self, input: usize, to: &[usize]) -> ItemId {
         let from = self.graph.nodes[input].shape().to_vec();
         let whole = self.full(input);
-        self.item(Kind::Spread { from, to: to.to_vec() }, &[whole], elem_count(to))
+        self.item(
+            Kind::Spread {
+                from,
+                to: to.to_vec(),
+            },
+            &[whole],
+            elem_count(to),
+        )
     }
 
     fn opaque(&mut self, at: usize, inputs: &[usize]) -> ItemId {
         let parts: SmallVec<[ItemId; 3]> = inputs.iter().map(|&input| self.full(input)).collect();
-        self.item(Kind::Opaque { node: at }, &parts, self.graph.nodes[at].elem_count())
+        self.item(
+            Kind::Opaque { node: at },
+            &parts,
+            self.graph.nodes[at].elem_count(),
+        )
     }
 
     /// Adds an item, placing it in the earliest stage that its inputs allow.
@@ -280,11 +318,17 @@ impl Planner<'_> {
             Kind::Map(_) => Some(len),
             _ => None,
         };
-        let is_inside = |item: &Item| Some(item.len) == over && matches!(item.kind, Kind::Map(_) | Kind::Expand(_));
+        let is_inside = |item: &Item| {
+            Some(item.len) == over && matches!(item.kind, Kind::Map(_) | Kind::Expand(_))
+        };
         let mut stage = 0;
         for &input in inputs {
             let item = &self.items[input as usize];
-            stage = stage.max(if is_inside(item) { item.stage } else { item.available() });
+            stage = stage.max(if is_inside(item) {
+                item.stage
+            } else {
+                item.available()
+            });
         }
         let mut cost = 1u32;
         for &input in inputs {
@@ -300,7 +344,14 @@ impl Planner<'_> {
             }
         }
         let is_stored = len == 1 && matches!(kind, Kind::Map(_));
-        self.items.push(Item { kind, inputs: SmallVec::from_slice(inputs), len, stage, is_stored, cost });
+        self.items.push(Item {
+            kind,
+            inputs: SmallVec::from_slice(inputs),
+            len,
+            stage,
+            is_stored,
+            cost,
+        });
         self.items.len() as ItemId - 1
     }
 
@@ -341,13 +392,18 @@ fn form_of(from: &[usize], to: &[usize]) -> Option<Form> {
     // [a, b, 1, 1] to [a, b, c, d]
     let added = to.len() - from.len();
     let split = from.iter().rposition(|&size| size != 1)? + 1;
-    let leads = to[..added].iter().all(|&size| size == 1) && from[..split] == to[added..added + split];
+    let leads =
+        to[..added].iter().all(|&size| size == 1) && from[..split] == to[added..added + split];
     leads.then(|| Form::Rows(elem_count(&to[added + split..])))
 }
 
 /// The number of elements in a reduced row, if `dims` are the last dimensions, but for sizes of 1.
 fn trailing(shape: &[usize], dims: &[usize]) -> Option<usize> {
-    let first = dims.iter().copied().find(|&d| shape[d] != 1).unwrap_or(shape.len());
+    let first = dims
+        .iter()
+        .copied()
+        .find(|&d| shape[d] != 1)
+        .unwrap_or(shape.len());
     let is_trailing = (first..shape.len()).all(|d| shape[d] == 1 || dims.contains(&d));
     is_trailing.then(|| elem_count(&shape[first..]))
 }

@@ -17,20 +17,32 @@ thread_local! {
 }
 
 pub(super) fn of_f32() -> Pool<f32> {
-    Pool { free: F32.take(), home: &F32 }
+    Pool {
+        free: F32.take(),
+        home: &F32,
+    }
 }
 
 pub(super) fn of_f64() -> Pool<f64> {
-    Pool { free: F64.take(), home: &F64 }
+    Pool {
+        free: F64.take(),
+        home: &F64,
+    }
 }
 
 impl<T: Copy + Default> Pool<T> {
     /// A vector of `len` elements, of any values.
     pub(super) fn take(&mut self, len: usize) -> Vec<T> {
         // The smallest that is large enough, so that large ones are left for large requests.
-        let fits = self.free.iter().enumerate().filter(|(_, v)| v.capacity() >= len);
+        let fits = self
+            .free
+            .iter()
+            .enumerate()
+            .filter(|(_, v)| v.capacity() >= len);
         let best = fits.min_by_key(|(_, v)| v.capacity()).map(|(at, _)| at);
-        let mut vector = best.map(|at| self.free.swap_remove(at)).unwrap_or_else(|| Vec::with_capacity(len));
+        let mut vector = best
+            .map(|at| self.free.swap_remove(at))
+            .unwrap_or_else(|| Vec::with_capacity(len));
         vector.resize(len, T::default());
         vector
     }

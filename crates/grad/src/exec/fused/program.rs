@@ -27,9 +27,14 @@ pub(super) enum KernelOp {
     Binary(Binary),
     Select,
     /// Bounds as bits of an f64.
-    Clamp { lo: u64, hi: u64 },
+    Clamp {
+        lo: u64,
+        hi: u64,
+    },
     /// Array `args[0]`, one element a row, to all elements of the rows.
-    Expand { rows: u32 },
+    Expand {
+        rows: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,8 +65,17 @@ pub(super) struct Program {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Instruction {
-    Compute { op: KernelOp, args: [Source; 3], to: u32 },
-    Reduce { op: ReduceOp, rows: u32, value: Source, into: u32 },
+    Compute {
+        op: KernelOp,
+        args: [Source; 3],
+        to: u32,
+    },
+    Reduce {
+        op: ReduceOp,
+        rows: u32,
+        value: Source,
+        into: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,13 +107,20 @@ pub(super) fn compiled(kernel: &Kernel) -> Arc<Program> {
 
 fn compile(kernel: &Kernel) -> Program {
     let (nodes, values) = merge_equal(kernel);
-    let results: Vec<Outcome> = kernel.results.iter().map(|r| r.with(|arg| renamed(arg, &values))).collect();
+    let results: Vec<Outcome> = kernel
+        .results
+        .iter()
+        .map(|r| r.with(|arg| renamed(arg, &values)))
+        .collect();
 
     // A value that is stored is computed where it is to lie.
     let mut home: Vec<Option<u32>> = vec![None; nodes.len()];
     let mut last_use = vec![0; nodes.len()];
     for (i, node) in nodes.iter().enumerate() {
-        node.args.iter().filter_map(node_of).for_each(|arg| last_use[arg] = i);
+        node.args
+            .iter()
+            .filter_map(node_of)
+            .for_each(|arg| last_use[arg] = i);
     }
     let mut stores = 0;
     let mut reductions = 0;
@@ -125,7 +146,9 @@ fn compile(kernel: &Kernel) -> Program {
         }
     }
     for (value, _) in &copies {
-        node_of(value).into_iter().for_each(|node| last_use[node] = usize::MAX);
+        node_of(value)
+            .into_iter()
+            .for_each(|node| last_use[node] = usize::MAX);
     }
 
     let mut registers = Registers::default();
@@ -144,29 +167,61 @@ fn compile(kernel: &Kernel) -> Program {
         // Taken before the operands' registers are free, so that no instruction writes what it reads.
         let to = home[i].map_or_else(|| registers.take(), |output| STORED | output);
         place[i] = to;
-        code.push(Instruction::Compute { op: node.op, args: node.args.map(|arg| source(&arg, &place)), to });
+        code.push(Instruction::Compute {
+            op: node.op,
+            args: node.args.map(|arg| source(&arg, &place)),
+            to,
+        });
         for &(op, rows, into) in &reduces[i] {
-            code.push(Instruction::Reduce { op, rows, value: Source::Register(to), into });
+            code.push(Instruction::Reduce {
+                op,
+                rows,
+                value: Source::Register(to),
+                into,
+            });
         }
-        let mut finished: Vec<usize> = node.args.iter().filter_map(node_of).filter(|&arg| last_use[arg] == i).collect();
+        let mut finished: Vec<usize> = node
+            .args
+            .iter()
+            .filter_map(node_of)
+            .filter(|&arg| last_use[arg] == i)
+            .collect();
         finished.dedup();
         finished.sort_unstable();
         finished.dedup();
         if last_use[i] <= i {
             finished.push(i); // read by reductions and stores only
         }
-        finished.into_iter().filter(|&value| home[value].is_none()).for_each(|value| registers.give(place[value]));
+        finished
+            .into_iter()
+            .filter(|&value| home[value].is_none())
+            .for_each(|value| registers.give(place[value]));
     }
     for (op, rows, value, into) in reduces_of_inputs {
-        code.push(Instruction::Reduce { op, rows, value: source(&value, &place), into });
+        code.push(Instruction::Reduce {
+            op,
+            rows,
+            value: source(&value, &place),
+            into,
+        });
     }
     for (value, output) in copies {
         let args = [source(&value, &place), Source::Absent, Source::Absent];
-        code.push(Instruction::Compute { op: KernelOp::Copy, args, to: STORED | output });
+        code.push(Instruction::Compute {
+            op: KernelOp::Copy,
+            args,
+            to: STORED | output,
+        });
     }
 
     let scratch = registers.count;
-    let number = |register: u32| if register & STORED == 0 { register } else { scratch + (register & !STORED) };
+    let number = |register: u32| {
+        if register & STORED == 0 {
+            register
+        } else {
+            scratch + (register & !STORED)
+        }
+    };
     let numbered = |source: Source| match source {
         Source::Register(register) => Source::Register(number(register)),
         other => other,
@@ -180,7 +235,11 @@ fn compile(kernel: &Kernel) -> Program {
             Instruction::Reduce { value, .. } => *value = numbered(*value),
         }
     }
-    Program { code, scratch: scratch as usize, stores: stores as usize }
+    Program {
+        code,
+        scratch: scratch as usize,
+        stores: stores as usize,
+    }
 }
 
 /// Equal nodes are computed once: derivatives repeat much of what the forward pass has. Gives the nodes that remain, and
@@ -190,7 +249,10 @@ fn merge_equal(kernel: &Kernel) -> (Vec<Node>, Vec<Arg>) {
     let mut nodes: Vec<Node> = Vec::new();
     let mut values = Vec::with_capacity(kernel.nodes.len());
     for node in &kernel.nodes {
-        let node = Node { op: node.op, args: node.args.map(|arg| renamed(arg, &values)) };
+        let node = Node {
+            op: node.op,
+            args: node.args.map(|arg| renamed(arg, &values)),
+        };
         values.push(match node.op {
             KernelOp::Copy if node_of(&node.args[0]).is_some() => node.args[0],
             _ => Arg::Node(*seen.entry(node).or_insert_with(|| {
@@ -220,7 +282,11 @@ impl Outcome {
     fn with(self, f: impl Fn(Arg) -> Arg) -> Outcome {
         match self {
             Outcome::Store { value } => Outcome::Store { value: f(value) },
-            Outcome::Reduce { op, rows, value } => Outcome::Reduce { op, rows, value: f(value) },
+            Outcome::Reduce { op, rows, value } => Outcome::Reduce {
+                op,
+                rows,
+                value: f(value),
+            },
         }
     }
 }

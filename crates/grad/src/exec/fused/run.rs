@@ -37,11 +37,25 @@ pub(super) fn run<T: Scalar>(
     let threads = threads.clamp(1, blocks.max(1));
     let mut joined: Vec<Partial> = program.reductions(operands, 0);
     if threads == 1 {
-        scratch.resize((program.scratch * STRIDE).max(scratch.len()), T::from_f64(0.0));
-        run_range(program, operands, 0..operands.len, outputs, scratch, &mut joined);
+        scratch.resize(
+            (program.scratch * STRIDE).max(scratch.len()),
+            T::from_f64(0.0),
+        );
+        run_range(
+            program,
+            operands,
+            0..operands.len,
+            outputs,
+            scratch,
+            &mut joined,
+        );
     } else {
-        let bounds: Vec<usize> = (0..=threads).map(|t| (blocks * t / threads * BLOCK).min(operands.len)).collect();
-        let mut shares: Vec<Vec<&mut [T]>> = (0..threads).map(|_| Vec::with_capacity(outputs.len())).collect();
+        let bounds: Vec<usize> = (0..=threads)
+            .map(|t| (blocks * t / threads * BLOCK).min(operands.len))
+            .collect();
+        let mut shares: Vec<Vec<&mut [T]>> = (0..threads)
+            .map(|_| Vec::with_capacity(outputs.len()))
+            .collect();
         for mut output in outputs {
             for (share, bound) in shares.iter_mut().zip(bounds.windows(2)) {
                 let (mine, rest) = output.split_at_mut(bound[1] - bound[0]);
@@ -60,10 +74,16 @@ pub(super) fn run<T: Scalar>(
                     partials
                 }));
             }
-            workers.into_iter().map(|worker| worker.join().expect("kernels do not panic")).collect()
+            workers
+                .into_iter()
+                .map(|worker| worker.join().expect("kernels do not panic"))
+                .collect()
         });
         for partial in partials {
-            joined.iter_mut().zip(partial).for_each(|(all, part)| all.append(part));
+            joined
+                .iter_mut()
+                .zip(partial)
+                .for_each(|(all, part)| all.append(part));
         }
     }
     joined.into_iter().map(|partial| partial.values).collect()
@@ -78,7 +98,10 @@ fn run_range<'s, T: Scalar>(
     partials: &mut [Partial],
 ) {
     let kernels = Kernels::get();
-    let mut registers: Vec<&'s mut [T]> = scratch.chunks_exact_mut(STRIDE).take(program.scratch).collect();
+    let mut registers: Vec<&'s mut [T]> = scratch
+        .chunks_exact_mut(STRIDE)
+        .take(program.scratch)
+        .collect();
     registers.extend((0..program.stores).map(|_| <&mut [T]>::default()));
 
     let mut start = range.start;
@@ -94,10 +117,22 @@ fn run_range<'s, T: Scalar>(
                 Instruction::Compute { op, ref args, to } => {
                     let register = std::mem::take(&mut registers[to as usize]);
                     let read = |i: usize| operands.read(args[i], &registers, start, len);
-                    compute(kernels, op, read, operands, (args[0], start), &mut register[..len]);
+                    compute(
+                        kernels,
+                        op,
+                        read,
+                        operands,
+                        (args[0], start),
+                        &mut register[..len],
+                    );
                     registers[to as usize] = register;
                 }
-                Instruction::Reduce { op, rows, value, into } => {
+                Instruction::Reduce {
+                    op,
+                    rows,
+                    value,
+                    into,
+                } => {
                     let value = operands.read(value, &registers, start, len);
                     let partial = &mut partials[into as usize];
                     each_row(operands.rows[rows as usize], start, len, |row, part| {
@@ -134,7 +169,10 @@ fn compute<'r, T: Scalar>(
             Arg::Number(mask) => fill(read(if mask != T::from_f64(0.0) { 1 } else { 2 }), out),
         },
         KernelOp::Clamp { lo, hi } => {
-            let (lo, hi) = (T::from_f64(f64::from_bits(lo)), T::from_f64(f64::from_bits(hi)));
+            let (lo, hi) = (
+                T::from_f64(f64::from_bits(lo)),
+                T::from_f64(f64::from_bits(hi)),
+            );
             match read(0) {
                 Arg::Block(x) => kernels.clamp(x, lo, hi, out),
                 Arg::Number(x) => {
@@ -145,9 +183,16 @@ fn compute<'r, T: Scalar>(
             }
         }
         KernelOp::Expand { rows } => {
-            let Source::Array(array) = source else { unreachable!("what is expanded lies in memory") };
+            let Source::Array(array) = source else {
+                unreachable!("what is expanded lies in memory")
+            };
             let per_row = operands.arrays[array as usize];
-            each_row(operands.rows[rows as usize], start, out.len(), |row, part| out[part].fill(per_row[row]));
+            each_row(
+                operands.rows[rows as usize],
+                start,
+                out.len(),
+                |row, part| out[part].fill(per_row[row]),
+            );
         }
     }
 }
@@ -199,7 +244,13 @@ fn each_row(rows: &Rows, start: usize, len: usize, mut f: impl FnMut(usize, Rang
 }
 
 impl<T: Scalar> Operands<'_, T> {
-    fn read<'r>(&'r self, source: Source, registers: &'r [&mut [T]], start: usize, len: usize) -> Arg<'r, T> {
+    fn read<'r>(
+        &'r self,
+        source: Source,
+        registers: &'r [&mut [T]],
+        start: usize,
+        len: usize,
+    ) -> Arg<'r, T> {
         match source {
             Source::Register(register) => Arg::Block(&registers[register as usize][..len]),
             Source::Array(array) => match self.arrays[array as usize] {
@@ -226,7 +277,12 @@ impl Rows {
         match self {
             Rows::One => 0,
             Rows::Of(n) => element / n,
-            Rows::Segments(segments) => segments.offsets().partition_point(|&offset| offset <= element) - 1,
+            Rows::Segments(segments) => {
+                segments
+                    .offsets()
+                    .partition_point(|&offset| offset <= element)
+                    - 1
+            }
         }
     }
 
@@ -243,12 +299,16 @@ impl Program {
     /// Empty accumulators for a range of elements that begins at `start`.
     fn reductions<T>(&self, operands: &Operands<T>, start: usize) -> Vec<Partial> {
         let of_instruction = |instruction: &Instruction| match *instruction {
-            Instruction::Reduce { op, rows, into, .. } => Some((into, op, operands.rows[rows as usize])),
+            Instruction::Reduce { op, rows, into, .. } => {
+                Some((into, op, operands.rows[rows as usize]))
+            }
             Instruction::Compute { .. } => None,
         };
         let mut all: Vec<_> = self.code.iter().filter_map(of_instruction).collect();
         all.sort_unstable_by_key(|&(into, ..)| into);
-        all.into_iter().map(|(_, op, rows)| Partial::new(op, rows, operands.len, start)).collect()
+        all.into_iter()
+            .map(|(_, op, rows)| Partial::new(op, rows, operands.len, start))
+            .collect()
     }
 }
 
@@ -269,7 +329,11 @@ impl Partial {
         };
         let is_inside = start > 0 && start < len && !rows.begins_at(start);
         let continued = is_inside.then(|| (rows.row_of(start), Vec::new()));
-        Partial { op, continued, values: vec![neutral; rows.count(len)] }
+        Partial {
+            op,
+            continued,
+            values: vec![neutral; rows.count(len)],
+        }
     }
 
     fn add(&mut self, row: usize, value: f64) {
@@ -281,7 +345,9 @@ impl Partial {
 
     fn append(&mut self, next: Partial) {
         if let Some((row, values)) = next.continued {
-            values.into_iter().for_each(|value| self.values[row] = combine(self.op, self.values[row], value));
+            values
+                .into_iter()
+                .for_each(|value| self.values[row] = combine(self.op, self.values[row], value));
         }
         for (all, value) in self.values.iter_mut().zip(next.values) {
             *all = combine(self.op, *all, value);

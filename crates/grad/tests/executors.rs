@@ -1,0 +1,80 @@
+//! The fused executor against the reference one, on random graphs with every op, their gradients and second derivatives.
+
+mod support;
+
+use proptest::prelude::*;
+use support::{KINKED, SMOOTH, programs};
+use tinsmith_grad::{DType, Executor, Tensor, Var, eval, grad, with_executor};
+
+type Step = fn(&Var, &Var, usize) -> Var;
+
+fn all_ops() -> Vec<Step> {
+    [SMOOTH, KINKED].concat()
+}
+
+/// The loss, its gradients and the gradients of those: three kinds of roots in one schedule.
+fn roots(program: &support::Program, dtype: DType) -> Vec<Var> {
+    let leaves: Vec<Var> = program
+        .leaves()
+        .iter()
+        .map(|leaf| Var::new(leaf.to_dtype(dtype).tensor().unwrap()))
+        .collect();
+    let loss = program.record(&leaves, &all_ops());
+    let wrt: Vec<&Var> = leaves.iter().collect();
+    let first = grad(&loss, &wrt).unwrap();
+    let combined = first
+        .iter()
+        .map(|g| g.sin().sum())
+        .reduce(|a, b| a + b)
+        .unwrap();
+    let mut roots = vec![loss];
+    // A loss that is linear in every leaf has no second derivative.
+    roots.extend(grad(&combined, &wrt).unwrap_or_default());
+    roots.extend(first);
+    roots
+}
+
+fn evaluate(roots: &[Var], executor: Executor) -> Vec<Tensor> {
+    with_executor(executor, || {
+        eval(&roots.iter().collect::<Vec<_>>()).unwrap()
+    })
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    tensor
+        .to_dtype(DType::F64)
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .to_vec1()
+        .unwrap()
+}
+
+fn compare(program: &support::Program, dtype: DType, tolerance: f64) -> Result<(), TestCaseError> {
+    let roots = roots(program, dtype);
+    let reference = evaluate(&roots, Executor::Reference);
+    let fused = evaluate(&roots, Executor::Fused { threads: 1 });
+    for (i, (reference, fused)) in reference.iter().zip(&fused).enumerate() {
+        prop_assert_eq!(reference.dims(), fused.dims());
+        prop_assert_eq!(reference.dtype(), fused.dtype());
+        let (a, b) = (values(reference), values(fused));
+        let scale = a
+            .iter()
+            .filter(|x| x.is_finite())
+            .fold(1.0, |m: f64, x| m.max(x.abs()));
+        for (x, y) in a.iter().zip(&b) {
+            let same = x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= tolerance * scale;
+            prop_assert!(same, "root {}: reference {:?}, fused {:?}", i, a, b);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_executors_agree_in_f64(program in programs()) {
+        compare(&program, DType::F64, 1e-11)?;
+    }
+}
