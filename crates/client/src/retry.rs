@@ -219,7 +219,7 @@ impl Http {
         info: &mut CallInfo,
         kind: Kind,
         timeout: Duration,
-    ) -> Result<Vec<u8>, Setback> {
+    ) -> Result<Vec<u8>, Box<Setback>> {
         info.attempts += 1;
         let outcome = self.send(path, body, &[("X-Idempotency-Key", key)], timeout);
         let maybe_received = !matches!(outcome, Err(Failure::NotSent(_)));
@@ -228,11 +228,11 @@ impl Http {
         match outcome {
             Ok(reply) => match verdict(&reply, kind) {
                 Verdict::Done => Ok(reply.body),
-                verdict => Err(Setback {
+                verdict => Err(Box::new(Setback {
                     error: self.refusal(&reply, info),
                     verdict,
                     asked_wait: reply.retry_after,
-                }),
+                })),
             },
             Err(failure) => {
                 let twice = maybe_received && body.is_some() && !self.retry.resend_uncertain;
@@ -247,11 +247,11 @@ impl Http {
                     reason,
                     maybe_received,
                 };
-                Err(Setback {
+                Err(Box::new(Setback {
                     error,
                     verdict,
                     asked_wait: None,
-                })
+                }))
             }
         }
     }

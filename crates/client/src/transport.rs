@@ -72,36 +72,10 @@ impl Http {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let base = base.trim_end_matches('/');
-        let bad = |what, reason: &str| Error::Config {
-            what,
-            reason: reason.to_owned(),
-        };
-        let uri: Uri = base
-            .parse()
-            .map_err(|_| bad("base URL", "it is not a URL"))?;
-        let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            return Err(bad(
-                "base URL",
-                "it needs a scheme and a host, such as https://host/path",
-            ));
-        };
-        if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(bad(
-                "base URL",
-                "it holds a user name; give the key as API key",
-            ));
-        }
-        let loopback = is_loopback(host);
-        match scheme {
-            "https" => {}
-            "http" if loopback || plain_http_allowed || key.is_none() => {}
-            "http" => {
-                return Err(bad(
-                    "base URL",
-                    "the API key would travel unencrypted over plain http; use https, or allow_plain_http on the builder",
-                ));
-            }
-            _ => return Err(bad("base URL", "the scheme must be https or http")),
+        let loopback = is_loopback(&check_address(base)?);
+        if !base.starts_with("https:") && key.is_some() && !loopback && !plain_http_allowed {
+            let reason = "the API key would travel unencrypted over plain http; use https, or allow_plain_http on the builder";
+            return Err(bad("base URL", reason));
         }
         if key
             .as_deref()
@@ -230,6 +204,36 @@ impl Http {
             _ => text.to_owned(),
         }
     }
+}
+
+fn bad(what: &'static str, reason: &str) -> Error {
+    Error::Config {
+        what,
+        reason: reason.to_owned(),
+    }
+}
+
+/// The host of a base URL that can be one.
+fn check_address(base: &str) -> Result<String> {
+    let uri: Uri = base
+        .parse()
+        .map_err(|_| bad("base URL", "it is not a URL"))?;
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return Err(bad(
+            "base URL",
+            "it needs a scheme and a host, such as https://host/path",
+        ));
+    };
+    if !matches!(scheme, "https" | "http") {
+        return Err(bad("base URL", "the scheme must be https or http"));
+    }
+    if authority.as_str().contains('@') {
+        return Err(bad(
+            "base URL",
+            "it holds a user name; give the key as API key",
+        ));
+    }
+    Ok(authority.host().to_owned())
 }
 
 fn is_loopback(host: &str) -> bool {
