@@ -94,6 +94,8 @@ struct State {
     script: HashMap<String, VecDeque<Reply>>,
     results: HashMap<String, Value>,
     work: HashMap<String, Work>,
+    /// Connections that the client closed while waiting in silence.
+    hung_up: usize,
 }
 
 impl Fake {
@@ -106,6 +108,7 @@ impl Fake {
             script: HashMap::new(),
             results: HashMap::new(),
             work: HashMap::new(),
+            hung_up: 0,
         };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
         let shared = state.clone();
@@ -177,6 +180,11 @@ impl Fake {
         drop(changed.wait_while(state.lock().unwrap(), few).unwrap());
     }
 
+    /// How many silences the client has ended by closing the connection.
+    pub fn hung_up(&self) -> usize {
+        self.state.0.lock().unwrap().hung_up
+    }
+
     pub fn builder(&self) -> ServiceClientBuilder {
         ServiceClient::builder()
             .base_url(&self.url)
@@ -226,6 +234,7 @@ fn serve(stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
             Reply::Silence => {
                 // Until the client hangs up.
                 let _ = reader.read(&mut [0]);
+                shared.0.lock().unwrap().hung_up += 1;
                 return;
             }
         }
