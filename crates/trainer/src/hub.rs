@@ -61,6 +61,7 @@ struct State {
     sessions: HashMap<String, Session>,
     models: HashMap<String, Entry>,
     samplers: HashMap<String, Sampler>,
+    samplers_made: u64,
     stats: HashMap<String, ModelStats>,
     /// Numbers what has no seed of its own, so that equal requests in equal order draw equal random numbers.
     unseeded: u64,
@@ -110,6 +111,7 @@ impl Hub {
                 sessions: HashMap::new(),
                 models: HashMap::new(),
                 samplers: HashMap::new(),
+                samplers_made: 0,
                 stats: HashMap::new(),
                 unseeded: 0,
             }),
@@ -157,12 +159,15 @@ impl Hub {
     }
 
     pub(crate) fn finish_session(&self, session_id: &str) -> Result<()> {
+        let mut state = self.lock();
         // The first call wins; a second one changes nothing.
-        match self.lock().session(session_id) {
+        match state.session(session_id) {
             Ok(session) => session.over = true,
             Err(Error::Gone(_)) => {}
             Err(error) => return Err(error),
         }
+        let theirs = format!("{session_id}:sample:");
+        state.samplers.retain(|id, _| !id.starts_with(&theirs));
         Ok(())
     }
 
@@ -244,7 +249,7 @@ impl Hub {
 
     pub(crate) fn unload_model(self: &Arc<Self>, model_id: String) -> Result<Submitted> {
         let mut state = self.lock();
-        state.model(&model_id)?;
+        let waiting = state.model(&model_id)?.sequence.drain();
         state.models.remove(&model_id);
         let request_id = self.futures.issue(&self.instance, None);
         let answer = Submitted {
@@ -256,6 +261,8 @@ impl Hub {
             Ok(UnloadModelResponse { model_id })
         });
         state.send(job)?;
+        // What waited behind a gap now fails, as there is no model, rather than wait for ever.
+        waiting.into_iter().try_for_each(|job| state.send(job))?;
         Ok(answer)
     }
 
@@ -546,7 +553,7 @@ impl Hub {
             )),
             None => Ok(None),
         };
-        if let Some(id) = repeated(&mut *self.lock())? {
+        if let Some(id) = repeated(&mut self.lock())? {
             return answer(id);
         }
         let sampler = self.sampler(body.base_model.as_deref(), body.model_path.as_deref())?;
@@ -769,7 +776,8 @@ impl State {
     }
 
     fn add_sampler(&mut self, session_id: &str, sampler: Sampler) -> String {
-        let id = format!("{session_id}:sample:{}", self.samplers.len());
+        let id = format!("{session_id}:sample:{}", self.samplers_made);
+        self.samplers_made += 1;
         self.samplers.insert(id.clone(), sampler);
         id
     }

@@ -69,6 +69,11 @@ impl<J> Sequence<J> {
         self.waiting.pop_first().map(|(_, job)| job)
     }
 
+    /// Everything that waits, in order; for when its turn will not come.
+    pub(crate) fn drain(&mut self) -> Vec<J> {
+        std::mem::take(&mut self.waiting).into_values().collect()
+    }
+
     /// The id that everything waiting waits for, when something is.
     pub(crate) fn gap(&self) -> Option<u64> {
         (!self.waiting.is_empty()).then_some(self.next)

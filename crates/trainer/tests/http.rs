@@ -393,20 +393,15 @@ fn a_checkpoint_brings_back_weights_and_optimiser() {
     let again = client.retrieve(&client.submit("save_weights", client.named(12, "one")));
     assert!(text(&again["error"]).contains("exists"), "{again}");
 
-    let run = format!(
-        "{}/api/v1/training_runs/{}/checkpoints",
-        client.url, client.model
-    );
     let listed = || {
         client.get(&format!("training_runs/{}/checkpoints", client.model))["checkpoints"].clone()
     };
     assert_eq!(listed()[0]["tinker_path"], path);
-    let deleted = client
-        .agent
-        .delete(format!("{run}/weights/one"))
-        .call()
-        .unwrap();
-    assert_eq!(deleted.status(), 200);
+    let deleted = client.agent.delete(format!(
+        "{}/api/v1/training_runs/{}/checkpoints/weights/one",
+        client.url, client.model
+    ));
+    assert_eq!(deleted.call().unwrap().status(), 200);
     assert_eq!(listed(), json!([]));
     assert_eq!(
         client
@@ -785,7 +780,12 @@ fn an_unloaded_model_is_gone() {
         (&info["lora_rank"], &info["model_name"]),
         (&json!(8), &json!("tiny-qwen3"))
     );
+    let stuck = client.submit("optim_step", client.optim_step(2));
     client.result("unload_model", json!({"model_id": client.model}));
+    assert!(
+        text(&client.retrieve(&stuck)["error"]).contains("no model"),
+        "what waited behind a gap fails"
+    );
     assert_eq!(
         client
             .refused("forward_backward", client.forward_backward(1, &texts()))

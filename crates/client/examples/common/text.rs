@@ -18,9 +18,17 @@ impl Split {
         let mut seen = HashSet::new();
         let distinct = sentences(BOOK).filter(|sentence| seen.insert(sentence.to_lowercase()));
         for (index, sentence) in distinct.enumerate() {
-            if index % 4 == 0 { held_out.push(sentence) } else { train.push(sentence) }
+            if index % 4 == 0 {
+                held_out.push(sentence)
+            } else {
+                train.push(sentence)
+            }
         }
-        let mut split = Split { train, held_out, proper: HashSet::new() };
+        let mut split = Split {
+            train,
+            held_out,
+            proper: HashSet::new(),
+        };
         split.proper = proper(split.train.iter().chain(&split.held_out));
         split
     }
@@ -33,17 +41,32 @@ impl Split {
 
 /// The words that are capitalised wherever they stand: those that have a capital after the first place, and never lack it.
 fn proper<'a>(sentences: impl Iterator<Item = &'a String>) -> HashSet<String> {
-    let inner = sentences.flat_map(|sentence| sentence.split(' ').skip(1)).map(bare).map(str::to_owned);
-    let (capital, small): (HashSet<_>, HashSet<_>) = inner.partition(|word| word.starts_with(char::is_uppercase));
-    capital.into_iter().filter(|word| !small.contains(&word.to_lowercase())).collect()
+    let inner = sentences
+        .flat_map(|sentence| sentence.split(' ').skip(1))
+        .map(bare)
+        .map(str::to_owned);
+    let (capital, small): (HashSet<_>, HashSet<_>) =
+        inner.partition(|word| word.starts_with(char::is_uppercase));
+    capital
+        .into_iter()
+        .filter(|word| !small.contains(&word.to_lowercase()))
+        .collect()
 }
 
 /// Sentences of 5 to 22 words and 25 to 110 bytes, without quotation marks or anything else but words and punctuation.
 fn sentences(book: &str) -> impl Iterator<Item = String> {
-    let paragraphs = book.split("\n\n").map(|lines| lines.split_whitespace().collect::<Vec<_>>());
+    let paragraphs = book
+        .split("\n\n")
+        .map(|lines| lines.split_whitespace().collect::<Vec<_>>());
     paragraphs.flat_map(|words| {
-        let closes = |word: &&str| word.trim_end_matches(['\'', ')', '"']).ends_with(['.', '!', '?']);
-        let cut: Vec<String> = words.split_inclusive(|word| closes(&word)).map(|sentence| sentence.join(" ")).collect();
+        let closes = |word: &&str| {
+            word.trim_end_matches(['\'', ')', '"'])
+                .ends_with(['.', '!', '?'])
+        };
+        let cut: Vec<String> = words
+            .split_inclusive(|word| closes(&word))
+            .map(|sentence| sentence.join(" "))
+            .collect();
         cut.into_iter().filter_map(|sentence| {
             let sentence = sentence.trim_matches(['`', '\'', '(', ')', '"']);
             let plain = |c: char| c.is_ascii_alphabetic() || " ,;:'-.!?".contains(c);
@@ -73,7 +96,10 @@ fn shuffle_words(sentence: &str, proper: impl Fn(&str) -> bool, rng: &mut Rng) -
         rng.shuffle(&mut words);
     }
     words[0] = with_first(&words[0], char::to_ascii_uppercase);
-    let rebuilt = tokens.iter().zip(&words).map(|(token, word)| token.replacen(bare(token), word, 1));
+    let rebuilt = tokens
+        .iter()
+        .zip(&words)
+        .map(|(token, word)| token.replacen(bare(token), word, 1));
     rebuilt.collect::<Vec<_>>().join(" ")
 }
 
@@ -84,7 +110,12 @@ fn bare(token: &str) -> &str {
 
 fn with_first(word: &str, change: fn(&char) -> char) -> String {
     let mut characters = word.chars();
-    characters.next().iter().map(change).chain(characters).collect()
+    characters
+        .next()
+        .iter()
+        .map(change)
+        .chain(characters)
+        .collect()
 }
 
 /// SplitMix64: a few lines, and the same numbers on every machine.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, Result};
+
 /// The shape of a Qwen3-style decoder. Field names are those of a Hugging Face `config.json`.
 ///
 /// ```
@@ -67,8 +69,73 @@ impl ModelConfig {
         })
     }
 
+    /// Whether the numbers fit together.
+    pub(crate) fn check(&self) -> Result<()> {
+        let wrong = |field, problem: &str| Err(Error::field(field, problem));
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        if let Some((field, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return wrong(field, "0; it must be at least 1");
+        }
+        if !self
+            .num_attention_heads
+            .is_multiple_of(self.num_key_value_heads)
+        {
+            return wrong(
+                "num_attention_heads",
+                "not a multiple of num_key_value_heads",
+            );
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return wrong("head_dim", "odd; the rotary embedding turns pairs");
+        }
+        Ok(())
+    }
+
     /// Query heads per key and value head.
     pub(crate) fn group(&self) -> usize {
         self.num_attention_heads / self.num_key_value_heads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_sound_and_unsound_shapes_are_named() {
+        for name in PRESETS {
+            ModelConfig::preset(name).unwrap().check().unwrap();
+        }
+        let tiny = || ModelConfig::preset("tiny-qwen3").unwrap();
+        let field = |config: ModelConfig| config.check().unwrap_err().to_string();
+        assert!(
+            field(ModelConfig {
+                head_dim: 15,
+                ..tiny()
+            })
+            .starts_with("head_dim: odd")
+        );
+        assert!(
+            field(ModelConfig {
+                num_key_value_heads: 3,
+                ..tiny()
+            })
+            .starts_with("num_attention_heads: not a multiple")
+        );
+        assert!(
+            field(ModelConfig {
+                num_key_value_heads: 0,
+                ..tiny()
+            })
+            .starts_with("num_key_value_heads: 0")
+        );
     }
 }

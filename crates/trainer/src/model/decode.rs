@@ -10,7 +10,7 @@ use super::forward::KeyValues;
 use super::layout::Layout;
 use super::lora::{Adapter, Lora};
 use super::weights::Model;
-use crate::{Result, random, tokenizer};
+use crate::{Error, Result, random, tokenizer};
 
 /// What to sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +80,12 @@ impl Model {
         let vars = adapter.map(Adapter::vars).unwrap_or_default();
         let lora = adapter.map_or(Lora::NONE, |adapter| adapter.with_vars(&vars));
         let prompt = &request.prompt;
+        if prompt.is_empty() {
+            return Err(Error::field(
+                "prompt",
+                "there are no tokens; send at least one",
+            ));
+        }
         let wants_prompt = request.prompt_logprobs || request.top_prompt_logprobs > 0;
         let rows = match wants_prompt {
             true => 0..prompt.len(),

@@ -8,8 +8,8 @@ use tinsmith_grad::{DType, Device, Var};
 
 use super::config::ModelConfig;
 
-/// Far below any score, yet finite: `exp` of it is exactly zero and no `inf - inf` can arise.
-const MASKED: f64 = -1e9;
+/// `exp` of it is zero, at no cost. Every row has its diagonal, so the maximum that softmax subtracts is finite.
+const MASKED: f64 = f64::NEG_INFINITY;
 
 pub(crate) struct Layout {
     /// Number of sequences.

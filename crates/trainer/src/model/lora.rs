@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tinsmith_grad::{Device, Tensor, Var};
 
 use super::config::ModelConfig;
-use crate::{Result, random};
+use crate::{Error, Result, random};
 
 /// Numerator of the LoRA scale: a correction is multiplied by `ALPHA / rank`.
 pub const ALPHA: f64 = 32.0;
@@ -135,7 +135,16 @@ pub struct Adapter {
 
 impl Adapter {
     /// A fresh adapter in float32: `A` from the seed, `B` zero.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for a rank of 0.
     pub fn new(config: LoraConfig, model: &ModelConfig) -> Result<Self> {
+        if config.rank == 0 {
+            return Err(Error::field(
+                "rank",
+                "0 would train nothing; it must be at least 1",
+            ));
+        }
         let sites = Site::all(&config, model);
         let mut params = Vec::with_capacity(2 * sites.len());
         for site in &sites {

@@ -142,10 +142,10 @@ impl Plain<'_> {
             );
             for t in 0..tokens.len() {
                 let mut mixed = Vec::new();
-                for h in 0..c.num_attention_heads {
+                for (h, query) in qs[t].iter().enumerate() {
                     let kv = h * c.num_key_value_heads / c.num_attention_heads;
                     let score = |s: usize| {
-                        qs[t][h]
+                        query
                             .iter()
                             .zip(&ks[s][kv])
                             .map(|(a, b)| a * b)

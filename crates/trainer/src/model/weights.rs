@@ -67,11 +67,15 @@ impl Model {
     }
 
     /// A model whose weights come from `tensor(name, shape)`, asked once for each Hugging Face name, cast to `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Field`](crate::Error::Field) for a shape that cannot be; and those of `tensor`.
     pub fn from_tensors(
         config: ModelConfig,
         dtype: DType,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
+        config.check()?;
         let mut var = |name: &str, shape: &[usize]| -> Result<Var> {
             Ok(Var::new(
                 tensor(&format!("{name}.weight"), shape)?.to_dtype(dtype)?,
