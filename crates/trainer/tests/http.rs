@@ -814,3 +814,43 @@ fn dropping_a_trainer_does_not_wait_for_polls_or_gaps() {
     drop(trainer);
     assert!(poll.join().unwrap(), "the poll is cut off");
 }
+
+#[test]
+fn importance_sampling_on_policy_trains_like_weighted_cross_entropy() {
+    let trainer = Trainer::spawn().unwrap();
+    let train = |on_policy: bool| {
+        let client = Client::connect(&trainer);
+        let text = "on policy";
+        let n = text.len() - 1;
+        let advantages =
+            json!({"data": (0..n).map(|t| t as f64 - 2.5).collect::<Vec<_>>(), "dtype": "float32"});
+        let forward = client.result("forward", client.pass("forward", 1, &[datum(text)]));
+        let mut datum = datum(text);
+        let mut body = client.forward_backward(2, &[]);
+        if on_policy {
+            // With q = the policy's own logprobs every ratio is 1, and the gradient is -advantage, as with weights.
+            datum["loss_fn_inputs"]["logprobs"] = forward["loss_fn_outputs"][0]["logprobs"].clone();
+            datum["loss_fn_inputs"]["advantages"] = advantages;
+            body["forward_backward_input"]["loss_fn"] = json!("importance_sampling");
+        } else {
+            datum["loss_fn_inputs"]["weights"] = advantages;
+        }
+        body["forward_backward_input"]["data"] = json!([datum]);
+        client.result("forward_backward", body);
+        let mut step = client.optim_step(3);
+        step["adam_params"]["eps"] = json!(1e-3);
+        client.result("optim_step", step);
+        let flat = |(_, tensor): (String, tinsmith_grad::Tensor)| {
+            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        trainer
+            .weights(&client.model)
+            .unwrap()
+            .into_iter()
+            .flat_map(flat)
+            .collect::<Vec<_>>()
+    };
+    for (a, b) in train(true).iter().zip(train(false)) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+}

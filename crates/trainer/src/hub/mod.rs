@@ -1,0 +1,267 @@
+//! The trainer's front: checks requests, keeps sessions and order, hands work to the worker thread. No HTTP here.
+
+mod checkpoints;
+mod models;
+mod sampling;
+mod training;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tinsmith_grad::DType;
+use tinsmith_wire::{FutureReply, RequestFailed, RetrieveFutureRequest, Submitted, TryAgain, json};
+
+use crate::checkpoint::{Reference, Store};
+use crate::engine::{Base, Engine, Weights, unknown_model};
+use crate::futures::Futures;
+use crate::model::{LoraConfig, Model, ModelConfig, PRESETS};
+use crate::queue::Sequence;
+use crate::stats::ModelStats;
+use crate::worker::{Job, guarded};
+use crate::{Error, Result, random};
+
+/// A decoded request and a digest of its body, by which a resend is told from another request.
+pub(crate) struct Request<T> {
+    pub(crate) body: T,
+    pub(crate) digest: u64,
+}
+
+pub(crate) struct Hub {
+    /// Tells this trainer's ids from those of the one before.
+    instance: String,
+    seed: u64,
+    long_poll: Duration,
+    store: Store,
+    stop: Arc<AtomicBool>,
+    bases: [OnceLock<Arc<Model>>; PRESETS.len()],
+    futures: Futures,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// `None` once the trainer is shutting down.
+    jobs: Option<Sender<Job>>,
+    sessions: HashMap<String, Session>,
+    models: HashMap<String, Entry>,
+    samplers: HashMap<String, Sampler>,
+    samplers_made: u64,
+    stats: HashMap<String, ModelStats>,
+    /// Numbers what has no seed of its own, so that equal requests in equal order draw equal random numbers.
+    unseeded: u64,
+}
+
+#[derive(Default)]
+struct Session {
+    over: bool,
+    /// By `model_seq_id`: digest of the request, and its answer.
+    models: HashMap<u64, (u64, Submitted)>,
+    /// By `sampling_session_seq_id`: digest of the request, and the sampling session.
+    samplers: HashMap<u64, (u64, String)>,
+}
+
+/// What is known of a model outside the worker.
+struct Entry {
+    base: Base,
+    lora: LoraConfig,
+    sequence: Sequence<Job>,
+}
+
+struct Sampler {
+    weights: Arc<Weights>,
+    path: Option<Reference>,
+    /// By `seq_id`: digest of the request, and its answer.
+    answered: HashMap<u64, (u64, String)>,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        jobs: Sender<Job>,
+        stop: Arc<AtomicBool>,
+        state_dir: PathBuf,
+        seed: u64,
+        long_poll: Duration,
+    ) -> Self {
+        Self {
+            instance: instance(),
+            seed,
+            long_poll,
+            store: Store::new(state_dir),
+            stop,
+            bases: Default::default(),
+            futures: Futures::default(),
+            state: Mutex::new(State {
+                jobs: Some(jobs),
+                sessions: HashMap::new(),
+                models: HashMap::new(),
+                samplers: HashMap::new(),
+                samplers_made: 0,
+                stats: HashMap::new(),
+                unseeded: 0,
+            }),
+        }
+    }
+
+    pub(crate) fn shut_down(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.lock().jobs = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held left no half-made change behind that matters more than going on.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A job that answers the future `request_id`.
+    fn job<R: Serialize>(
+        self: &Arc<Self>,
+        request_id: String,
+        work: impl FnOnce(&mut Engine, &Self) -> Result<R> + Send + 'static,
+    ) -> Job {
+        let hub = Arc::downgrade(self);
+        Box::new(move |engine| {
+            let Some(hub) = hub.upgrade() else {
+                return;
+            };
+            let result = guarded(engine, |engine| Ok(json::to_vec(&work(engine, &hub)?)?));
+            let body = result.unwrap_or_else(|error| {
+                let failed = RequestFailed {
+                    error: error.to_string(),
+                    category: error.category(),
+                };
+                json::to_vec(&failed).unwrap_or_default()
+            });
+            hub.futures.finish(&request_id, body);
+        })
+    }
+
+    /// The body of a future's answer.
+    pub(crate) async fn retrieve(&self, request: RetrieveFutureRequest) -> Result<Vec<u8>> {
+        let RetrieveFutureRequest { request_id, .. } = request;
+        if let Some(body) = self
+            .futures
+            .wait(&request_id, &self.instance, self.long_poll)
+            .await?
+        {
+            return Ok(body);
+        }
+        let gap = self.futures.place(&request_id).and_then(|(model_id, seq_id)| {
+            let gap = self.lock().models.get(&model_id)?.sequence.gap()?;
+            (gap < seq_id).then(|| format!("waiting for the request with seq_id {gap} of model {model_id}, which has not arrived"))
+        });
+        let pending = FutureReply::<()>::TryAgain(TryAgain {
+            request_id: Some(request_id),
+            queue_state: Some("active".to_owned()),
+            queue_state_reason: gap,
+        });
+        Ok(json::to_vec(&pending)?)
+    }
+
+    pub(crate) fn stats(&self, model_id: &str) -> Result<ModelStats> {
+        let stats = self.lock().stats.get(model_id).copied();
+        stats.ok_or_else(|| unknown_model(model_id))
+    }
+
+    /// Runs `work` after everything that has been handed to the worker so far.
+    pub(crate) fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let (reply, answer) = std::sync::mpsc::channel();
+        let job: Job = Box::new(move |engine| {
+            let _ = reply.send(guarded(engine, work));
+        });
+        self.lock().send(job)?;
+        answer.recv().unwrap_or(Err(Error::ShuttingDown))
+    }
+
+    fn count(&self, model_id: &str, add: impl FnOnce(&mut ModelStats)) {
+        if let Some(stats) = self.lock().stats.get_mut(model_id) {
+            add(stats);
+        }
+    }
+
+    fn base(&self, name: &str) -> Result<Base> {
+        let at = PRESETS.iter().position(|preset| *preset == name);
+        let (Some(at), Some(config)) = (at, ModelConfig::preset(name)) else {
+            let problem = format!(
+                "no model `{name}` on this trainer; it has {}",
+                PRESETS.join(", ")
+            );
+            return Err(Error::field("base_model", problem));
+        };
+        let model = match self.bases[at].get() {
+            Some(model) => model.clone(),
+            None => {
+                let made = Arc::new(Model::random(config, self.seed, DType::F32)?);
+                self.bases[at].get_or_init(|| made).clone()
+            }
+        };
+        Ok(Base {
+            name: name.to_owned(),
+            seed: self.seed,
+            model,
+        })
+    }
+
+    fn next_seed(&self, state: &mut State) -> u64 {
+        state.unseeded += 1;
+        random::derive(self.seed, &format!("unseeded {}", state.unseeded))
+    }
+}
+
+impl State {
+    fn session(&mut self, id: &str) -> Result<&mut Session> {
+        match self.sessions.get_mut(id) {
+            Some(session) if session.over => Err(Error::Gone(format!(
+                "session `{id}` is over; create another"
+            ))),
+            Some(session) => Ok(session),
+            None => Err(Error::NotFound {
+                kind: "session",
+                id: id.to_owned(),
+                hint: "create_session makes one; those of a restarted trainer are gone".to_owned(),
+            }),
+        }
+    }
+
+    fn model(&mut self, id: &str) -> Result<&mut Entry> {
+        self.models.get_mut(id).ok_or_else(|| unknown_model(id))
+    }
+
+    fn sampler(&mut self, id: &str) -> Result<&mut Sampler> {
+        self.samplers.get_mut(id).ok_or_else(|| Error::NotFound {
+            kind: "sampling session",
+            id: id.to_owned(),
+            hint: "create_sampling_session and save_weights_for_sampler make one".to_owned(),
+        })
+    }
+
+    fn add_sampler(&mut self, session_id: &str, sampler: Sampler) -> String {
+        let id = format!("{session_id}:sample:{}", self.samplers_made);
+        self.samplers_made += 1;
+        self.samplers.insert(id.clone(), sampler);
+        id
+    }
+
+    fn send(&self, job: Job) -> Result<()> {
+        let jobs = self.jobs.as_ref().ok_or(Error::ShuttingDown)?;
+        jobs.send(job).map_err(|_| Error::ShuttingDown)
+    }
+}
+
+fn reused(field: &str, id: u64) -> Error {
+    Error::Conflict(format!(
+        "{field} {id} has been used for another request; a new request takes the next number"
+    ))
+}
+
+/// A name for this trainer that no other one is likely to have.
+fn instance() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:08x}", RandomState::new().hash_one("trainer") as u32)
+}

@@ -1,0 +1,216 @@
+//! Sampling sessions and what is drawn from them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tinsmith_wire::{
+    CreateSamplingSessionRequest, CreateSamplingSessionResponse, SampleRequest, SamplingParams,
+    Stop, Submitted,
+};
+
+use super::{Hub, Request, Sampler, State, reused};
+use crate::batch::check_tokens;
+use crate::checkpoint::Reference;
+use crate::engine::Weights;
+use crate::model::{Choice, Generate, ModelConfig};
+use crate::{Error, Result};
+
+/// Most continuations of one sample request.
+const MAX_SAMPLES: u32 = 1024;
+
+impl Hub {
+    pub(crate) fn create_sampling_session(
+        &self,
+        request: Request<CreateSamplingSessionRequest>,
+    ) -> Result<CreateSamplingSessionResponse> {
+        let Request { body, digest } = request;
+        let answer = |sampling_session_id| {
+            Ok(CreateSamplingSessionResponse {
+                sampling_session_id,
+            })
+        };
+        let repeated = |state: &mut State| match state
+            .session(&body.session_id)?
+            .samplers
+            .get(&body.sampling_session_seq_id)
+        {
+            Some((first, id)) if *first == digest => Ok(Some(id.clone())),
+            Some(_) => Err(reused(
+                "sampling_session_seq_id",
+                body.sampling_session_seq_id,
+            )),
+            None => Ok(None),
+        };
+        if let Some(id) = repeated(&mut self.lock())? {
+            return answer(id);
+        }
+        let sampler = self.sampler(body.base_model.as_deref(), body.model_path.as_deref())?;
+        let mut state = self.lock();
+        if let Some(id) = repeated(&mut state)? {
+            return answer(id);
+        }
+        let id = state.add_sampler(&body.session_id, sampler);
+        let samplers = &mut state.session(&body.session_id)?.samplers;
+        samplers.insert(body.sampling_session_seq_id, (digest, id.clone()));
+        answer(id)
+    }
+
+    /// `sampler_id`, `base_model` and `model_path` of a sampling session.
+    pub(crate) fn sampler_info(&self, id: &str) -> Result<serde_json::Value> {
+        let mut state = self.lock();
+        let sampler = state.sampler(id)?;
+        let mut info =
+            serde_json::json!({"sampler_id": id, "base_model": sampler.weights.base.name});
+        if let Some(path) = &sampler.path {
+            info["model_path"] = path.to_string().into();
+        }
+        Ok(info)
+    }
+
+    pub(crate) fn sample(self: &Arc<Self>, request: Request<SampleRequest>) -> Result<Submitted> {
+        let Request { body, digest } = request;
+        let place = body.sampling_session_id.as_deref().zip(body.seq_id);
+        let weights = match &body.sampling_session_id {
+            Some(id) => self.lock().sampler(id)?.weights.clone(),
+            None => {
+                self.sampler(body.base_model.as_deref(), body.model_path.as_deref())?
+                    .weights
+            }
+        };
+        let mut generate = generate(&body, weights.base.config())?;
+
+        let mut state = self.lock();
+        let answer = |request_id: String| {
+            Ok(Submitted {
+                request_id,
+                model_id: None,
+            })
+        };
+        if let Some((id, seq_id)) = place {
+            match state.sampler(id)?.answered.get(&seq_id) {
+                Some((first, request_id)) if *first == digest => return answer(request_id.clone()),
+                Some(_) => return Err(reused("seq_id", seq_id)),
+                None => {}
+            }
+        }
+        let request_id = self.futures.issue(&self.instance, None);
+        if let Some((id, seq_id)) = place {
+            state
+                .sampler(id)?
+                .answered
+                .insert(seq_id, (digest, request_id.clone()));
+        }
+        generate.seed = body
+            .sampling_params
+            .seed
+            .unwrap_or_else(|| self.next_seed(&mut state));
+        let job = self.job(request_id.clone(), move |engine, _| {
+            engine.sample(&weights, &generate)
+        });
+        state.send(job)?;
+        answer(request_id)
+    }
+
+    /// Weights by the name of a base model or of a checkpoint.
+    fn sampler(&self, base_model: Option<&str>, model_path: Option<&str>) -> Result<Sampler> {
+        let Some(path) = model_path else {
+            let name = base_model.ok_or_else(|| {
+                Error::field(
+                    "base_model",
+                    "missing; name a base model, or a checkpoint as `model_path`",
+                )
+            })?;
+            let base = self.base(name)?;
+            return Ok(Sampler::new(
+                Weights {
+                    base,
+                    adapter: None,
+                },
+                None,
+            ));
+        };
+        let at: Reference = path.parse()?;
+        let loaded = self.store.load(&at, ModelConfig::preset)?;
+        let base = self.base(&loaded.info.base_model)?;
+        if loaded.info.base_seed != base.seed {
+            let problem = format!(
+                "{at} was trained on base seed {}, this trainer has {}",
+                loaded.info.base_seed, base.seed
+            );
+            return Err(Error::field("model_path", problem));
+        }
+        let weights = Weights {
+            base,
+            adapter: Some(loaded.adapter),
+        };
+        Ok(Sampler::new(weights, Some(at)))
+    }
+}
+
+impl Sampler {
+    pub(super) fn new(weights: Weights, path: Option<Reference>) -> Self {
+        Self {
+            weights: Arc::new(weights),
+            path,
+            answered: HashMap::new(),
+        }
+    }
+}
+
+/// A checked sampling request, but for the seed.
+fn generate(request: &SampleRequest, config: &ModelConfig) -> Result<Generate> {
+    let prompt = check_tokens(request.prompt.tokens(), config)
+        .map_err(|problem| Error::field("prompt", problem))?;
+    let SamplingParams {
+        max_tokens,
+        stop,
+        temperature,
+        top_k,
+        top_p,
+        ..
+    } = &request.sampling_params;
+    if !(1..=MAX_SAMPLES).contains(&request.num_samples) {
+        return Err(Error::field(
+            "num_samples",
+            format!("{} is not between 1 and {MAX_SAMPLES}", request.num_samples),
+        ));
+    }
+    if !(0.0..f64::INFINITY).contains(temperature) {
+        return Err(Error::field(
+            "sampling_params.temperature",
+            format!("{temperature} must be 0 or more"),
+        ));
+    }
+    if !(*top_p > 0.0 && *top_p <= 1.0) {
+        return Err(Error::field(
+            "sampling_params.top_p",
+            format!("{top_p} is not in (0, 1]"),
+        ));
+    }
+    let room = config.max_position_embeddings - prompt.len();
+    let (stop_tokens, stop_strings) = match stop {
+        None => (vec![config.eos_token_id], Vec::new()),
+        Some(Stop::Tokens(tokens)) => (tokens.clone(), Vec::new()),
+        Some(Stop::Strings(strings)) => (
+            Vec::new(),
+            strings.iter().map(|s| s.clone().into_bytes()).collect(),
+        ),
+    };
+    let choice = Choice {
+        temperature: *temperature,
+        top_k: usize::try_from(*top_k).unwrap_or(0),
+        top_p: *top_p,
+    };
+    Ok(Generate {
+        num_samples: request.num_samples as usize,
+        stop_tokens,
+        stop_strings,
+        prompt_logprobs: request.prompt_logprobs,
+        top_prompt_logprobs: request.topk_prompt_logprobs as usize,
+        ..Generate::new(
+            prompt,
+            max_tokens.map_or(room, |n| room.min(n as usize)),
+            choice,
+        )
+    })
+}
