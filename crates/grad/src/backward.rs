@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::exec;
 use crate::graph::Graph;
+use crate::op::Op;
 use crate::var::{Var, attribute};
 use crate::vjp::{is_differentiable, sum_to, vjp};
 
@@ -191,34 +192,96 @@ fn differentiate(root: &Var, seed: &Var, wrt: &[&Var]) -> Vec<Option<Var>> {
                 .any(|(i, input)| needed[input] && is_differentiable(var, i));
     }
 
+    let mut parts: Vec<Parts> = vec![Parts::default(); graph.len()];
     let mut gradients: Vec<Option<Var>> = vec![None; graph.len()];
-    gradients[graph.len() - 1] = needed[graph.len() - 1].then(|| seed.clone());
+    let root = graph.len() - 1;
+    if needed[root] {
+        parts[root].add(seed.clone());
+    }
     for (at, var) in graph.nodes.iter().enumerate().rev() {
-        let finished = if asked_for[at] {
-            gradients[at].clone()
-        } else {
-            gradients[at].take()
+        let Some(g) = attribute(var.0.at, || std::mem::take(&mut parts[at]).sum(var.shape()))
+        else {
+            continue;
         };
-        let Some(g) = finished else { continue };
         attribute(var.0.at, || {
             for (i, input) in graph
                 .inputs(at)
                 .enumerate()
                 .filter(|&(_, input)| needed[input])
             {
-                if let Some(part) = vjp(var, i, &g) {
-                    let part = sum_to(&part, graph.nodes[input].shape());
-                    gradients[input] = Some(match gradients[input].take() {
-                        Some(sum) => sum + part,
-                        None => part,
-                    });
+                if let Op::Narrow { dim, start } = var.0.op {
+                    parts[input].add_rows(dim, start, g.clone());
+                } else if let Some(part) = vjp(var, i, &g) {
+                    parts[input].add(sum_to(&part, graph.nodes[input].shape()));
                 }
             }
         });
+        if asked_for[at] {
+            gradients[at] = Some(g);
+        }
     }
     wrt.iter()
         .map(|leaf| graph.position(leaf).and_then(|at| gradients[at].clone()))
         .collect()
+}
+
+/// The contributions to one gradient.
+#[derive(Clone, Default)]
+struct Parts {
+    whole: Option<Var>,
+    /// Rows that begin at an offset along a dimension. Kept apart, because a batch that was taken apart into a thousand
+    /// sequences is put together by one `cat`, not by a thousand additions to the whole.
+    rows: Vec<(usize, usize, Var)>,
+}
+
+impl Parts {
+    fn add(&mut self, part: Var) {
+        self.whole = Some(match self.whole.take() {
+            Some(sum) => sum + part,
+            None => part,
+        });
+    }
+
+    fn add_rows(&mut self, dim: usize, start: usize, rows: Var) {
+        self.rows.push((dim, start, rows));
+    }
+
+    /// The sum, in `shape`.
+    fn sum(mut self, shape: &[usize]) -> Option<Var> {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_by_key(|&(dim, start, _)| (dim, start));
+        // Layers of rows that do not overlap; mostly there is one.
+        while let Some(&(dim, ..)) = rows.first() {
+            let mut pieces = Vec::with_capacity(rows.len());
+            let mut overlapping = Vec::new();
+            let mut end = 0;
+            let gap = |from: usize, to: usize, like: &Var| {
+                let mut shape = shape.to_vec();
+                shape[dim] = to - from;
+                Var::zeros(&shape, like.dtype(), like.device())
+            };
+            for (d, start, part) in rows {
+                if d != dim || start < end {
+                    overlapping.push((d, start, part));
+                    continue;
+                }
+                if start > end {
+                    pieces.push(gap(end, start, &part));
+                }
+                end = start + part.shape()[dim];
+                pieces.push(part);
+            }
+            if end < shape[dim] {
+                pieces.push(gap(end, shape[dim], &pieces[0]));
+            }
+            self.add(match pieces.len() {
+                1 => pieces.remove(0),
+                _ => Var::cat(&pieces, dim as isize),
+            });
+            rows = overlapping;
+        }
+        self.whole
+    }
 }
 
 /// What [`Var::backward`] found: the value of the root and one gradient for each leaf asked for, in that order, each

@@ -10,8 +10,6 @@ mod program;
 mod run;
 mod vmath;
 
-use std::collections::HashMap;
-
 use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
 
 use self::plan::{Item, ItemId, Kind, MapOp, Plan, Rows};
@@ -63,6 +61,8 @@ pub(super) fn evaluate<T: Scalar>(
         values: plan.items.iter().map(|_| Value::Missing).collect(),
         pool: T::pool(),
         threads,
+        marks: vec![(0, 0); plan.items.len()],
+        epoch: 0,
     };
     evaluation.read_leaves()?;
     for stage in 0..plan.stages.len() {
@@ -91,6 +91,10 @@ struct Evaluation<'g, T: Scalar> {
     values: Vec<Value<T>>,
     pool: Pool<T>,
     threads: usize,
+    /// For each item, the group of results that first needed it in the kernels being formed, or its place in the kernel being
+    /// bound; only entries with the current `epoch` count.
+    marks: Vec<(u32, u32)>,
+    epoch: u32,
 }
 
 impl<'g, T: Scalar> Evaluation<'g, T> {
@@ -151,8 +155,8 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
 
     /// Divides `results`, which are computed over `len` elements in one stage, into groups that share values or arrays,
     /// each with all that has to be computed for it, operands first.
-    fn components(&self, stage: u32, len: usize, results: &[ItemId]) -> Vec<Component> {
-        let mut owner: HashMap<ItemId, usize> = HashMap::new();
+    fn components(&mut self, stage: u32, len: usize, results: &[ItemId]) -> Vec<Component> {
+        self.epoch += 1;
         let mut leader: Vec<usize> = (0..results.len()).collect();
         fn find(leader: &mut [usize], mut group: usize) -> usize {
             while leader[group] != group {
@@ -172,12 +176,12 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
                 if self.item(id).len != len {
                     continue;
                 }
-                if let Some(&other) = owner.get(&id) {
-                    let (a, b) = (find(&mut leader, group), find(&mut leader, other));
+                if let Some(other) = self.mark(id) {
+                    let (a, b) = (find(&mut leader, group), find(&mut leader, other as usize));
                     leader[a.max(b)] = a.min(b);
                     continue;
                 }
-                owner.insert(id, group);
+                self.marks[id as usize] = (self.epoch, group as u32);
                 if self.is_computed(id, stage, len) {
                     inside.push(id);
                     let item = self.item(id);
@@ -199,7 +203,11 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
                 })
             };
         for id in inside {
-            let at = component(owner[&id], &mut components, &mut leader);
+            let at = component(
+                self.marks[id as usize].1 as usize,
+                &mut components,
+                &mut leader,
+            );
             components[at].inside.push(id);
         }
         for (group, &result) in results.iter().enumerate() {
@@ -209,6 +217,11 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
         components
     }
 
+    fn mark(&self, id: ItemId) -> Option<u32> {
+        let (epoch, mark) = self.marks[id as usize];
+        (epoch == self.epoch).then_some(mark)
+    }
+
     /// Whether a kernel of `stage` over `len` elements computes `id` rather than reading it from memory.
     fn is_computed(&self, id: ItemId, stage: u32, len: usize) -> bool {
         let item = self.item(id);
@@ -216,16 +229,17 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
     }
 
     fn run_kernel(&mut self, len: usize, component: &Component) -> Result<()> {
+        self.epoch += 1;
         let mut binding = Binding::default();
         for &id in &component.inside {
-            self.bind(id, component, &mut binding);
+            self.bind(id, &mut binding);
         }
         let mut stored = Vec::new();
         let mut reduced = Vec::new();
         for &id in &component.results {
             match &self.item(id).kind {
                 Kind::Reduce(op, rows) => {
-                    let value = self.arg(self.item(id).inputs[0], component, &mut binding);
+                    let value = self.arg(self.item(id).inputs[0], &mut binding);
                     let rows = binding.rows(self.plan, id, rows);
                     binding.kernel.results.push(Outcome::Reduce {
                         op: *op,
@@ -235,7 +249,7 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
                     reduced.push(id);
                 }
                 _ => {
-                    let value = self.arg(id, component, &mut binding);
+                    let value = self.arg(id, &mut binding);
                     binding.kernel.results.push(Outcome::Store { value });
                     stored.push(id);
                 }
@@ -282,7 +296,7 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
         Ok(())
     }
 
-    fn bind(&self, id: ItemId, component: &Component, binding: &mut Binding) {
+    fn bind(&mut self, id: ItemId, binding: &mut Binding) {
         let item = self.item(id);
         let mut args = [Arg::Absent; 3];
         let op = match &item.kind {
@@ -294,7 +308,7 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
             }
             Kind::Map(op) => {
                 for (arg, &input) in args.iter_mut().zip(&item.inputs) {
-                    *arg = self.arg(input, component, binding);
+                    *arg = self.arg(input, binding);
                 }
                 match *op {
                     MapOp::Copy => KernelOp::Copy,
@@ -314,19 +328,13 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
             _ => unreachable!("only elementwise items are computed inside of a kernel"),
         };
         binding.kernel.nodes.push(Node { op, args });
-        binding
-            .node_of
-            .insert(id, binding.kernel.nodes.len() as u32 - 1);
+        self.marks[id as usize] = (self.epoch, binding.kernel.nodes.len() as u32 - 1);
     }
 
-    fn arg(&self, id: ItemId, component: &Component, binding: &mut Binding) -> Arg {
-        if let Some(&node) = binding.node_of.get(&id) {
+    fn arg(&self, id: ItemId, binding: &mut Binding) -> Arg {
+        if let Some(node) = self.mark(id) {
             return Arg::Node(node);
         }
-        debug_assert!(
-            component.inside.binary_search(&id).is_err(),
-            "operands come first"
-        );
         match self.item(id) {
             Item {
                 kind: Kind::Constant(value),
@@ -505,7 +513,6 @@ struct Component {
 #[derive(Default)]
 struct Binding {
     kernel: Kernel,
-    node_of: HashMap<ItemId, u32>,
     arrays: Vec<ItemId>,
     numbers: Vec<ItemId>,
     /// Items that expand or reduce these rows.
