@@ -49,8 +49,8 @@ pub(crate) struct Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let mut pending = std::mem::take(&mut self.inputs);
-        while let Some(Var(node)) = pending.pop() {
-            if let Some(mut node) = Arc::into_inner(node) {
+        while let Some(Var(mut node)) = pending.pop() {
+            if let Some(node) = Arc::get_mut(&mut node) {
                 pending.append(&mut node.inputs);
             }
         }

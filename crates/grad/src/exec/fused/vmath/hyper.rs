@@ -59,11 +59,3 @@ pub(super) fn log_sigmoid<S: Simd>(x: f32) -> f32 {
     let negative = if x < 0.0 { x } else { 0.0 };
     negative - log1p_unit::<S>(exp::<S>(-x.abs()))
 }
-
-/// `log(1 + e^x) = max(x, 0) + log1p(e^-|x|)`, and `x` itself above 20. Worst error 1.83 ulp.
-#[inline(always)]
-pub(super) fn softplus<S: Simd>(x: f32) -> f32 {
-    let positive = if x > 0.0 { x } else { 0.0 };
-    let y = positive + log1p_unit::<S>(exp::<S>(-x.abs()));
-    if x > 20.0 { x } else { y }
-}

@@ -36,7 +36,6 @@ impl<T: Real> WithSimd for UnaryCall<'_, T> {
             Unary::Tanh => map(x, out, T::tanh::<S>),
             Unary::Sigmoid => map(x, out, T::sigmoid::<S>),
             Unary::LogSigmoid => map(x, out, T::log_sigmoid::<S>),
-            Unary::Softplus => map(x, out, T::softplus::<S>),
             Unary::Erf => map(x, out, T::erf::<S>),
         }
     }
@@ -69,24 +68,6 @@ impl<T: Real> WithSimd for BinaryCall<'_, T> {
             Binary::Le => zip(a, b, out, arith::le),
             Binary::Gt => zip(a, b, out, arith::gt),
             Binary::Ge => zip(a, b, out, arith::ge),
-        }
-    }
-}
-
-pub(super) struct AddAssign<'a, T> {
-    pub(super) acc: &'a mut [T],
-    pub(super) x: Arg<'a, T>,
-}
-
-impl<T: Real> WithSimd for AddAssign<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let AddAssign { acc, x } = self;
-        match x {
-            Arg::Block(x) => acc.iter_mut().zip(x).for_each(|(acc, &x)| *acc = *acc + x),
-            Arg::Number(x) => acc.iter_mut().for_each(|acc| *acc = *acc + x),
         }
     }
 }

@@ -32,7 +32,7 @@ mod trig;
 #[cfg(test)]
 mod tests;
 
-use loops::{AddAssign, BinaryCall, Clamp, Select, UnaryCall};
+use loops::{BinaryCall, Clamp, Select, UnaryCall};
 use pulp::Arch;
 use std::sync::OnceLock;
 
@@ -62,8 +62,6 @@ pub(crate) enum Unary {
     Tanh,
     Sigmoid,
     LogSigmoid,
-    /// `log(1 + exp(x))`, and `x` itself above 20, as in PyTorch.
-    Softplus,
     Erf,
 }
 
@@ -156,17 +154,6 @@ impl Kernels {
         }
     }
 
-    /// `x = op(x)`.
-    pub(crate) fn unary_assign<T: Real>(self, op: Unary, x: &mut [T]) {
-        for_copies(x, |before, x| self.unary(op, before, x));
-    }
-
-    /// `acc = acc + x`: how gradients accumulate.
-    pub(crate) fn add_assign<T: Real>(self, acc: &mut [T], x: Arg<T>) {
-        debug_assert!(fits(x, acc));
-        self.arch.dispatch(AddAssign { acc, x });
-    }
-
     /// `out = mask != 0 ? a : b`. Both are read, so the other side's NaN or infinity does no harm.
     pub(crate) fn select<T: Real>(self, mask: &[T], a: Arg<T>, b: Arg<T>, out: &mut [T]) {
         debug_assert!(mask.len() == out.len() && fits(a, out) && fits(b, out));
@@ -182,13 +169,6 @@ impl Kernels {
     /// The sum of a block, accumulated in `f64` in an order that depends on the length alone.
     pub(crate) fn sum<T: Real>(self, x: &[T]) -> f64 {
         self.arch.dispatch(reduce::Sum { x })
-    }
-
-    /// The sum of `a * b` with each product rounded to `T`: the same bits as multiplying first and
-    /// summing then.
-    pub(crate) fn dot<T: Real>(self, a: &[T], b: &[T]) -> f64 {
-        debug_assert_eq!(a.len(), b.len());
-        self.arch.dispatch(reduce::Dot { a, b })
     }
 
     /// The largest element; NaN if there is one; negative infinity if `x` is empty.
@@ -207,17 +187,6 @@ impl Kernels {
             start: T::INFINITY,
             f: arith::minimum::<T>,
         })
-    }
-}
-
-/// Runs an out-of-place kernel in place, chunk by chunk. The copies stay in L1 and cost less than a
-/// second set of loops would.
-fn for_copies<T: Real>(x: &mut [T], mut run: impl FnMut(&[T], &mut [T])) {
-    let mut copy = [T::ZERO; 256];
-    for chunk in x.chunks_mut(copy.len()) {
-        let before = &mut copy[..chunk.len()];
-        before.copy_from_slice(chunk);
-        run(before, chunk);
     }
 }
 

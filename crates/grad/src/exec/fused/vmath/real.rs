@@ -42,7 +42,6 @@ pub(crate) trait Real:
     fn tanh<S: Simd>(self) -> Self;
     fn sigmoid<S: Simd>(self) -> Self;
     fn log_sigmoid<S: Simd>(self) -> Self;
-    fn softplus<S: Simd>(self) -> Self;
     fn erf<S: Simd>(self) -> Self;
     fn pow<S: Simd>(self, y: Self) -> Self;
 
@@ -94,7 +93,6 @@ impl Real for f32 {
         tanh() => hyper::tanh::<S>,
         sigmoid() => hyper::sigmoid::<S>,
         log_sigmoid() => hyper::log_sigmoid::<S>,
-        softplus() => hyper::softplus::<S>,
         erf() => erf::erf::<S>,
         pow(y) => pow::pow::<S>,
     }
@@ -117,7 +115,6 @@ impl Real for f64 {
         tanh() => f64::tanh,
         sigmoid() => |x: f64| 1.0 / (1.0 + (-x).exp()),
         log_sigmoid() => |x: f64| x.min(0.0) - (-x.abs()).exp().ln_1p(),
-        softplus() => |x: f64| if x > 20.0 { x } else { x.max(0.0) + (-x.abs()).exp().ln_1p() },
         erf() => libm::erf,
         pow(y) => f64::powf,
     }

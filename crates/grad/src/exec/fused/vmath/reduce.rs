@@ -27,38 +27,6 @@ impl<T: Real> WithSimd for Sum<'_, T> {
     }
 }
 
-pub(super) struct Dot<'a, T> {
-    pub(super) a: &'a [T],
-    pub(super) b: &'a [T],
-}
-
-impl<T: Real> WithSimd for Dot<'_, T> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> f64 {
-        let mut lanes = [0.0; LANES];
-        let (a, rest_a) = self.a.as_chunks();
-        let (b, rest_b) = self.b.as_chunks();
-        for (a, b) in a.iter().zip(b) {
-            step_dot(&mut lanes, a, b);
-        }
-        step_dot(
-            &mut lanes,
-            &padded(rest_a, T::ZERO),
-            &padded(rest_b, T::ZERO),
-        );
-        join(&mut lanes, |a, b| a + b)
-    }
-}
-
-#[inline(always)]
-fn step_dot<T: Real>(lanes: &mut [f64; LANES], a: &[T; LANES], b: &[T; LANES]) {
-    for i in 0..LANES {
-        lanes[i] += (a[i] * b[i]).into();
-    }
-}
-
 /// Folds with `f`, which must not mind the order of its operands and leave them as they are when
 /// joined with `start`.
 pub(super) struct Fold<'a, T, F> {

@@ -16,10 +16,10 @@ const ARITHMETIC: [Unary; 10] = {
     ]
 };
 
-const TRANSCENDENTAL: [Unary; 11] = {
+const TRANSCENDENTAL: [Unary; 10] = {
     use Unary::*;
     [
-        Exp, Expm1, Log, Log1p, Sin, Cos, Tanh, Sigmoid, LogSigmoid, Softplus, Erf,
+        Exp, Expm1, Log, Log1p, Sin, Cos, Tanh, Sigmoid, LogSigmoid, Erf,
     ]
 };
 
@@ -52,8 +52,6 @@ fn truth(op: Unary, x: f64) -> f64 {
         Unary::Tanh => x.tanh(),
         Unary::Sigmoid => (1.0 + (-x).exp()).recip(),
         Unary::LogSigmoid => -softplus(-x),
-        Unary::Softplus if x > 20.0 => x,
-        Unary::Softplus => softplus(x),
         Unary::Erf => libm::erf(x),
     }
 }
@@ -73,7 +71,7 @@ fn worst(op: Unary) -> f64 {
         Unary::Sin | Unary::Cos => 1.59,
         Unary::Tanh => 1.21,
         Unary::Sigmoid => 1.71,
-        Unary::LogSigmoid | Unary::Softplus => 1.83,
+        Unary::LogSigmoid => 1.83,
         Unary::Erf => 1.19,
         op => {
             assert!(ARITHMETIC.contains(&op));
@@ -174,7 +172,6 @@ fn ends_are_those_of_c99_and_pytorch() {
         (Tanh, -INF, -1.0), (Tanh, -0.0, -0.0), (Tanh, 0.0, 0.0), (Tanh, -TINY, -TINY), (Tanh, INF, 1.0),
         (Sigmoid, -INF, 0.0), (Sigmoid, -103.0, TINY), (Sigmoid, -0.0, 0.5), (Sigmoid, 17.5, 1.0), (Sigmoid, INF, 1.0),
         (LogSigmoid, -INF, -INF), (LogSigmoid, f32::MIN, f32::MIN), (LogSigmoid, INF, 0.0),
-        (Softplus, -INF, 0.0), (Softplus, -103.0, TINY), (Softplus, f32::MAX, f32::MAX), (Softplus, INF, INF),
         (Erf, -INF, -1.0), (Erf, -0.0, -0.0), (Erf, 4.0, 1.0), (Erf, INF, 1.0),
         (Sqrt, -INF, NAN), (Sqrt, -1.0, NAN), (Sqrt, -0.0, -0.0), (Sqrt, INF, INF),
         (Rsqrt, -1.0, NAN), (Rsqrt, -0.0, -INF), (Rsqrt, 0.0, INF), (Rsqrt, INF, 0.0),
@@ -318,17 +315,6 @@ fn place_and_length_do_not_matter() {
 }
 
 #[test]
-fn in_place_equals_out_of_place() {
-    let x: Vec<f32> = inputs().into_iter().take(600).collect();
-    let kernels = Kernels::get();
-    for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
-        let mut y = x.clone();
-        kernels.unary_assign(op, &mut y);
-        assert_eq!(bits(&y), bits(&unary(kernels, op, &x)), "{op:?}");
-    }
-}
-
-#[test]
 fn arithmetic_equals_the_plain_operators() {
     #[rustfmt::skip]
     let special = [0.0, -0.0, 1.0, -1.0, 2.5, -1.0e-40, TINY, f32::MAX, INF, -INF, NAN];
@@ -368,13 +354,6 @@ fn arithmetic_equals_the_plain_operators() {
             }
         }
 
-        let want = binary(kernels, Binary::Add, Block(&a), Block(&b), a.len());
-        let mut sum = a.clone();
-        kernels.add_assign(&mut sum, Block(&b));
-        assert_eq!(bits(&sum), bits(&want), "{kernels:?}");
-        kernels.add_assign(&mut sum, Number(0.5));
-        assert_eq!(sum[2], 1.5);
-
         let mut out = vec![0.0; a.len()];
         kernels.clamp(&a, -1.0, 2.0, &mut out);
         for (a, out) in a.iter().zip(&out) {
@@ -408,27 +387,17 @@ fn reductions_have_one_order_on_every_instruction_set() {
     let a: Vec<f32> = (0..200u16)
         .map(|i| (f32::from(i) * 0.618).fract() * 1.0e3 - 400.0)
         .collect();
-    let b: Vec<f32> = a.iter().rev().map(|x| x * 1.0e-3).collect();
     for len in 0..a.len() {
-        let (a, b) = (&a[..len], &b[..len]);
+        let a = &a[..len];
         // Integers after scaling would be exact in f64; these are within its rounding of the plain
         // loop.
         let sum: f64 = a.iter().map(|&x| f64::from(x)).sum();
-        let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum();
         let reference = Kernels { arch: Arch::Scalar };
         for kernels in Kernels::all() {
-            assert!(
-                (kernels.sum(a) - sum).abs() <= 1.0e-9 && (kernels.dot(a, b) - dot).abs() <= 1.0e-9,
-                "{kernels:?} {len}"
-            );
+            assert!((kernels.sum(a) - sum).abs() <= 1.0e-9, "{kernels:?} {len}");
             assert_eq!(
                 kernels.sum(a).to_bits(),
                 reference.sum(a).to_bits(),
-                "{kernels:?} {len}"
-            );
-            assert_eq!(
-                kernels.dot(a, b).to_bits(),
-                reference.dot(a, b).to_bits(),
                 "{kernels:?} {len}"
             );
             assert_eq!(
