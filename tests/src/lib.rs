@@ -1,1 +1,9 @@
-//! Placeholder.
+//! What the end-to-end tests share: a clock that stands still, a proxy that does harm, and a small model to train.
+
+mod clock;
+mod proxy;
+mod setup;
+
+pub use clock::StillClock;
+pub use proxy::{Action, Proxy, Reply, Request};
+pub use setup::{BASE_MODEL, adam, connect, data, datum, train, weights};
