@@ -298,7 +298,7 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
 
     fn bind(&mut self, id: ItemId, binding: &mut Binding) {
         let item = self.item(id);
-        let mut args = [Arg::Absent; 3];
+        let mut args = [Arg::Absent; 4];
         let op = match &item.kind {
             Kind::Expand(rows) => {
                 args[0] = Arg::Array(binding.array(item.inputs[0]));

@@ -33,12 +33,9 @@ pub(super) fn of_f64() -> Pool<f64> {
 impl<T: Copy + Default> Pool<T> {
     /// A vector of `len` elements, of any values.
     pub(super) fn take(&mut self, len: usize) -> Vec<T> {
-        // The smallest that is large enough, so that large ones are left for large requests.
-        let fits = self
-            .free
-            .iter()
-            .enumerate()
-            .filter(|(_, v)| v.capacity() >= len);
+        // The smallest that is large enough, and not so large that a request it would suit better goes without.
+        let suits = |v: &Vec<T>| (len..=2 * len.max(512)).contains(&v.capacity());
+        let fits = self.free.iter().enumerate().filter(|(_, v)| suits(v));
         let best = fits.min_by_key(|(_, v)| v.capacity()).map(|(at, _)| at);
         let mut vector = best
             .map(|at| self.free.swap_remove(at))

@@ -17,7 +17,7 @@ pub(super) struct Kernel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Node {
     pub(super) op: KernelOp,
-    pub(super) args: [Arg; 3],
+    pub(super) args: [Arg; 4],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +26,8 @@ pub(super) enum KernelOp {
     Unary(Unary),
     Binary(Binary),
     Select,
+    /// `args[0] op args[1] ? args[2] : args[3]` for a comparison.
+    Choose(Binary),
     /// Bounds as bits of an f64.
     Clamp {
         lo: u64,
@@ -67,7 +69,7 @@ pub(super) struct Program {
 pub(super) enum Instruction {
     Compute {
         op: KernelOp,
-        args: [Source; 3],
+        args: [Source; 4],
         to: u32,
     },
     Reduce {
@@ -106,7 +108,7 @@ pub(super) fn compiled(kernel: &Kernel) -> Arc<Program> {
 }
 
 fn compile(kernel: &Kernel) -> Program {
-    let (nodes, values) = merge_equal(kernel);
+    let (nodes, values) = simplified(kernel);
     let results: Vec<Outcome> = kernel
         .results
         .iter()
@@ -206,7 +208,12 @@ fn compile(kernel: &Kernel) -> Program {
         });
     }
     for (value, output) in copies {
-        let args = [source(&value, &place), Source::Absent, Source::Absent];
+        let args = [
+            source(&value, &place),
+            Source::Absent,
+            Source::Absent,
+            Source::Absent,
+        ];
         code.push(Instruction::Compute {
             op: KernelOp::Copy,
             args,
@@ -242,17 +249,20 @@ fn compile(kernel: &Kernel) -> Program {
     }
 }
 
-/// Equal nodes are computed once: derivatives repeat much of what the forward pass has. Gives the nodes that remain, and
-/// for each old node the new one.
-fn merge_equal(kernel: &Kernel) -> (Vec<Node>, Vec<Arg>) {
+/// Equal nodes are computed once: derivatives repeat much of what the forward pass has. A selection by a comparison is one
+/// node, and what nobody needs then is left out. Gives the nodes that remain, and for each old node the new one.
+fn simplified(kernel: &Kernel) -> (Vec<Node>, Vec<Arg>) {
     let mut seen: HashMap<Node, u32> = HashMap::new();
     let mut nodes: Vec<Node> = Vec::new();
     let mut values = Vec::with_capacity(kernel.nodes.len());
     for node in &kernel.nodes {
-        let node = Node {
-            op: node.op,
-            args: node.args.map(|arg| renamed(arg, &values)),
-        };
+        let node = chosen(
+            Node {
+                op: node.op,
+                args: node.args.map(|arg| renamed(arg, &values)),
+            },
+            &nodes,
+        );
         values.push(match node.op {
             KernelOp::Copy if node_of(&node.args[0]).is_some() => node.args[0],
             _ => Arg::Node(*seen.entry(node).or_insert_with(|| {
@@ -261,7 +271,42 @@ fn merge_equal(kernel: &Kernel) -> (Vec<Node>, Vec<Arg>) {
             })),
         });
     }
-    (nodes, values)
+
+    let mut is_needed = vec![false; nodes.len()];
+    let results = kernel
+        .results
+        .iter()
+        .map(|result| renamed(result.value(), &values));
+    results
+        .filter_map(|value| node_of(&value))
+        .for_each(|node| is_needed[node] = true);
+    for at in (0..nodes.len()).rev() {
+        if is_needed[at] {
+            nodes[at]
+                .args
+                .iter()
+                .filter_map(node_of)
+                .for_each(|arg| is_needed[arg] = true);
+        }
+    }
+    let mut place = vec![Arg::Absent; nodes.len()];
+    let mut kept = Vec::with_capacity(nodes.len());
+    for (at, node) in nodes
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| is_needed[*at])
+    {
+        place[at] = Arg::Node(kept.len() as u32);
+        kept.push(Node {
+            op: node.op,
+            args: node.args.map(|arg| renamed(arg, &place)),
+        });
+    }
+    let values = values
+        .into_iter()
+        .map(|value| renamed(value, &place))
+        .collect();
+    (kept, values)
 }
 
 fn renamed(arg: Arg, values: &[Arg]) -> Arg {
@@ -278,7 +323,30 @@ fn node_of(arg: &Arg) -> Option<usize> {
     }
 }
 
+/// `node`, or the choice that it is, if it selects by a comparison of arrays.
+fn chosen(node: Node, nodes: &[Node]) -> Node {
+    if let (KernelOp::Select, Some(mask)) = (node.op, node_of(&node.args[0]))
+        && let Node {
+            op: KernelOp::Binary(op),
+            args: [a @ (Arg::Node(_) | Arg::Array(_)), b, ..],
+        } = nodes[mask]
+        && op.is_comparison()
+    {
+        return Node {
+            op: KernelOp::Choose(op),
+            args: [a, b, node.args[1], node.args[2]],
+        };
+    }
+    node
+}
+
 impl Outcome {
+    fn value(self) -> Arg {
+        match self {
+            Outcome::Store { value } | Outcome::Reduce { value, .. } => value,
+        }
+    }
+
     fn with(self, f: impl Fn(Arg) -> Arg) -> Outcome {
         match self {
             Outcome::Store { value } => Outcome::Store { value: f(value) },

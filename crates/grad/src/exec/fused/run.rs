@@ -168,6 +168,10 @@ fn compute<'r, T: Scalar>(
             Arg::Block(mask) => kernels.select(mask, read(1), read(2), out),
             Arg::Number(mask) => fill(read(if mask != T::from_f64(0.0) { 1 } else { 2 }), out),
         },
+        KernelOp::Choose(op) => match read(0) {
+            Arg::Block(a) => kernels.choose(op, a, read(1), read(2), read(3), out),
+            Arg::Number(_) => unreachable!("a choice is made of a comparison of arrays"),
+        },
         KernelOp::Clamp { lo, hi } => {
             let (lo, hi) = (
                 T::from_f64(f64::from_bits(lo)),

@@ -18,6 +18,7 @@
 //! speed: a register allocator gives each instruction a destination that is not among its operands.
 
 mod arith;
+mod choose;
 mod erf;
 mod exp;
 mod hyper;
@@ -105,6 +106,13 @@ impl<T: Real> From<T> for Arg<'_, T> {
     }
 }
 
+impl Binary {
+    pub(crate) fn is_comparison(self) -> bool {
+        use Binary::{Eq, Ge, Gt, Le, Lt, Ne};
+        matches!(self, Eq | Ne | Lt | Le | Gt | Ge)
+    }
+}
+
 /// The kernels of one instruction set. [`Kernels::get`] picks the best that this machine has.
 ///
 /// All slices of one call must have the same length; in release builds the shortest one counts.
@@ -158,6 +166,27 @@ impl Kernels {
     pub(crate) fn select<T: Real>(self, mask: &[T], a: Arg<T>, b: Arg<T>, out: &mut [T]) {
         debug_assert!(mask.len() == out.len() && fits(a, out) && fits(b, out));
         self.arch.dispatch(Select { mask, a, b, out });
+    }
+
+    /// `out = a op b ? x : y` for a comparison `op`.
+    pub(crate) fn choose<T: Real>(
+        self,
+        op: Binary,
+        a: &[T],
+        b: Arg<T>,
+        x: Arg<T>,
+        y: Arg<T>,
+        out: &mut [T],
+    ) {
+        debug_assert!(a.len() == out.len() && fits(b, out) && fits(x, out) && fits(y, out));
+        self.arch.dispatch(choose::Choose {
+            op,
+            a,
+            b,
+            x,
+            y,
+            out,
+        });
     }
 
     /// `out = min(max(x, lo), hi)`; NaN stays NaN.

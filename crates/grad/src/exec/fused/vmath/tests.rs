@@ -449,3 +449,30 @@ fn f64_uses_the_standard_library() {
     assert_eq!(kernels.sum(&x), x.iter().sum::<f64>());
     assert_eq!(kernels.max(&x), 1.0e9);
 }
+
+#[test]
+fn a_choice_is_a_comparison_and_a_selection() {
+    let values = [0.0, -0.0, 1.0, -1.0, 2.5, INF, -INF, NAN];
+    let (a, b): (Vec<f32>, Vec<f32>) = values.iter().flat_map(|a| values.map(|b| (*a, b))).unzip();
+    let x: Vec<f32> = (0..a.len()).map(|i| i as f32).collect();
+    let y: Vec<f32> = x.iter().map(|x| -x - 1.0).collect();
+    for kernels in Kernels::all() {
+        for op in BINARY.into_iter().filter(|op| op.is_comparison()) {
+            for b in [Block(&b), Number(1.0)] {
+                for (x, y) in [
+                    (Block(&x), Block(&y)),
+                    (Block(&x), Number(7.0)),
+                    (Number(7.0), Block(&y)),
+                    (Number(7.0), Number(8.0)),
+                ] {
+                    let mask = binary(kernels, op, Block(&a), b, a.len());
+                    let mut want = vec![0.0; a.len()];
+                    kernels.select(&mask, x, y, &mut want);
+                    let mut got = vec![0.0; a.len()];
+                    kernels.choose(op, &a, b, x, y, &mut got);
+                    assert_eq!(got, want, "{kernels:?} {op:?}");
+                }
+            }
+        }
+    }
+}
