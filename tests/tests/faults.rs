@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use serde_json::json;
-use tinsmith_client::{LoraConfig, Loss, LossFn, ServiceClient};
+use tinsmith_client::{LoraConfig, Loss, LossFn, RetryConfig, ServiceClient};
 use tinsmith_tests::{Action, BASE_MODEL, Proxy, Reply, Request, StillClock, adam, data};
 use tinsmith_trainer::{ModelStats, Trainer};
 
@@ -19,8 +19,14 @@ struct Outcome {
 /// trained astray, and the state loaded again.
 fn run(trainer: &Trainer, url: &str) -> (Outcome, StillClock, String) {
     let clock = StillClock::default();
-    let service = ServiceClient::builder().base_url(url).clock(clock.clone());
+    // A result that never comes is an error after 600 polls, not an hour of them.
+    let retry = RetryConfig {
+        result_timeout: Duration::from_secs(60),
+        ..RetryConfig::default()
+    };
+    let service = ServiceClient::builder().base_url(url).retry(retry);
     let training = service
+        .clock(clock.clone())
         .connect()
         .unwrap()
         .create_lora_training_client(BASE_MODEL, &LoraConfig::rank(4).seed(7))
@@ -52,10 +58,14 @@ fn run(trainer: &Trainer, url: &str) -> (Outcome, StillClock, String) {
     (outcome, clock, id)
 }
 
+fn spawn() -> Trainer {
+    let poll = Duration::from_millis(100);
+    Trainer::builder().long_poll(poll).spawn().unwrap()
+}
+
 fn undisturbed() -> Outcome {
-    let trainer = Trainer::spawn().unwrap();
-    let (outcome, clock, _) = run(&trainer, &trainer.url());
-    assert_eq!(clock.naps(), [], "nothing to wait for");
+    let trainer = spawn();
+    let (outcome, _, _) = run(&trainer, &trainer.url());
     let ran = outcome.stats.executed;
     assert_eq!(
         (ran.forward, ran.forward_backward, ran.optim_step),
@@ -102,7 +112,7 @@ fn every_kind_of_harm_to_every_request_changes_nothing() {
     ];
     let expected = undisturbed();
     for harm in harms {
-        let trainer = Trainer::spawn().unwrap();
+        let trainer = spawn();
         let proxy = Proxy::before(&trainer.url(), the_first_time(harm.clone())).unwrap();
         let (outcome, clock, _) = run(&trainer, proxy.url());
         assert_eq!(outcome, expected, "{harm:?}");
@@ -137,7 +147,7 @@ fn any_mixture_of_harm_changes_nothing() {
             state ^= state << 17;
             state % n
         };
-        let trainer = Trainer::spawn().unwrap();
+        let trainer = spawn();
         let proxy = Proxy::before(&trainer.url(), move |_| match dice(16) {
             0 => Action::Drop,
             1 => Action::CutAfter,
@@ -152,13 +162,14 @@ fn any_mixture_of_harm_changes_nothing() {
         let proxy = proxy.unwrap();
         let (outcome, clock, _) = run(&trainer, proxy.url());
         assert_eq!(outcome, expected, "seed {seed}");
-        assert!(!clock.naps().is_empty(), "seed {seed} did no harm");
+        let retried = clock.naps().contains(&RetryConfig::default().first_delay);
+        assert!(retried, "seed {seed} did no harm");
     }
 }
 
 #[test]
 fn requests_that_arrive_again_after_all_others_change_nothing() {
-    let trainer = Trainer::spawn().unwrap();
+    let trainer = spawn();
     let proxy = Proxy::before(&trainer.url(), |_| Action::Pass).unwrap();
     let (outcome, _, id) = run(&trainer, proxy.url());
     let training = proxy
