@@ -1,0 +1,55 @@
+//! That two rows compute the same thing.
+
+use tinsmith_grad::{Gradients, Result};
+
+use crate::batch::Batch;
+use crate::limit;
+
+/// A loss, and its gradient per token, all sequences one after another.
+pub struct Outcome {
+    pub loss: f64,
+    pub gradient: Vec<f32>,
+}
+
+pub fn of_ours(found: Gradients) -> Result<Outcome> {
+    let gradient = found[0]
+        .to_vec1()
+        .expect("the gradient has the leaf's shape, [tokens], and dtype");
+    Ok(Outcome {
+        loss: found.value(),
+        gradient,
+    })
+}
+
+pub fn of_fused(batch: &Batch) -> Outcome {
+    let mut gradient = vec![0.0; batch.logprobs.len()];
+    Outcome {
+        loss: limit::fused_ppo(batch, &mut gradient),
+        gradient,
+    }
+}
+
+/// Panics unless both losses and both gradients agree to 1e-4, the gradients in the sum of all tokens: a ratio within
+/// rounding of PPO's bounds may be clipped by one and not by the other.
+pub fn assert_same(row: &str, ours: &Outcome, other: &Outcome) {
+    let loss_error = (ours.loss - other.loss).abs() / other.loss.abs();
+    assert!(
+        loss_error < 1e-4,
+        "{row}: losses {} and {}",
+        ours.loss,
+        other.loss
+    );
+
+    assert_eq!(
+        ours.gradient.len(),
+        other.gradient.len(),
+        "{row}: tokens with a gradient"
+    );
+    let both = ours.gradient.iter().zip(&other.gradient);
+    let error: f64 = both.map(|(a, b)| f64::from(a - b).abs()).sum();
+    let size: f64 = other.gradient.iter().map(|&g| f64::from(g).abs()).sum();
+    assert!(
+        error < 1e-4 * size,
+        "{row}: gradients differ by {error} of {size}"
+    );
+}
