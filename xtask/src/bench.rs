@@ -1,4 +1,5 @@
-//! `cargo xtask bench [FILTER] [--json FILE]`: runs the criterion benches and prints the medians they measured.
+//! `cargo xtask bench [TARGET] [--json FILE] [-- CRITERION..]`: runs the criterion benches and prints the medians they
+//! measured, and for losses the ratios that say how good they are.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::repository;
 
-/// One line of the table.
+/// One measurement.
 #[derive(Serialize, Debug, PartialEq)]
 struct Row {
     name: String,
@@ -19,13 +20,16 @@ struct Row {
 }
 
 /// Runs the benches, all or those of the bench target named, and prints a Markdown table; `--json` also writes the rows
-/// to a file. A row is one measurement of this run: what an earlier run left behind is not shown.
+/// to a file. A row is one measurement of this run: what an earlier run left behind is not shown. Arguments after `--` go
+/// to criterion: a filter, `--measurement-time 0.2`.
 pub fn run(arguments: &[&str]) -> Result<()> {
     let (mut target, mut json) = (None, None);
     let mut arguments = arguments.iter();
+    let mut for_criterion: Vec<&str> = Vec::new();
     while let Some(&argument) = arguments.next() {
         match argument {
             "--json" => json = Some(*arguments.next().context("--json needs a file")?),
+            "--" => for_criterion.extend(arguments.by_ref()),
             flag if flag.starts_with('-') => bail!("bench takes no `{flag}`"),
             name => ensure!(
                 target.replace(name).is_none(),
@@ -33,6 +37,11 @@ pub fn run(arguments: &[&str]) -> Result<()> {
             ),
         }
     }
+
+    ensure!(
+        target.is_some() || for_criterion.is_empty(),
+        "name the bench target that takes the arguments after --"
+    );
 
     let start = SystemTime::now();
     let mut cargo = Command::new(env!("CARGO"));
@@ -43,6 +52,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         Some(target) => cargo.args(["--bench", target]),
         None => cargo.args(["--benches"]),
     };
+    cargo.arg("--").args(for_criterion);
     let status = cargo.status().context("starting cargo bench")?;
     ensure!(status.success(), "cargo bench: {status}");
 
@@ -114,10 +124,31 @@ fn read(path: &Path) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))
 }
 
+/// The rows but for candle's, which stand beside ours: the benches of losses name theirs `LOSS/FORM/Wn`, candle's
+/// `candle/LOSS/FORM/Wn`, and what limits both `limit/fused/Wn` and `limit/triad/Wn`.
 fn markdown(rows: &[Row]) -> String {
-    let line = |Row { name, median_ns }: &Row| format!("| {name} | {} |\n", duration(*median_ns));
-    let lines: String = rows.iter().map(line).collect();
-    format!("\n| benchmark | median |\n| --- | ---: |\n{lines}")
+    let ratio = |over: Option<f64>, under: Option<f64>| match (over, under) {
+        (Some(over), Some(under)) => format!("{:.2}", over / under),
+        _ => String::new(),
+    };
+    let median = |name: String| {
+        rows.iter()
+            .find(|row| row.name == name)
+            .map(|row| row.median_ns)
+    };
+    let mut table = "\n| benchmark | median | / fused PPO | / triad | candle / ours |\n".to_owned();
+    table += "| --- | ---: | ---: | ---: | ---: |\n";
+    for Row { name, median_ns } in rows.iter().filter(|row| !row.name.starts_with("candle/")) {
+        let workload = name.rsplit('/').next().unwrap_or_default();
+        let limit = |kind| ratio(Some(*median_ns), median(format!("limit/{kind}/{workload}")));
+        let candle = ratio(median(format!("candle/{name}")), Some(*median_ns));
+        let (fused, triad) = (limit("fused"), limit("triad"));
+        table += &format!(
+            "| {name} | {} | {fused} | {triad} | {candle} |\n",
+            duration(*median_ns)
+        );
+    }
+    table
 }
 
 fn duration(ns: f64) -> String {
@@ -143,14 +174,28 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_one_line_a_row() {
-        let rows = [Row {
-            name: "loss/ppo/W1".into(),
-            median_ns: 1_500.0,
-        }];
+    fn a_loss_stands_beside_its_limits_and_candle() {
+        let row = |name: &str, median_ns| Row {
+            name: name.into(),
+            median_ns,
+        };
+        let rows = [
+            row("candle/ppo/loop/W1", 6_000.0),
+            row("limit/fused/W1", 1_000.0),
+            row("limit/triad/W1", 500.0),
+            row("parse", 2.0),
+            row("ppo/loop/W1", 1_500.0),
+        ];
+        let table = markdown(&rows);
+        let lines: Vec<&str> = table.lines().skip(3).collect();
         assert_eq!(
-            markdown(&rows),
-            "\n| benchmark | median |\n| --- | ---: |\n| loss/ppo/W1 | 1.50 µs |\n"
+            lines,
+            [
+                "| limit/fused/W1 | 1.00 µs | 1.00 | 2.00 |  |",
+                "| limit/triad/W1 | 500.0 ns | 0.50 | 1.00 |  |",
+                "| parse | 2.0 ns |  |  |  |",
+                "| ppo/loop/W1 | 1.50 µs | 1.50 | 3.00 | 4.00 |",
+            ]
         );
     }
 }

@@ -12,7 +12,9 @@ usage: cargo xtask COMMAND
 
   ci [--no-tests]                everything CI runs: format, lints, tests, docs, golden vectors
   vectors PATH...                run the golden vectors in these files and folders
-  bench [FILTER] [--json FILE]   run the benchmarks and print a table of medians; FILTER picks a bench target by name";
+  bench [TARGET] [--json FILE] [-- CRITERION..]
+                                 run the benchmarks, all or one target's, and print a table of medians and ratios;
+                                 what follows -- goes to criterion";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -25,31 +25,25 @@ struct FusedPpo<'a> {
     gradient: &'a mut [f32],
 }
 
-/// Lanes of a partial sum in f32, and rows of them until they are added up in f64.
+/// Terms are added up in f32, in this many lanes, and once per sequence in f64.
 const LANES: usize = 16;
-const ROWS: usize = 64;
 
 impl WithSimd for FusedPpo<'_> {
     type Output = f64;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> f64 {
-        let FusedPpo { batch, gradient } = self;
+        let FusedPpo {
+            batch,
+            mut gradient,
+        } = self;
+        let seqs = batch.seqs(&batch.logprobs).zip(batch.seqs(&batch.old));
+        let seqs = seqs.zip(batch.seqs(&batch.weights)).zip(&batch.advantages);
         let mut loss = 0.0;
-        let mut at = 0;
-        for (&length, &advantage) in batch.lengths.iter().zip(&batch.advantages) {
-            let end = at + length;
-            while at < end {
-                let block = at..end.min(at + LANES * ROWS);
-                at = block.end;
-                loss -= ppo_block::<S>(
-                    &batch.logprobs[block.clone()],
-                    &batch.old[block.clone()],
-                    &batch.weights[block.clone()],
-                    advantage,
-                    &mut gradient[block],
-                );
-            }
+        for (((x, old), weights), &advantage) in seqs {
+            let (seq, rest) = gradient.split_at_mut(x.len());
+            gradient = rest;
+            loss -= ppo::<S>(x, old, weights, advantage, seq);
         }
         loss
     }
@@ -57,28 +51,31 @@ impl WithSimd for FusedPpo<'_> {
 
 /// The sum of `w min(r a, clip(r) a)` with `r = e^(x - old)`, and minus its gradient.
 #[inline(always)]
-fn ppo_block<S: Simd>(x: &[f32], old: &[f32], weights: &[f32], a: f32, g: &mut [f32]) -> f64 {
-    let mut terms = [0f32; LANES * ROWS];
-    let inputs = x.iter().zip(old).zip(weights);
-    for ((g, term), ((x, old), w)) in g.iter_mut().zip(&mut terms).zip(inputs) {
+fn ppo<S: Simd>(x: &[f32], old: &[f32], weights: &[f32], a: f32, g: &mut [f32]) -> f64 {
+    let token = |x: f32, old: f32, w: f32, g: &mut f32, sum: &mut f32| {
         let ratio = exp::<S>(x - old);
         let clipped = if ratio < CLIP.0 { CLIP.0 } else { ratio };
         let clipped = if clipped > CLIP.1 { CLIP.1 } else { clipped };
-        let (free, clipped) = (ratio * a, clipped * a);
+        let (free, clipped) = (ratio * a * w, clipped * a * w);
         // Where the clipped side is the smaller one the gradient is 0.
-        *g = if free <= clipped { -(free * w) } else { 0.0 };
-        *term = w * if free <= clipped { free } else { clipped };
-    }
-    let mut lanes = [0f32; LANES];
-    for row in terms[..x.len().next_multiple_of(LANES)]
-        .as_chunks::<LANES>()
-        .0
-    {
-        for (lane, term) in lanes.iter_mut().zip(row) {
-            *lane += term;
+        *g = if free <= clipped { -free } else { 0.0 };
+        *sum += if free <= clipped { free } else { clipped };
+    };
+    let mut sums = [0.0; LANES];
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (old, old_rest) = old.as_chunks::<LANES>();
+    let (weights, weights_rest) = weights.as_chunks::<LANES>();
+    let (g, g_rest) = g.as_chunks_mut::<LANES>();
+    for (((x, old), w), g) in x.iter().zip(old).zip(weights).zip(g) {
+        for i in 0..LANES {
+            token(x[i], old[i], w[i], &mut g[i], &mut sums[i]);
         }
     }
-    lanes.iter().map(|&lane| f64::from(lane)).sum()
+    let rest = x_rest.iter().zip(old_rest).zip(weights_rest).zip(g_rest);
+    for ((((&x, &old), &w), g), sum) in rest.zip(&mut sums) {
+        token(x, old, w, g, sum);
+    }
+    sums.into_iter().map(f64::from).sum()
 }
 
 /// `e^x` for `|x| < 80`, to 2 ulp: `2^n e^r`, the latter a polynomial (Cephes' `expf`).
