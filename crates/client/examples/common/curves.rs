@@ -25,12 +25,22 @@ impl Curves {
         let path = folder.join(example).with_extension("jsonl");
         let log = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         let picture = path.with_extension("svg");
-        Ok(Curves { picture, log: BufWriter::new(log), names: names.to_vec(), steps: Vec::new() })
+        Ok(Curves {
+            picture,
+            log: BufWriter::new(log),
+            names: names.to_vec(),
+            steps: Vec::new(),
+        })
     }
 
     /// Notes one step: a value for each name.
     pub fn push(&mut self, values: &[f64]) -> Result<()> {
-        let mut line: Map<String, Value> = self.names.iter().map(|name| name.to_string()).zip(values.iter().map(|v| json!(v))).collect();
+        let mut line: Map<String, Value> = self
+            .names
+            .iter()
+            .map(|name| name.to_string())
+            .zip(values.iter().map(|v| json!(v)))
+            .collect();
         line.insert("step".into(), json!(self.steps.len()));
         serde_json::to_writer(&mut self.log, &line)?;
         self.log.write_all(b"\n")?;
@@ -41,7 +51,8 @@ impl Curves {
     /// Draws one panel per name, one under the other, and returns the picture's path.
     pub fn finish(mut self) -> Result<PathBuf> {
         self.log.flush()?;
-        self.draw().with_context(|| format!("drawing {}", self.picture.display()))?;
+        self.draw()
+            .with_context(|| format!("drawing {}", self.picture.display()))?;
         Ok(self.picture)
     }
 
@@ -51,16 +62,27 @@ impl Curves {
         root.fill(&WHITE)?;
         let panels = root.split_evenly((self.names.len(), 1));
         for (column, (panel, name)) in panels.iter().zip(&self.names).enumerate() {
-            let points: Vec<(f64, f64)> =
-                self.steps.iter().enumerate().map(|(step, values)| (step as f64, values[column])).collect();
+            let points: Vec<(f64, f64)> = self
+                .steps
+                .iter()
+                .enumerate()
+                .map(|(step, values)| (step as f64, values[column]))
+                .collect();
             let mut chart = ChartBuilder::on(panel)
                 .caption(name, ("sans-serif", 16))
                 .margin(12)
                 .x_label_area_size(24)
                 .y_label_area_size(56)
                 .build_cartesian_2d(0.0..points.len().max(2) as f64 - 1.0, bounds(&points))?;
-            chart.configure_mesh().light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.08)).draw()?;
-            chart.draw_series(LineSeries::new(points, RGBColor(31, 119, 180).stroke_width(2)))?;
+            chart
+                .configure_mesh()
+                .light_line_style(TRANSPARENT)
+                .bold_line_style(BLACK.mix(0.08))
+                .draw()?;
+            chart.draw_series(LineSeries::new(
+                points,
+                RGBColor(31, 119, 180).stroke_width(2),
+            ))?;
         }
         root.present()?;
         Ok(())
@@ -70,7 +92,10 @@ impl Curves {
 /// The range of the values, widened a little so that no line lies on the frame.
 fn bounds(points: &[(f64, f64)]) -> Range<f64> {
     let finite = || points.iter().map(|&(_, y)| y).filter(|y| y.is_finite());
-    let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
+    let (low, high) = (
+        finite().fold(f64::INFINITY, f64::min),
+        finite().fold(f64::NEG_INFINITY, f64::max),
+    );
     if low > high {
         return 0.0..1.0;
     }

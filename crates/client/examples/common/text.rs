@@ -8,104 +8,85 @@ const BOOK: &str = include_str!("../data/alice.txt");
 pub struct Split {
     pub train: Vec<String>,
     pub held_out: Vec<String>,
-    proper: HashSet<String>,
 }
 
 impl Split {
-    /// Every fourth distinct sentence, in the book's order, is held out.
+    /// Every sixth distinct sentence, in the book's order, is held out.
     pub fn load() -> Split {
         let (mut train, mut held_out) = (Vec::new(), Vec::new());
         let mut seen = HashSet::new();
         let distinct = sentences(BOOK).filter(|sentence| seen.insert(sentence.to_lowercase()));
         for (index, sentence) in distinct.enumerate() {
-            if index % 4 == 0 {
+            if index % 6 == 0 {
                 held_out.push(sentence)
             } else {
                 train.push(sentence)
             }
         }
-        let mut split = Split {
-            train,
-            held_out,
-            proper: HashSet::new(),
-        };
-        split.proper = proper(split.train.iter().chain(&split.held_out));
-        split
-    }
-
-    /// `sentence` with its words in another order, and in no other way changed.
-    pub fn shuffled(&self, sentence: &str, rng: &mut Rng) -> String {
-        shuffle_words(sentence, |word| self.proper.contains(word), rng)
+        Split { train, held_out }
     }
 }
 
-/// The words that are capitalised wherever they stand: those that have a capital after the first place, and never lack it.
-fn proper<'a>(sentences: impl Iterator<Item = &'a String>) -> HashSet<String> {
-    let inner = sentences
-        .flat_map(|sentence| sentence.split(' ').skip(1))
-        .map(bare)
-        .map(str::to_owned);
-    let (capital, small): (HashSet<_>, HashSet<_>) =
-        inner.partition(|word| word.starts_with(char::is_uppercase));
-    capital
-        .into_iter()
-        .filter(|word| !small.contains(&word.to_lowercase()))
-        .collect()
-}
-
-/// Sentences of 5 to 22 words and 25 to 110 bytes, without quotation marks or anything else but words and punctuation.
+/// Sentences of 4 to 25 words and 20 to 130 bytes, of nothing but words and punctuation, without quotation marks. A
+/// sentence ends where the next word has a capital, so `"Why?" said the Hatter.` is one.
 fn sentences(book: &str) -> impl Iterator<Item = String> {
-    let paragraphs = book
-        .split("\n\n")
-        .map(|lines| lines.split_whitespace().collect::<Vec<_>>());
-    paragraphs.flat_map(|words| {
-        let closes = |word: &&str| {
-            word.trim_end_matches(['\'', ')', '"'])
-                .ends_with(['.', '!', '?'])
-        };
-        let cut: Vec<String> = words
-            .split_inclusive(|word| closes(&word))
-            .map(|sentence| sentence.join(" "))
+    book.split("\n\n").flat_map(|paragraph| {
+        let words: Vec<String> = paragraph
+            .split_whitespace()
+            .map(unquoted)
+            .filter(|word| !word.is_empty())
             .collect();
-        cut.into_iter().filter_map(|sentence| {
-            let sentence = sentence.trim_matches(['`', '\'', '(', ')', '"']);
-            let plain = |c: char| c.is_ascii_alphabetic() || " ,;:'-.!?".contains(c);
-            let inside = sentence.get(..sentence.len().saturating_sub(1))?;
-            let wanted = sentence.starts_with(|c: char| c.is_ascii_uppercase())
-                && sentence.ends_with(['.', '!', '?'])
-                && !inside.contains(['.', '!', '?'])
+        let mut cut = Vec::new();
+        let mut start = 0;
+        for end in 1..=words.len() {
+            let closed = words[end - 1].ends_with(['.', '!', '?']);
+            let next_begins = words
+                .get(end)
+                .is_none_or(|word| word.starts_with(char::is_uppercase));
+            if closed && next_begins {
+                cut.push(words[start..end].join(" "));
+                start = end;
+            }
+        }
+        let plain = |c: char| c.is_ascii_alphabetic() || " ,;:'-.!?".contains(c);
+        cut.into_iter().filter(move |sentence| {
+            sentence.starts_with(|c: char| c.is_ascii_uppercase())
                 && sentence.chars().all(plain)
-                && (25..=110).contains(&sentence.len())
-                && (5..=22).contains(&sentence.split(' ').count());
-            wanted.then(|| sentence.to_owned())
+                && (20..=130).contains(&sentence.len())
+                && (4..=25).contains(&sentence.split(' ').count())
         })
     })
 }
 
-/// The same words in another order. Capitals and punctuation stay where they are, so that only the order of the words
-/// tells the two sentences apart: the first word is capitalised, and the one that was first no longer, if it is not
-/// `proper` (a name, or "I").
-fn shuffle_words(sentence: &str, proper: impl Fn(&str) -> bool, rng: &mut Rng) -> String {
-    let tokens: Vec<&str> = sentence.split(' ').collect();
-    let mut words: Vec<String> = tokens.iter().map(|token| bare(token).to_owned()).collect();
-    if !proper(&words[0]) {
-        words[0] = with_first(&words[0], char::to_ascii_lowercase);
-    }
-    let original = words.clone();
+/// A word without quotation marks and brackets; an apostrophe between letters stays.
+fn unquoted(word: &str) -> String {
+    let letter = |at: Option<usize>| {
+        at.and_then(|at| word.as_bytes().get(at))
+            .is_some_and(u8::is_ascii_alphabetic)
+    };
+    let apostrophe = |at: usize| letter(at.checked_sub(1)) && letter(Some(at + 1));
+    let keep = |&(at, c): &(usize, char)| {
+        if c == '\'' {
+            apostrophe(at)
+        } else {
+            !"`\"()".contains(c)
+        }
+    };
+    word.char_indices().filter(keep).map(|(_, c)| c).collect()
+}
+
+/// The same words in another order. Words keep their case and their commas; the first is capitalised, and the stop stays
+/// at the end. So what tells the two sentences apart is within them.
+pub fn shuffle_words(sentence: &str, rng: &mut Rng) -> String {
+    let (words, stop) = sentence.split_at(sentence.len() - 1);
+    let original: Vec<&str> = words.split(' ').collect();
+    let mut words = original.clone();
     while words == original && original.iter().any(|word| *word != original[0]) {
         rng.shuffle(&mut words);
     }
-    words[0] = with_first(&words[0], char::to_ascii_uppercase);
-    let rebuilt = tokens
-        .iter()
-        .zip(&words)
-        .map(|(token, word)| token.replacen(bare(token), word, 1));
-    rebuilt.collect::<Vec<_>>().join(" ")
-}
-
-/// A word without the punctuation around it.
-fn bare(token: &str) -> &str {
-    token.trim_matches(|c: char| !c.is_ascii_alphabetic())
+    let first = with_first(words[0], char::to_ascii_uppercase);
+    words[0] = &first;
+    words.join(" ") + stop
 }
 
 fn with_first(word: &str, change: fn(&char) -> char) -> String {
