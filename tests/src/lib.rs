@@ -7,3 +7,8 @@ mod setup;
 pub use clock::StillClock;
 pub use proxy::{Action, Proxy, Reply, Request};
 pub use setup::{BASE_MODEL, adam, connect, data, datum, train, weights};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -174,7 +174,7 @@ fn mean_reward(
         groups
             .iter()
             .flatten()
-            .map(|sequence| reward(&sequence.tokens, &book)),
+            .map(|sequence| reward(&sequence.tokens, book)),
     ))
 }
 

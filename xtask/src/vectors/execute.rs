@@ -1,6 +1,4 @@
-//! Evaluating a case. A second executor joins [`EXECUTORS`], and every case then runs on both.
-
-use std::fmt;
+//! Evaluating a case.
 
 use anyhow::Result;
 use tinsmith_grad::{Backward, DType, Tensor, Var, eval};
@@ -33,31 +31,8 @@ pub struct Answer {
     pub metrics: Vec<(String, f64)>,
 }
 
-pub const EXECUTORS: [Executor; 1] = [Executor::Reference];
-
-#[derive(Clone, Copy)]
-pub enum Executor {
-    /// Op by op on candle tensors.
-    Reference,
-}
-
-impl fmt::Display for Executor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Executor::Reference => "reference",
-        })
-    }
-}
-
-impl Executor {
-    pub fn run(self, problem: &Problem) -> Result<Answer> {
-        match self {
-            Executor::Reference => reference(problem),
-        }
-    }
-}
-
-fn reference(problem: &Problem) -> Result<Answer> {
+/// Evaluates `problem` on the executor in force.
+pub fn evaluate(problem: &Problem) -> Result<Answer> {
     let metrics: Vec<&Var> = problem.metrics.iter().map(|(_, metric)| metric).collect();
     let (out, grads, metrics) = if problem.leaves.is_empty() {
         let mut values = eval(&[&[&problem.out], metrics.as_slice()].concat())?;

@@ -15,12 +15,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use tinsmith_grad::DType;
+use tinsmith_grad::{DType, Executor, with_executor};
 
-use execute::{EXECUTORS, Problem};
+use execute::{Problem, evaluate};
 use file::{Expectations, VectorFile};
 
 const DTYPES: [DType; 2] = [DType::F64, DType::F32];
+const EXECUTORS: [Executor; 2] = [Executor::Reference, Executor::Fused { threads: 1 }];
 
 /// Runs every file in `arguments`, and in the folders among them.
 pub fn run(arguments: &[&str]) -> Result<()> {
@@ -150,10 +151,9 @@ fn run_text(text: &str, path: &Path, tally: &mut Tally) {
 fn check(expected: &Expectations, build: impl Fn(DType) -> Result<Problem>) -> Result<()> {
     for dtype in DTYPES {
         for executor in EXECUTORS {
-            let outcome = build(dtype)
-                .and_then(|problem| executor.run(&problem))
-                .and_then(|answer| compare::answer(&answer, expected, dtype));
-            outcome.with_context(|| format!("[{}, {executor}]", dtype.as_str()))?;
+            let answer = with_executor(executor, || evaluate(&build(dtype)?));
+            let outcome = answer.and_then(|answer| compare::answer(&answer, expected, dtype));
+            outcome.with_context(|| format!("[{}, {executor:?}]", dtype.as_str()))?;
         }
     }
     Ok(())
