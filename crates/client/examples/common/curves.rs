@@ -76,6 +76,7 @@ impl Curves {
                 .build_cartesian_2d(0.0..points.len().max(2) as f64 - 1.0, bounds(&points))?;
             chart
                 .configure_mesh()
+                .x_label_formatter(&|step| format!("{step:.0}"))
                 .light_line_style(TRANSPARENT)
                 .bold_line_style(BLACK.mix(0.08))
                 .draw()?;
