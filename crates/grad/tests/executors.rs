@@ -89,11 +89,11 @@ proptest! {
     }
 }
 
-/// Long enough for several blocks a thread, with sequences that begin and end within blocks, an empty one, and one that
+/// Several blocks long, with sequences that begin and end within blocks, an empty one, and one that
 /// spans more than a thread's share.
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
-    let lengths = [700, 1, 0, 5000, 333, 512, 512, 90];
+    let lengths = [700, 1, 0, 9000, 333, 1024, 1024, 90];
     let total: usize = lengths.iter().sum();
     let f32s = |seed| -> Vec<f32> {
         support::numbers(seed, total)

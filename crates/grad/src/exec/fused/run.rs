@@ -8,8 +8,9 @@ use super::program::{Instruction, KernelOp, Program, Source};
 use super::vmath::{Arg, Kernels};
 use crate::op::ReduceOp;
 
-/// Elements of a register. 2 KiB of f32: a dozen registers and the operands' blocks share L1.
-const BLOCK: usize = 512;
+/// Elements of a register. 4 KiB of f32: few enough that a kernel's registers stay near, and enough that an
+/// instruction's overhead is small beside its work.
+const BLOCK: usize = 1024;
 
 /// Registers are laid a cache line more than a power of two apart, so that they do not compete for the same cache sets.
 const STRIDE: usize = BLOCK + 16;
