@@ -114,7 +114,7 @@ impl<'a> Backward<'a> {
             .chain(&grads)
             .chain(self.also.iter().copied())
             .collect();
-        let mut tensors = exec::evaluate(&roots)?;
+        let mut tensors = exec::eval(&roots)?;
         if self.check_finite && !exec::all_finite(&tensors[..=grads.len()])? {
             exec::find_non_finite(&roots[..=grads.len()], Some(self.root))?;
         }

@@ -242,6 +242,11 @@ impl Var {
         self.0.dtype
     }
 
+    /// Whether the elements can be computed with, and so have gradients.
+    pub(crate) fn is_float(&self) -> bool {
+        matches!(self.dtype(), DType::F32 | DType::F64)
+    }
+
     /// Where the values live and the op will run.
     pub fn device(&self) -> &Device {
         &self.0.device

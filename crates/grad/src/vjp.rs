@@ -4,8 +4,6 @@
 //! A rule may leave its result in the shape of the node's *output*; where an operand was broadcast, the driver in
 //! `backward.rs` sums the copies.
 
-use candle_core::DType;
-
 use crate::dims::{elem_count, reduced};
 use crate::op::{BinaryOp, Op, ReduceOp, UnaryOp};
 use crate::var::Var;
@@ -13,14 +11,13 @@ use crate::var::Var;
 /// Whether anything flows from a node back to its input `i`. The ops that stop a gradient are all here: comparisons,
 /// conditions, indices, `detach`, and casts to or from integers.
 pub(crate) fn is_differentiable(y: &Var, i: usize) -> bool {
-    let float = |v: &Var| matches!(v.dtype(), DType::F32 | DType::F64);
     match &y.0.op {
         Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Compare(_) | Op::Detach => false,
         Op::Select => i > 0,
         Op::Gather { .. }
         | Op::ScatterAdd { .. }
         | Op::IndexSelect { .. }
-        | Op::IndexAdd { .. } => i != 1 && float(y),
+        | Op::IndexAdd { .. } => i != 1 && y.is_float(),
         Op::Unary(_)
         | Op::Binary(_)
         | Op::Cast
@@ -36,7 +33,7 @@ pub(crate) fn is_differentiable(y: &Var, i: usize) -> bool {
         | Op::MatMul
         | Op::SegmentReduce { .. }
         | Op::SegmentExpand(_)
-        | Op::Custom(_) => float(y) && float(&y.0.inputs[i]),
+        | Op::Custom(_) => y.is_float() && y.0.inputs[i].is_float(),
     }
 }
 

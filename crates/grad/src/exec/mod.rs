@@ -21,7 +21,34 @@ use crate::var::{Element, Var};
 /// # anyhow::Ok(())
 /// ```
 pub fn eval(roots: &[&Var]) -> Result<Vec<Tensor>> {
-    evaluate(roots)
+    let graph = graph_of(roots)?;
+    let dtype = graph
+        .nodes
+        .iter()
+        .find(|var| var.is_float())
+        .map(Var::dtype);
+    let positions: Vec<usize> = roots
+        .iter()
+        .filter_map(|root| graph.position(root))
+        .collect();
+    let on_cpu = roots.iter().all(|root| root.device().is_cpu());
+    match (EXECUTOR.get(), dtype) {
+        (Executor::Fused { threads }, Some(DType::F32)) if on_cpu => {
+            fused::evaluate::<f32>(&graph, &positions, threads)
+        }
+        (Executor::Fused { threads }, Some(DType::F64)) if on_cpu => {
+            fused::evaluate::<f64>(&graph, &positions, threads)
+        }
+        _ => reference::evaluate(&graph, &positions, |_, _| Ok(())),
+    }
+}
+
+/// All that `roots` depend on, or the error that one of them carries.
+fn graph_of(roots: &[&Var]) -> Result<Graph> {
+    match roots.iter().find_map(|root| root.error()) {
+        Some(error) => Err(error.clone()),
+        None => Ok(Graph::reaching(roots.iter().copied())),
+    }
 }
 
 /// [`Error::NonFinite`] for the first value, in the order the ops were recorded, that is NaN or infinite, among all that
@@ -44,7 +71,7 @@ pub fn check_finite(roots: &[&Var]) -> Result<()> {
 impl Var {
     /// The values as a candle tensor, on this `Var`'s device.
     pub fn tensor(&self) -> Result<Tensor> {
-        let mut tensors = evaluate(&[self])?;
+        let mut tensors = eval(&[self])?;
         Ok(tensors.pop().expect("one root, one tensor"))
     }
 
@@ -78,32 +105,6 @@ impl Var {
     }
 }
 
-pub(crate) fn evaluate(roots: &[&Var]) -> Result<Vec<Tensor>> {
-    if let Some(error) = roots.iter().find_map(|root| root.error()) {
-        return Err(error.clone());
-    }
-    let graph = Graph::reaching(roots.iter().copied());
-    let dtype = graph
-        .nodes
-        .iter()
-        .map(Var::dtype)
-        .find(|dtype| matches!(dtype, DType::F32 | DType::F64));
-    let positions: Vec<usize> = roots
-        .iter()
-        .filter_map(|root| graph.position(root))
-        .collect();
-    let on_cpu = roots.iter().all(|root| root.device().is_cpu());
-    match (executor(), dtype) {
-        (Executor::Fused { threads }, Some(DType::F32)) if on_cpu => {
-            fused::evaluate::<f32>(&graph, &positions, threads)
-        }
-        (Executor::Fused { threads }, Some(DType::F64)) if on_cpu => {
-            fused::evaluate::<f64>(&graph, &positions, threads)
-        }
-        _ => reference::evaluate(&graph, &positions, |_, _| Ok(())),
-    }
-}
-
 /// How graphs are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Executor {
@@ -120,10 +121,6 @@ pub enum Executor {
 
 thread_local! {
     static EXECUTOR: std::cell::Cell<Executor> = const { std::cell::Cell::new(Executor::Fused { threads: 1 }) };
-}
-
-fn executor() -> Executor {
-    EXECUTOR.get()
 }
 
 /// Runs `f` with every evaluation on this thread done by `executor`.
@@ -173,10 +170,7 @@ pub(crate) fn all_finite(tensors: &[Tensor]) -> Result<bool> {
 pub(crate) fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Result<()> {
     let check = |var: &Var, tensor: &Tensor| {
         let is_constant = matches!(var.0.op, crate::op::Op::Full(_));
-        if is_constant
-            || !matches!(var.dtype(), DType::F32 | DType::F64)
-            || all_finite(std::slice::from_ref(tensor))?
-        {
+        if is_constant || !var.is_float() || all_finite(std::slice::from_ref(tensor))? {
             return Ok(());
         }
         let values = tensor
@@ -195,11 +189,7 @@ pub(crate) fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Res
             at: var.0.at,
         })
     };
-    if let Some(error) = roots.iter().find_map(|root| root.error()) {
-        return Err(error.clone());
-    }
-    let graph = Graph::reaching(roots.iter().copied());
-    reference::evaluate(&graph, &[], check).map(|_| ())
+    reference::evaluate(&graph_of(roots)?, &[], check).map(|_| ())
 }
 
 fn backend(var: &Var, e: candle_core::Error) -> Error {

@@ -200,7 +200,7 @@ pub(super) fn require_float(
     at: crate::Loc,
 ) -> Result<(), Error> {
     let dtypes: Vec<_> = operands.iter().map(|v| v.dtype()).collect();
-    let why = if dtypes.iter().any(|d| !matches!(d, DType::F32 | DType::F64)) {
+    let why = if operands.iter().any(|v| !v.is_float()) {
         "needs f32 or f64; convert with to_dtype"
     } else if dtypes.iter().any(|d| *d != dtypes[0]) {
         "needs operands of one dtype; convert one with to_dtype"

@@ -103,7 +103,7 @@ impl<T: Scalar> Evaluation<'_, T> {
     /// Whether a kernel of `stage` over `len` elements computes `id` rather than reading it from memory.
     fn is_computed(&self, id: ItemId, stage: u32, len: usize) -> bool {
         let item = self.item(id);
-        self.plan.is_inside(id, len) && !(item.is_stored && item.stage < stage)
+        item.is_inside(len) && !(item.is_stored && item.stage < stage)
     }
 
     pub(super) fn run_kernel(&mut self, len: usize, component: &Component) -> Result<()> {

@@ -132,12 +132,6 @@ impl Plan {
             roots,
         }
     }
-
-    /// Whether `id` is computed within kernels over `len` elements, as opposed to read from memory by them.
-    pub(super) fn is_inside(&self, id: ItemId, len: usize) -> bool {
-        let item = &self.items[id as usize];
-        item.len == len && matches!(item.kind, Kind::Map(_) | Kind::Expand(_))
-    }
 }
 
 struct Planner<'g> {
@@ -318,9 +312,7 @@ impl Planner<'_> {
             Kind::Map(_) => Some(len),
             _ => None,
         };
-        let is_inside = |item: &Item| {
-            Some(item.len) == over && matches!(item.kind, Kind::Map(_) | Kind::Expand(_))
-        };
+        let is_inside = |item: &Item| over.is_some_and(|over| item.is_inside(over));
         let mut stage = 0;
         for &input in inputs {
             let item = &self.items[input as usize];
@@ -370,6 +362,11 @@ impl Planner<'_> {
 }
 
 impl Item {
+    /// Whether kernels over `len` elements can compute this, as opposed to only read it from memory.
+    pub(super) fn is_inside(&self, len: usize) -> bool {
+        self.len == len && matches!(self.kind, Kind::Map(_) | Kind::Expand(_))
+    }
+
     /// The first stage that can read this from memory.
     fn available(&self) -> u32 {
         match self.kind {
