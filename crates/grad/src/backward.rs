@@ -2,6 +2,7 @@ use std::ops::Index;
 
 use candle_core::Tensor;
 
+use crate::autobatch::autobatch;
 use crate::error::{Error, Result};
 use crate::exec;
 use crate::graph::Graph;
@@ -44,7 +45,7 @@ impl Var {
 /// # anyhow::Ok(())
 /// ```
 pub fn grad(root: &Var, wrt: &[&Var]) -> Result<Vec<Var>> {
-    Backward::new(root).gradients(wrt)
+    Backward::new(root).gradients(&Graph::reaching([root]), root, wrt)
 }
 
 /// A backward pass with options; [`Var::backward`] is the one without.
@@ -108,15 +109,32 @@ impl<'a> Backward<'a> {
 
     /// Evaluates.
     pub fn run(self, wrt: &[&Var]) -> Result<Gradients> {
-        let grads = self.gradients(wrt)?;
-        let roots: Vec<&Var> = [self.root]
+        let recorded: Vec<&Var> = [self.root]
             .into_iter()
-            .chain(&grads)
             .chain(self.also.iter().copied())
             .collect();
-        let mut tensors = exec::eval(&roots)?;
+        exec::no_error(&recorded)?;
+        let graph = Graph::reaching(recorded.iter().copied());
+        let at = |vars: &[&Var]| -> Vec<usize> {
+            vars.iter().filter_map(|var| graph.position(var)).collect()
+        };
+        let batched = autobatch(&graph, &at(&recorded), &at(wrt));
+        let roots: Vec<&Var> = batched
+            .as_ref()
+            .map_or(recorded, |batched| batched.iter().collect());
+
+        let grads = match batched {
+            None => self.gradients(&graph, self.root, wrt)?,
+            Some(_) => self.gradients(&Graph::reaching([roots[0]]), roots[0], wrt)?,
+        };
+        let mut evaluated = roots.clone();
+        evaluated.splice(1..1, &grads);
+        let mut tensors = exec::run(&Graph::reaching(evaluated.iter().copied()), &evaluated)?;
         if self.check_finite && !exec::all_finite(&tensors[..=grads.len()])? {
-            exec::find_non_finite(&roots[..=grads.len()], Some(self.root))?;
+            // As recorded, so that the culprit is one of the user's ops.
+            let grads = grad(self.root, wrt)?;
+            let roots: Vec<&Var> = [self.root].into_iter().chain(&grads).collect();
+            exec::find_non_finite(&roots, Some(self.root))?;
         }
         let also = tensors.split_off(1 + grads.len());
         let grads = tensors.split_off(1);
@@ -124,12 +142,13 @@ impl<'a> Backward<'a> {
         Ok(Gradients { root, grads, also })
     }
 
-    fn gradients(&self, wrt: &[&Var]) -> Result<Vec<Var>> {
-        let root = self.root;
-        if let Some(error) = root.error().or(self.seed.and_then(|seed| seed.error())) {
+    /// The gradients of `root`, which is this pass's root or computes the same. `graph` leads to it, and maybe to more.
+    fn gradients(&self, graph: &Graph, root: &Var, wrt: &[&Var]) -> Result<Vec<Var>> {
+        exec::no_error(&[self.root])?;
+        if let Some(error) = self.seed.and_then(|seed| seed.error()) {
             return Err(error.clone());
         }
-        let found = differentiate(root, &self.seed_or_one()?, wrt);
+        let found = differentiate(graph, root, &self.seed_or_one()?, wrt);
         wrt.iter()
             .zip(found)
             .enumerate()
@@ -176,15 +195,14 @@ impl<'a> Backward<'a> {
 
 /// The driver of every derivative: walks the graph once from the root and, of all it knows, only where gradients add up
 /// and where they are needed. The rules are in `vjp.rs`.
-fn differentiate(root: &Var, seed: &Var, wrt: &[&Var]) -> Vec<Option<Var>> {
-    let graph = Graph::reaching([root]);
+fn differentiate(graph: &Graph, root: &Var, seed: &Var, wrt: &[&Var]) -> Vec<Option<Var>> {
     let mut asked_for = vec![false; graph.len()];
     for at in wrt.iter().filter_map(|leaf| graph.position(leaf)) {
         asked_for[at] = true;
     }
     let mut needed = asked_for.clone();
     for at in 0..graph.len() {
-        let var = &graph.nodes[at];
+        let var = graph.nodes[at];
         needed[at] = needed[at]
             || graph
                 .inputs(at)
@@ -194,8 +212,7 @@ fn differentiate(root: &Var, seed: &Var, wrt: &[&Var]) -> Vec<Option<Var>> {
 
     let mut parts: Vec<Parts> = vec![Parts::default(); graph.len()];
     let mut gradients: Vec<Option<Var>> = vec![None; graph.len()];
-    let root = graph.len() - 1;
-    if needed[root] {
+    if let Some(root) = graph.position(root).filter(|&root| needed[root]) {
         parts[root].add(seed.clone());
     }
     for (at, var) in graph.nodes.iter().enumerate().rev() {

@@ -55,6 +55,7 @@
 //! With the feature `cuda`, leaves may be on a CUDA device; all ops then run there by the plain executor. Building it needs the
 //! CUDA toolkit.
 
+mod autobatch;
 mod backward;
 mod custom;
 mod dims;

@@ -27,7 +27,7 @@ pub fn reached_rows(root: &Var, leaf: &Var) -> Vec<Range<usize>> {
         *last = Rows::all(root);
     }
     for at in (0..graph.len()).rev() {
-        let var = &graph.nodes[at];
+        let var = graph.nodes[at];
         let rows = std::mem::take(&mut demand[at]);
         if var.0.id == leaf.0.id {
             return rows.normalised();

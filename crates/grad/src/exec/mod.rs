@@ -5,6 +5,7 @@ mod reference;
 
 use candle_core::{DType, Tensor};
 
+use crate::autobatch::autobatch;
 use crate::dims::unravel;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -22,32 +23,50 @@ use crate::var::{Element, Var};
 /// ```
 pub fn eval(roots: &[&Var]) -> Result<Vec<Tensor>> {
     let graph = graph_of(roots)?;
+    match autobatch(&graph, &positions(&graph, roots), &[]) {
+        Some(batched) => {
+            let roots: Vec<&Var> = batched.iter().collect();
+            run(&graph_of(&roots)?, &roots)
+        }
+        None => run(&graph, roots),
+    }
+}
+
+/// Evaluates `roots`, which `graph` leads to, as they are.
+pub(crate) fn run(graph: &Graph, roots: &[&Var]) -> Result<Vec<Tensor>> {
     let dtype = graph
         .nodes
         .iter()
         .find(|var| var.is_float())
-        .map(Var::dtype);
-    let positions: Vec<usize> = roots
-        .iter()
-        .filter_map(|root| graph.position(root))
-        .collect();
+        .map(|var| var.dtype());
+    let positions = positions(graph, roots);
     let on_cpu = roots.iter().all(|root| root.device().is_cpu());
     match (EXECUTOR.get(), dtype) {
         (Executor::Fused { threads }, Some(DType::F32)) if on_cpu => {
-            fused::evaluate::<f32>(&graph, &positions, threads)
+            fused::evaluate::<f32>(graph, &positions, threads)
         }
         (Executor::Fused { threads }, Some(DType::F64)) if on_cpu => {
-            fused::evaluate::<f64>(&graph, &positions, threads)
+            fused::evaluate::<f64>(graph, &positions, threads)
         }
-        _ => reference::evaluate(&graph, &positions, |_, _| Ok(())),
+        _ => reference::evaluate(graph, &positions, |_, _| Ok(())),
     }
 }
 
+fn positions(graph: &Graph, vars: &[&Var]) -> Vec<usize> {
+    vars.iter().filter_map(|var| graph.position(var)).collect()
+}
+
 /// All that `roots` depend on, or the error that one of them carries.
-fn graph_of(roots: &[&Var]) -> Result<Graph> {
-    match roots.iter().find_map(|root| root.error()) {
+fn graph_of<'a>(roots: &[&'a Var]) -> Result<Graph<'a>> {
+    no_error(roots)?;
+    Ok(Graph::reaching(roots.iter().copied()))
+}
+
+/// The first error that one of `vars` carries, as such.
+pub(crate) fn no_error(vars: &[&Var]) -> Result<()> {
+    match vars.iter().find_map(|var| var.error()) {
         Some(error) => Err(error.clone()),
-        None => Ok(Graph::reaching(roots.iter().copied())),
+        None => Ok(()),
     }
 }
 

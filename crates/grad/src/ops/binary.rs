@@ -116,9 +116,6 @@ impl Var {
 #[track_caller]
 fn binary(op: BinaryOp, lhs: &Var, rhs: &Var) -> Var {
     let (lhs, rhs) = adapt(lhs, rhs);
-    if let (BinaryOp::Mul, Some(kept)) = (op, times_one(&lhs, &rhs)) {
-        return kept;
-    }
     Var::apply(op.name(), [&lhs, &rhs], |at| {
         require_float(op.name(), &[&lhs, &rhs], at)?;
         Ok((
@@ -127,20 +124,6 @@ fn binary(op: BinaryOp, lhs: &Var, rhs: &Var) -> Var {
             lhs.dtype(),
         ))
     })
-}
-
-/// Gradients begin as ones, so this saves a pass over memory for each of them.
-fn times_one(lhs: &Var, rhs: &Var) -> Option<Var> {
-    let one = |v: &Var| matches!(v.0.op, Op::Full(1.0));
-    let covers = |v: &Var, other: &Var| {
-        v.dtype() == other.dtype()
-            && dims::broadcast(v.shape(), other.shape()).as_deref() == Some(v.shape())
-    };
-    match () {
-        () if one(rhs) && covers(lhs, rhs) => Some(lhs.clone()),
-        () if one(lhs) && covers(rhs, lhs) => Some(rhs.clone()),
-        () => None,
-    }
 }
 
 /// A constant scalar takes the dtype and device of the other operand.

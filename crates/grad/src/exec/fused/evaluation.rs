@@ -48,7 +48,7 @@ pub(super) enum Value<T> {
 }
 
 pub(super) struct Evaluation<'g, T: Scalar> {
-    pub(super) graph: &'g Graph,
+    pub(super) graph: &'g Graph<'g>,
     pub(super) plan: &'g Plan,
     pub(super) values: Vec<Value<T>>,
     pub(super) pool: Pool<T>,
@@ -69,7 +69,7 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
             *value = match item.kind {
                 Kind::Constant(number) => Value::Number(T::from_f64(number)),
                 Kind::Leaf { node } => {
-                    let var = &self.graph.nodes[node];
+                    let var = self.graph.nodes[node];
                     let leaf = reference::compute(var, &[])?;
                     Value::Tensor(reference::dense(&leaf).map_err(|e| backend(var, e))?)
                 }
@@ -190,7 +190,7 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
 
     /// Runs graph node `node` by the reference executor.
     fn opaque(&mut self, node: usize, id: ItemId) -> Result<Tensor> {
-        let var = &self.graph.nodes[node];
+        let var = self.graph.nodes[node];
         let inputs: Vec<Tensor> = self
             .item(id)
             .inputs
@@ -240,7 +240,7 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
     }
 
     fn take_root(&mut self, at: usize, id: ItemId) -> Result<Tensor> {
-        let var = &self.graph.nodes[at];
+        let var = self.graph.nodes[at];
         self.tensor(id, var.shape(), var.dtype())
     }
 

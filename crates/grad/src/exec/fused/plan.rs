@@ -135,7 +135,7 @@ impl Plan {
 }
 
 struct Planner<'g> {
-    graph: &'g Graph,
+    graph: &'g Graph<'g>,
     dtype: DType,
     items: Vec<Item>,
     /// The item and form of each graph node so far.
@@ -147,9 +147,9 @@ struct Planner<'g> {
 impl Planner<'_> {
     fn classify(&mut self, at: usize) -> (ItemId, Form) {
         let graph = self.graph;
-        let var = &graph.nodes[at];
+        let var = graph.nodes[at];
         let inputs: SmallVec<[usize; 3]> = graph.inputs(at).collect();
-        let input = |i: usize| &graph.nodes[inputs[i]];
+        let input = |i: usize| graph.nodes[inputs[i]];
         let len = var.elem_count();
         let same = |id: ItemId| (id, Form::Same);
         let computes = |v: &Var| v.dtype() == self.dtype || v.dtype() == DType::U8;
@@ -184,6 +184,9 @@ impl Planner<'_> {
                 }
             }
             Op::Unary(op) => same(self.map(at, map_unary(*op), &inputs)),
+            Op::Binary(BinaryOp::Mul) if let Some(other) = self.times_one(&inputs, len) => {
+                self.of[other]
+            }
             Op::Binary(op) => same(self.map(at, MapOp::Binary(map_binary(*op)), &inputs)),
             Op::Compare(op) => same(self.map(at, MapOp::Binary(map_compare(*op)), &inputs)),
             Op::Select => same(self.map(at, MapOp::Select, &inputs)),
@@ -227,6 +230,16 @@ impl Planner<'_> {
         }
     }
 
+    /// The other factor of a product with the constant 1, as gradients begin with, if it has all `len` elements.
+    fn times_one(&self, factors: &[usize], len: usize) -> Option<usize> {
+        let is_one =
+            |at: usize| matches!(self.items[self.of[at].0 as usize].kind, Kind::Constant(1.0));
+        let pairs = [(factors[0], factors[1]), (factors[1], factors[0])];
+        let mut products = pairs.into_iter().filter(|&(one, _)| is_one(one));
+        products
+            .find_map(|(_, other)| (self.graph.nodes[other].elem_count() == len).then_some(other))
+    }
+
     /// The item that holds all elements of node `at`.
     fn full(&mut self, at: usize) -> ItemId {
         let len = self.graph.nodes[at].elem_count();
@@ -248,7 +261,7 @@ impl Planner<'_> {
     }
 
     fn map(&mut self, at: usize, op: MapOp, inputs: &[usize]) -> ItemId {
-        let var = &self.graph.nodes[at];
+        let var = self.graph.nodes[at];
         let len = var.elem_count();
         let operands: SmallVec<[ItemId; 3]> = inputs
             .iter()
