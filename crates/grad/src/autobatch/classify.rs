@@ -98,7 +98,7 @@ impl Kind {
     }
 }
 
-/// `None` if nothing would be gained.
+/// `None` if no packed tensor is divided into sequences.
 pub(super) fn classify(graph: &Graph, kept: &[usize]) -> Option<Classes> {
     let mut narrowed: Vec<Piece> = Vec::new();
     for (at, var) in graph.nodes.iter().enumerate() {
@@ -134,13 +134,7 @@ pub(super) fn classify(graph: &Graph, kept: &[usize]) -> Option<Classes> {
         }
     }
     classifier.found.dissolve_incomplete();
-    let replaces_ops = |class: &Class| !matches!(class.kind, Kind::Pieces { .. });
-    let found = classifier.found;
-    found
-        .classes
-        .iter()
-        .any(|class| class.is_whole() && replaces_ops(class))
-        .then_some(found)
+    Some(classifier.found)
 }
 
 /// A node that narrows `of`.

@@ -27,7 +27,9 @@ type At = u32;
 /// too) are the same nodes in the rewritten graph.
 pub(crate) fn autobatch(graph: &Graph, roots: &[usize], kept: &[usize]) -> Option<Vec<Var>> {
     let classes = classify::classify(graph, kept)?;
-    Some(rewrite::rewrite(graph, &classes, roots))
+    let rewritten = rewrite::rewrite(graph, &classes, roots);
+    let is_new = |(now, &then): (&Var, &usize)| now.0.id != graph.nodes[then].0.id;
+    rewritten.iter().zip(roots).any(is_new).then_some(rewritten)
 }
 
 #[cfg(test)]

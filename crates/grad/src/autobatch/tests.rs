@@ -134,6 +134,9 @@ fn sequences_joined_again_are_the_batch_itself() {
     let joined = Var::cat(&x.seqs().iter().map(|x| x.exp()).collect::<Vec<_>>(), 0);
     let small = rewritten(&joined.sum()).expect("a loop");
     assert_eq!(size(&small), 3);
+
+    let whole = rewritten(&Var::cat(&x.seqs(), 0).exp()).expect("a loop");
+    assert_eq!(size(&whole), 2);
 }
 
 #[test]
