@@ -3,11 +3,11 @@ use std::ops::Index;
 use candle_core::Tensor;
 
 use crate::autobatch::autobatch;
-use crate::error::{Error, Result};
+use crate::error::{Error, Loc, Result};
 use crate::exec;
 use crate::graph::Graph;
 use crate::op::Op;
-use crate::var::{Var, attribute};
+use crate::var::{Element, Floats, Var, attribute};
 use crate::vjp::{is_differentiable, sum_to, vjp};
 
 impl Var {
@@ -109,6 +109,50 @@ impl<'a> Backward<'a> {
 
     /// Evaluates.
     pub fn run(self, wrt: &[&Var]) -> Result<Gradients> {
+        let (values, grads) = self.evaluate(wrt, wrt.iter().map(|_| None).collect())?;
+        let grads: Vec<Tensor> = grads.into_iter().flatten().collect();
+        if self.check_finite && !(values.is_finite()? && exec::all_finite(&grads)?) {
+            self.find_non_finite(wrt)?;
+        }
+        Ok(Gradients { values, grads })
+    }
+
+    /// Evaluates, and writes the gradients, row-major, to buffers that may be used again in the next step: taking fresh
+    /// memory of a few megabytes can cost more than computing what goes there. One buffer for each of `wrt`, with as many
+    /// elements as it, of its dtype.
+    ///
+    /// Errors, beside those of [`run`](Backward::run): [`Error::Argument`] for a buffer too many or too few, or of another
+    /// size; [`Error::DType`]. Then the buffers are as they were; after an error of the evaluation their content is undefined.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Backward, Device, Var};
+    /// let mut gradient = vec![0f32; 3];
+    /// for step in 0..2 {
+    ///     let x = Var::from_vec(vec![1f32, 2.0, step as f32], &[3], &Device::Cpu);
+    ///     let loss = x.square().sum();
+    ///     let values = Backward::new(&loss).run_into(&[&x], &mut [&mut gradient])?;
+    ///     assert_eq!(values.value(), 5.0 + (step * step) as f64);
+    ///     assert_eq!(gradient, [2.0, 4.0, 2.0 * step as f32]);
+    /// }
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn run_into<T: Element>(self, wrt: &[&Var], into: &mut [&mut [T]]) -> Result<Values> {
+        check_buffers(wrt, into, self.root.0.at)?;
+        let places = into.iter_mut().map(|buffer| T::floats(buffer)).collect();
+        let (values, _) = self.evaluate(wrt, places)?;
+        let is_finite = |buffer: &&mut [T]| buffer.iter().all(|x| x.to_f64().is_finite());
+        if self.check_finite && !(values.is_finite()? && into.iter().all(is_finite)) {
+            self.find_non_finite(wrt)?;
+        }
+        Ok(values)
+    }
+
+    /// The values of the root and of what else was asked for, and the gradients that have no place in `into`.
+    fn evaluate(
+        &self,
+        wrt: &[&Var],
+        mut into: Vec<Option<Floats>>,
+    ) -> Result<(Values, Vec<Option<Tensor>>)> {
         let recorded: Vec<&Var> = [self.root]
             .into_iter()
             .chain(self.also.iter().copied())
@@ -122,24 +166,29 @@ impl<'a> Backward<'a> {
         let roots: Vec<&Var> = batched
             .as_ref()
             .map_or(recorded, |batched| batched.iter().collect());
-
         let grads = match batched {
             None => self.gradients(&graph, self.root, wrt)?,
             Some(_) => self.gradients(&Graph::reaching([roots[0]]), roots[0], wrt)?,
         };
         let mut evaluated = roots.clone();
-        evaluated.splice(1..1, &grads);
-        let mut tensors = exec::run(&Graph::reaching(evaluated.iter().copied()), &evaluated)?;
-        if self.check_finite && !exec::all_finite(&tensors[..=grads.len()])? {
-            // As recorded, so that the culprit is one of the user's ops.
-            let grads = grad(self.root, wrt)?;
-            let roots: Vec<&Var> = [self.root].into_iter().chain(&grads).collect();
-            exec::find_non_finite(&roots, Some(self.root))?;
-        }
-        let also = tensors.split_off(1 + grads.len());
-        let grads = tensors.split_off(1);
-        let root = tensors.pop().expect("the root was evaluated first");
-        Ok(Gradients { root, grads, also })
+        evaluated.extend(&grads);
+        into.splice(0..0, roots.iter().map(|_| None));
+        let mut also = exec::run_into(
+            &Graph::reaching(evaluated.iter().copied()),
+            &evaluated,
+            into,
+        )?;
+        let grads = also.split_off(roots.len());
+        let mut also: Vec<Tensor> = also.into_iter().flatten().collect();
+        let root = also.remove(0);
+        Ok((Values { root, also }, grads))
+    }
+
+    /// In the graph as recorded, so that the culprit is one of the user's ops.
+    fn find_non_finite(&self, wrt: &[&Var]) -> Result<()> {
+        let grads = self.gradients(&Graph::reaching([self.root]), self.root, wrt)?;
+        let roots: Vec<&Var> = [self.root].into_iter().chain(&grads).collect();
+        exec::find_non_finite(&roots, Some(self.root))
     }
 
     /// The gradients of `root`, which is this pass's root or computes the same. `graph` leads to it, and maybe to more.
@@ -301,16 +350,49 @@ impl Parts {
     }
 }
 
-/// What [`Var::backward`] found: the value of the root and one gradient for each leaf asked for, in that order, each
-/// with the leaf's shape, dtype and device.
+fn check_buffers<T: Element>(wrt: &[&Var], into: &[&mut [T]], at: Loc) -> Result<()> {
+    if wrt.len() != into.len() {
+        let why = format!("{} buffers for {} gradients", into.len(), wrt.len());
+        return Err(Error::Argument {
+            op: "run_into",
+            why,
+            at,
+        });
+    }
+    for (index, (leaf, buffer)) in wrt.iter().zip(into).enumerate() {
+        if leaf.elem_count() != buffer.len() {
+            let why = format!(
+                "buffer {index} has {} elements, and its leaf of shape {:?} has {}",
+                buffer.len(),
+                leaf.shape(),
+                leaf.elem_count()
+            );
+            return Err(Error::Argument {
+                op: "run_into",
+                why,
+                at,
+            });
+        }
+        if leaf.dtype() != T::DTYPE || !leaf.is_float() {
+            return Err(Error::DType {
+                op: "run_into",
+                dtypes: vec![leaf.dtype(), T::DTYPE],
+                why: "of a leaf and its buffer must be the same, f32 or f64",
+                at,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The value of a root, and of what else [`Backward::also`] named.
 #[derive(Debug, Clone)]
-pub struct Gradients {
+pub struct Values {
     root: Tensor,
-    grads: Vec<Tensor>,
     also: Vec<Tensor>,
 }
 
-impl Gradients {
+impl Values {
     /// The value of a root that is one number; NaN for any other.
     pub fn value(&self) -> f64 {
         exec::number(&self.root).unwrap_or(f64::NAN)
@@ -319,6 +401,35 @@ impl Gradients {
     /// The value of the root.
     pub fn root(&self) -> &Tensor {
         &self.root
+    }
+
+    /// The values of the extra roots that [`Backward::also`] named.
+    pub fn also(&self) -> &[Tensor] {
+        &self.also
+    }
+
+    fn is_finite(&self) -> Result<bool> {
+        exec::all_finite(std::slice::from_ref(&self.root))
+    }
+}
+
+/// What [`Var::backward`] found: the value of the root and one gradient for each leaf asked for, in that order, each
+/// with the leaf's shape, dtype and device.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    values: Values,
+    grads: Vec<Tensor>,
+}
+
+impl Gradients {
+    /// The value of a root that is one number; NaN for any other.
+    pub fn value(&self) -> f64 {
+        self.values.value()
+    }
+
+    /// The value of the root.
+    pub fn root(&self) -> &Tensor {
+        self.values.root()
     }
 
     /// The gradients, in the order they were asked for.
@@ -333,7 +444,7 @@ impl Gradients {
 
     /// The values of the extra roots that [`Backward::also`] named.
     pub fn also(&self) -> &[Tensor] {
-        &self.also
+        self.values.also()
     }
 }
 

@@ -71,7 +71,7 @@ mod segments;
 mod var;
 mod vjp;
 
-pub use backward::{Backward, Gradients, grad};
+pub use backward::{Backward, Gradients, Values, grad};
 pub use candle_core::{DType, Device, Tensor};
 pub use custom::CustomOp;
 pub use error::{Error, Loc, Result};

@@ -9,7 +9,7 @@ use crate::autobatch::autobatch;
 use crate::dims::unravel;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::var::{Element, Var};
+use crate::var::{Element, Floats, Var};
 
 /// Evaluates several `Var`s in one schedule, which shares the work that they have in common.
 ///
@@ -34,6 +34,16 @@ pub fn eval(roots: &[&Var]) -> Result<Vec<Tensor>> {
 
 /// Evaluates `roots`, which `graph` leads to, as they are.
 pub(crate) fn run(graph: &Graph, roots: &[&Var]) -> Result<Vec<Tensor>> {
+    let tensors = run_into(graph, roots, roots.iter().map(|_| None).collect())?;
+    Ok(tensors.into_iter().flatten().collect())
+}
+
+/// As [`run`], but a root that has a place in `into`, of its dtype and size, is written there and gives no tensor.
+pub(crate) fn run_into(
+    graph: &Graph,
+    roots: &[&Var],
+    into: Vec<Option<Floats>>,
+) -> Result<Vec<Option<Tensor>>> {
     let dtype = graph
         .nodes
         .iter()
@@ -43,13 +53,57 @@ pub(crate) fn run(graph: &Graph, roots: &[&Var]) -> Result<Vec<Tensor>> {
     let on_cpu = roots.iter().all(|root| root.device().is_cpu());
     match (EXECUTOR.get(), dtype) {
         (Executor::Fused { threads }, Some(DType::F32)) if on_cpu => {
-            fused::evaluate::<f32>(graph, &positions, threads)
+            run_fused::<f32>(graph, roots, &positions, threads, into)
         }
         (Executor::Fused { threads }, Some(DType::F64)) if on_cpu => {
-            fused::evaluate::<f64>(graph, &positions, threads)
+            run_fused::<f64>(graph, roots, &positions, threads, into)
         }
-        _ => reference::evaluate(graph, &positions, |_, _| Ok(())),
+        _ => {
+            let tensors = reference::evaluate(graph, &positions, |_, _| Ok(()))?;
+            let each = tensors.into_iter().zip(roots).zip(into);
+            each.map(|((tensor, root), place)| hand_over(root, tensor, place))
+                .collect()
+        }
     }
+}
+
+fn run_fused<T: fused::Scalar>(
+    graph: &Graph,
+    roots: &[&Var],
+    positions: &[usize],
+    threads: usize,
+    into: Vec<Option<Floats>>,
+) -> Result<Vec<Option<Tensor>>> {
+    // Places of the other float dtype are filled from tensors.
+    let (mut direct, mut later) = (
+        Vec::with_capacity(into.len()),
+        Vec::with_capacity(into.len()),
+    );
+    for place in into {
+        let (now, rest) = place.map_or((None, None), T::own);
+        direct.push(now);
+        later.push(rest);
+    }
+    let tensors = fused::evaluate::<T>(graph, positions, threads, direct)?;
+    let each = tensors.into_iter().zip(roots).zip(later);
+    each.map(|((tensor, root), place)| {
+        tensor.map_or(Ok(None), |tensor| hand_over(root, tensor, place))
+    })
+    .collect()
+}
+
+fn hand_over(root: &Var, tensor: Tensor, place: Option<Floats>) -> Result<Option<Tensor>> {
+    fn fill<T: Element>(place: &mut [T], tensor: &Tensor) -> candle_core::Result<()> {
+        place.copy_from_slice(&tensor.flatten_all()?.to_vec1::<T>()?);
+        Ok(())
+    }
+    match place {
+        None => return Ok(Some(tensor)),
+        Some(Floats::F32(place)) => fill(place, &tensor),
+        Some(Floats::F64(place)) => fill(place, &tensor),
+    }
+    .map_err(|e| backend(root, e))?;
+    Ok(None)
 }
 
 fn positions(graph: &Graph, vars: &[&Var]) -> Vec<usize> {

@@ -1,9 +1,10 @@
 //! That two rows compute the same thing.
 
-use tinsmith_grad::{Gradients, Result};
+use tinsmith_grad::Result;
 
 use crate::batch::Batch;
-use crate::limit;
+use crate::ours::Leaves;
+use crate::{Form, Loss, limit};
 
 /// A loss, and its gradient per token, all sequences one after another.
 pub struct Outcome {
@@ -11,14 +12,10 @@ pub struct Outcome {
     pub gradient: Vec<f32>,
 }
 
-pub fn of_ours(found: Gradients) -> Result<Outcome> {
-    let gradient = found[0]
-        .to_vec1()
-        .expect("the gradient has the leaf's shape, [tokens], and dtype");
-    Ok(Outcome {
-        loss: found.value(),
-        gradient,
-    })
+pub fn of_ours(leaves: &Leaves, loss: Loss, form: Form, tokens: usize) -> Result<Outcome> {
+    let mut gradient = vec![0.0; tokens];
+    let loss = leaves.step(loss, form, &mut gradient)?.value();
+    Ok(Outcome { loss, gradient })
 }
 
 pub fn of_fused(batch: &Batch) -> Outcome {

@@ -8,7 +8,7 @@
 //! | `limit/fused/Wn` | PPO and its gradient written by hand in one pass over memory: the practical limit |
 //! | `limit/triad/Wn` | `g = x + y * z` over as many tokens: the bytes that PPO must move |
 //!
-//! Leaves are made once, outside of the timed part. Before a row is timed, its loss and gradient are compared with those
+//! Leaves and the buffer for the gradient are made once, outside of the timed part. Before a row is timed, its loss and gradient are compared with those
 //! of the rows beside it, so that no row times something else. `cargo xtask bench loss` prints the ratios; a quick look:
 //! `cargo bench -p tinsmith-losses -- ppo --measurement-time 0.2 --sample-size 10`.
 
@@ -104,7 +104,7 @@ fn bench(workload: &Workload) {
         for (form_name, form) in FORMS {
             let row = format!("{loss_name}/{form_name}/{name}");
             let check = LazyCell::new(|| {
-                let ours = ours.step(loss, form).and_then(check::of_ours);
+                let ours = check::of_ours(&ours, loss, form, workload.sequences * workload.tokens);
                 let ours = ours.unwrap_or_else(|e| panic!("{row}: {e}"));
                 let candles = candle.step(loss, form);
                 let candles = candles.and_then(|found| candle.outcome(form, &found));
@@ -116,7 +116,7 @@ fn bench(workload: &Workload) {
             });
             criterion.bench_function(&row, |b| {
                 LazyCell::force(&check);
-                b.iter(|| ours.step(loss, form));
+                b.iter(|| ours.step(loss, form, black_box(&mut gradient)));
             });
             criterion.bench_function(&format!("candle/{row}"), |b| {
                 LazyCell::force(&check);

@@ -1,6 +1,6 @@
 //! The losses on `tinsmith_grad`.
 
-use tinsmith_grad::{Device, Gradients, Ragged, Result, Var};
+use tinsmith_grad::{Backward, Device, Ragged, Result, Values, Var};
 use tinsmith_losses as losses;
 
 use crate::batch::Batch;
@@ -61,12 +61,12 @@ impl Leaves {
     }
 
     /// What is timed: records the loss, differentiates it and evaluates both.
-    pub fn step(&self, loss: Loss, form: Form) -> Result<Gradients> {
+    pub fn step(&self, loss: Loss, form: Form, gradient: &mut [f32]) -> Result<Values> {
         let loss = match form {
             Form::Ragged => self.ragged(loss),
             Form::Loop => self.by_sequence(loss),
         };
-        loss.backward(&[self.logprobs.values()])
+        Backward::new(&loss).run_into(&[self.logprobs.values()], &mut [gradient])
     }
 
     fn ragged(&self, loss: Loss) -> Var {

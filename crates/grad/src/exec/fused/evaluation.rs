@@ -1,5 +1,7 @@
 //! Carrying out a plan, stage by stage.
 
+use std::ops::{Deref, DerefMut};
+
 use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 
 use super::Scalar;
@@ -10,48 +12,98 @@ use crate::error::{Error, Result};
 use crate::exec::{backend, reference};
 use crate::graph::Graph;
 
-/// Evaluates `roots` (positions in `graph`), whose float nodes are mostly of type `T`.
+/// Evaluates `roots` (positions in `graph`), whose float nodes are mostly of type `T`. A root goes to its place in `into`
+/// where there is one, and else becomes a tensor.
 pub(in crate::exec) fn evaluate<T: Scalar>(
     graph: &Graph,
     roots: &[usize],
     threads: usize,
-) -> Result<Vec<Tensor>> {
+    into: Vec<Option<&mut [T]>>,
+) -> Result<Vec<Option<Tensor>>> {
     let plan = Plan::new(graph, roots, T::DTYPE);
     let mut evaluation = Evaluation::<T> {
         graph,
         plan: &plan,
         values: plan.items.iter().map(|_| Value::Missing).collect(),
         pool: T::pool(),
+        given: Vec::new(),
         threads,
         marks: vec![(0, 0); plan.items.len()],
         epoch: 0,
     };
+    let mut copied = Vec::new();
+    for (&id, place) in plan.roots.iter().zip(into) {
+        let is_free = evaluation.given.iter().all(|(taken, _)| *taken != id);
+        match place {
+            Some(place) if is_free && plan.items[id as usize].is_written() => {
+                evaluation.given.push((id, place));
+                copied.push(Some(None));
+            }
+            Some(place) => copied.push(Some(Some(place))),
+            None => copied.push(None),
+        }
+    }
     evaluation.read_leaves()?;
     for stage in 0..plan.stages.len() {
         evaluation.run_stage(stage as u32)?;
     }
-    let tensors = roots
-        .iter()
-        .zip(&plan.roots)
-        .map(|(&at, &id)| evaluation.take_root(at, id))
-        .collect();
+    let mut tensors = Vec::with_capacity(roots.len());
+    for ((&at, &id), place) in roots.iter().zip(&plan.roots).zip(copied) {
+        tensors.push(match place {
+            None => Some(evaluation.take_root(at, id)?),
+            Some(None) => None,
+            Some(Some(place)) => {
+                place.copy_from_slice(evaluation.read(id)?.slice());
+                None
+            }
+        });
+    }
     evaluation.release();
-    tensors
+    Ok(tensors)
 }
 
 /// What is known of an item.
-pub(super) enum Value<T> {
+pub(super) enum Value<'o, T> {
     Missing,
     Number(T),
-    Array(Vec<T>),
+    Array(Buffer<'o, T>),
     Tensor(Tensor),
 }
 
-pub(super) struct Evaluation<'g, T: Scalar> {
+/// Memory to write a value to.
+pub(super) enum Buffer<'o, T> {
+    Pooled(Vec<T>),
+    /// By the caller, for a root.
+    Given(&'o mut [T]),
+}
+
+impl<T> Deref for Buffer<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Buffer::Pooled(values) => values,
+            Buffer::Given(values) => values,
+        }
+    }
+}
+
+impl<T> DerefMut for Buffer<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        match self {
+            Buffer::Pooled(values) => values,
+            Buffer::Given(values) => values,
+        }
+    }
+}
+
+pub(super) struct Evaluation<'g, 'o, T: Scalar> {
     pub(super) graph: &'g Graph<'g>,
     pub(super) plan: &'g Plan,
-    pub(super) values: Vec<Value<T>>,
+    pub(super) values: Vec<Value<'o, T>>,
     pub(super) pool: Pool<T>,
+    /// Where the values of some items go.
+    given: Vec<(ItemId, &'o mut [T])>,
     pub(super) threads: usize,
     /// For each item, the group of results that first needed it in the kernels being formed, or its place in the kernel being
     /// bound; only entries with the current `epoch` count.
@@ -59,7 +111,7 @@ pub(super) struct Evaluation<'g, T: Scalar> {
     pub(super) epoch: u32,
 }
 
-impl<'g, T: Scalar> Evaluation<'g, T> {
+impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
     pub(super) fn item(&self, id: ItemId) -> &'g Item {
         &self.plan.items[id as usize]
     }
@@ -113,6 +165,14 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
             self.values[id as usize] = value;
         }
         Ok(())
+    }
+
+    /// Memory for the elements of `id`.
+    pub(super) fn buffer(&mut self, id: ItemId) -> Buffer<'o, T> {
+        match self.given.iter().position(|(given, _)| *given == id) {
+            Some(at) => Buffer::Given(self.given.swap_remove(at).1),
+            None => Buffer::Pooled(self.pool.take(self.item(id).len)),
+        }
     }
 
     /// The elements of `id` in memory.
@@ -176,8 +236,8 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
         Ok(y[0])
     }
 
-    fn cat(&mut self, id: ItemId) -> Result<Vec<T>> {
-        let mut joined = self.pool.take(self.item(id).len);
+    fn cat(&mut self, id: ItemId) -> Result<Buffer<'o, T>> {
+        let mut joined = self.buffer(id);
         let mut at = 0;
         for &part in &self.item(id).inputs {
             let read = self.read(part)?;
@@ -222,11 +282,17 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
                 self.values[id as usize] = Value::Number(number);
                 Tensor::from_vec(vec![number], 1, &Device::Cpu).map_err(|e| self.blame(e))?
             }
-            Value::Array(array) => {
+            Value::Array(Buffer::Pooled(array)) => {
                 let tensor = Tensor::from_vec(array, self.item(id).len, &Device::Cpu)
                     .map_err(|e| self.blame(e))?;
                 self.values[id as usize] = Value::Tensor(tensor.clone());
                 tensor
+            }
+            Value::Array(Buffer::Given(array)) => {
+                let copy = array.to_vec();
+                self.values[id as usize] = Value::Array(Buffer::Given(array));
+                Tensor::from_vec(copy, self.item(id).len, &Device::Cpu)
+                    .map_err(|e| self.blame(e))?
             }
             Value::Tensor(tensor) => {
                 self.values[id as usize] = Value::Tensor(tensor.clone());
@@ -258,7 +324,7 @@ impl<'g, T: Scalar> Evaluation<'g, T> {
     fn release(self) {
         let mut pool = self.pool;
         for value in self.values {
-            if let Value::Array(array) = value {
+            if let Value::Array(Buffer::Pooled(array)) = value {
                 pool.give(array);
             }
         }

@@ -1,7 +1,7 @@
 //! The kernels of a pass: which values they compute together, and what they read and leave behind.
 
 use super::Scalar;
-use super::evaluation::{Evaluation, Read, Value};
+use super::evaluation::{Buffer, Evaluation, Read, Value};
 use super::plan::{Item, ItemId, Kind, MapOp, Plan, Rows};
 use super::program::{self, Arg, Kernel, KernelOp, Node, Outcome};
 use super::run::{self, Operands};
@@ -25,7 +25,7 @@ struct Binding {
     rows: Vec<ItemId>,
 }
 
-impl<T: Scalar> Evaluation<'_, T> {
+impl<T: Scalar> Evaluation<'_, '_, T> {
     /// Divides `results`, which are computed over `len` elements in one stage, into groups that share values or arrays,
     /// each with all that has to be computed for it, operands first.
     pub(super) fn components(
@@ -135,7 +135,7 @@ impl<T: Scalar> Evaluation<'_, T> {
         }
         let program = program::compiled(&binding.kernel);
 
-        let mut arrays: Vec<Vec<T>> = stored.iter().map(|_| self.pool.take(len)).collect();
+        let mut arrays: Vec<Buffer<T>> = stored.iter().map(|&id| self.buffer(id)).collect();
         let mut scratch = self.pool.take(0);
         let reductions = {
             let reads = binding
@@ -153,7 +153,7 @@ impl<T: Scalar> Evaluation<'_, T> {
                     .collect::<Result<_>>()?,
                 rows: binding.rows.iter().map(|&id| self.rows_of(id)).collect(),
             };
-            let outputs = arrays.iter_mut().map(Vec::as_mut_slice).collect();
+            let outputs = arrays.iter_mut().map(|array| &mut **array).collect();
             run::run(&program, &operands, outputs, &mut scratch, self.threads)
         };
         self.pool.give(scratch);
@@ -164,8 +164,8 @@ impl<T: Scalar> Evaluation<'_, T> {
             let mut rows = rows.into_iter().map(T::from_f64);
             self.values[id as usize] = match self.item(id).len {
                 1 => Value::Number(rows.next().expect("one row")),
-                count => {
-                    let mut array = self.pool.take(count);
+                _ => {
+                    let mut array = self.buffer(id);
                     array.iter_mut().zip(rows).for_each(|(to, row)| *to = row);
                     Value::Array(array)
                 }

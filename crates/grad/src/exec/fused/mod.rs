@@ -17,7 +17,7 @@ use candle_core::CpuStorage;
 
 use self::pool::Pool;
 use self::vmath::Real;
-use crate::var::Element;
+use crate::var::{Element, Floats};
 
 pub(super) use evaluation::evaluate;
 
@@ -25,6 +25,8 @@ pub(super) use evaluation::evaluate;
 pub(super) trait Scalar: Real + Element + Default + Send + Sync + 'static {
     fn of(storage: &CpuStorage) -> Option<&[Self]>;
     fn pool() -> Pool<Self>;
+    /// `floats` as numbers of this type, or else given back.
+    fn own(floats: Floats<'_>) -> (Option<&mut [Self]>, Option<Floats<'_>>);
 }
 
 impl Scalar for f32 {
@@ -35,6 +37,13 @@ impl Scalar for f32 {
     fn pool() -> Pool<f32> {
         pool::of_f32()
     }
+
+    fn own(floats: Floats<'_>) -> (Option<&mut [f32]>, Option<Floats<'_>>) {
+        match floats {
+            Floats::F32(own) => (Some(own), None),
+            other => (None, Some(other)),
+        }
+    }
 }
 
 impl Scalar for f64 {
@@ -44,5 +53,12 @@ impl Scalar for f64 {
 
     fn pool() -> Pool<f64> {
         pool::of_f64()
+    }
+
+    fn own(floats: Floats<'_>) -> (Option<&mut [f64]>, Option<Floats<'_>>) {
+        match floats {
+            Floats::F64(own) => (Some(own), None),
+            other => (None, Some(other)),
+        }
     }
 }

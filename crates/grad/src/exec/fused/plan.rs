@@ -380,6 +380,15 @@ impl Item {
         self.len == len && matches!(self.kind, Kind::Map(_) | Kind::Expand(_))
     }
 
+    /// Whether this is computed into an array of its own, if it is stored.
+    pub(super) fn is_written(&self) -> bool {
+        let is_computed = matches!(
+            self.kind,
+            Kind::Map(_) | Kind::Expand(_) | Kind::Reduce(..) | Kind::Cat
+        );
+        is_computed && self.len != 1
+    }
+
     /// The first stage that can read this from memory.
     fn available(&self) -> u32 {
         match self.kind {
