@@ -136,7 +136,7 @@ impl<T: Scalar> Evaluation<'_, '_, T> {
         let program = program::compiled(&binding.kernel);
 
         let mut arrays: Vec<Buffer<T>> = stored.iter().map(|&id| self.buffer(id)).collect();
-        let mut scratch = self.pool.take(0);
+        let mut scratch = self.pool.take_registers();
         let reductions = {
             let reads = binding
                 .arrays
@@ -156,7 +156,7 @@ impl<T: Scalar> Evaluation<'_, '_, T> {
             let outputs = arrays.iter_mut().map(|array| &mut **array).collect();
             run::run(&program, &operands, outputs, &mut scratch, self.threads)
         };
-        self.pool.give(scratch);
+        self.pool.give_registers(scratch);
         for (id, array) in stored.into_iter().zip(arrays) {
             self.values[id as usize] = Value::Array(array);
         }
