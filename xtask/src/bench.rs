@@ -1,5 +1,5 @@
-//! `cargo xtask bench [TARGET] [--json FILE] [-- CRITERION..]`: runs the criterion benches and prints the medians they
-//! measured, and for losses the ratios that say how good they are.
+//! `cargo xtask bench [TARGET] [--json FILE] [--beside FILE].. [-- CRITERION..]`: runs the criterion benches and prints the
+//! medians they measured, and the ratios that say how good they are.
 
 use std::fs;
 use std::path::Path;
@@ -7,28 +7,34 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::repository;
 
 /// One measurement.
-#[derive(Serialize, Debug, PartialEq)]
+#[derive(Serialize, Deserialize, Debug, PartialEq)]
 struct Row {
     name: String,
     median_ns: f64,
 }
 
 /// Runs the benches, all or those of the bench target named, and prints a Markdown table; `--json` also writes the rows
-/// to a file. A row is one measurement of this run: what an earlier run left behind is not shown. Arguments after `--` go
-/// to criterion: a filter, `--measurement-time 0.2`.
+/// to a file. A row is one measurement of this run: what an earlier run left behind is not shown. `--beside` adds rows that
+/// another program measured, in the same format. Arguments after `--` go to criterion: a filter, `--measurement-time 0.2`.
 pub fn run(arguments: &[&str]) -> Result<()> {
     let (mut target, mut json) = (None, None);
+    let mut others: Vec<Row> = Vec::new();
     let mut arguments = arguments.iter();
     let mut for_criterion: Vec<&str> = Vec::new();
     while let Some(&argument) = arguments.next() {
         match argument {
             "--json" => json = Some(*arguments.next().context("--json needs a file")?),
+            "--beside" => {
+                let path = arguments.next().context("--beside needs a file")?;
+                let rows = serde_json::from_value(read(Path::new(path))?);
+                others.extend::<Vec<Row>>(rows.with_context(|| format!("reading {path}"))?);
+            }
             "--" => for_criterion.extend(arguments.by_ref()),
             flag if flag.starts_with('-') => bail!("bench takes no `{flag}`"),
             name => ensure!(
@@ -56,8 +62,9 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     let status = cargo.status().context("starting cargo bench")?;
     ensure!(status.success(), "cargo bench: {status}");
 
-    let rows = measured_since(start, &target_folder()?.join("criterion"))?;
+    let mut rows = measured_since(start, &target_folder()?.join("criterion"))?;
     ensure!(!rows.is_empty(), "the benches left no measurement");
+    rows.extend(others);
     print!("{}", markdown(&rows));
     if let Some(path) = json {
         fs::write(path, serde_json::to_string_pretty(&rows)? + "\n")
@@ -124,29 +131,47 @@ fn read(path: &Path) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))
 }
 
-/// The rows but for candle's, which stand beside ours: the benches of losses name theirs `LOSS/FORM/Wn`, candle's
-/// `candle/LOSS/FORM/Wn`, and what limits both `limit/fused/Wn` and `limit/triad/Wn`.
+/// A row `RIVAL/NAME` stands beside the row `NAME` of ours, as the ratio of both; what limits the losses, `limit/fused/Wn` and
+/// `limit/triad/Wn`, beside all losses of that workload.
 fn markdown(rows: &[Row]) -> String {
-    let ratio = |over: Option<f64>, under: Option<f64>| match (over, under) {
-        (Some(over), Some(under)) => format!("{:.2}", over / under),
-        _ => String::new(),
-    };
-    let median = |name: String| {
+    let median = |name: &str| {
         rows.iter()
             .find(|row| row.name == name)
             .map(|row| row.median_ns)
     };
-    let mut table = "\n| benchmark | median | / fused PPO | / triad | candle / ours |\n".to_owned();
-    table += "| --- | ---: | ---: | ---: | ---: |\n";
-    for Row { name, median_ns } in rows.iter().filter(|row| !row.name.starts_with("candle/")) {
+    let rival = |row: &Row| {
+        let (rival, name) = row.name.split_once('/')?;
+        median(name).map(|_| rival.to_owned())
+    };
+    let mut rivals: Vec<String> = rows.iter().filter_map(rival).collect();
+    rivals.sort();
+    rivals.dedup();
+
+    let mut table = "\n| benchmark | median | / fused PPO | / triad |".to_owned();
+    rivals
+        .iter()
+        .for_each(|rival| table += &format!(" {rival} / ours |"));
+    table += "\n| --- | ---: | ---: | ---: |";
+    table += &" ---: |".repeat(rivals.len());
+    table += "\n";
+    let ratio = |over: Option<f64>, under: Option<f64>| match (over, under) {
+        (Some(over), Some(under)) => format!(" {:.2} |", over / under),
+        _ => "  |".to_owned(),
+    };
+    for row in rows.iter().filter(|row| rival(row).is_none()) {
+        let Row { name, median_ns } = row;
         let workload = name.rsplit('/').next().unwrap_or_default();
-        let limit = |kind| ratio(Some(*median_ns), median(format!("limit/{kind}/{workload}")));
-        let candle = ratio(median(format!("candle/{name}")), Some(*median_ns));
-        let (fused, triad) = (limit("fused"), limit("triad"));
-        table += &format!(
-            "| {name} | {} | {fused} | {triad} | {candle} |\n",
-            duration(*median_ns)
-        );
+        table += &format!("| {name} | {} |", duration(*median_ns));
+        for limit in ["fused", "triad"] {
+            table += &ratio(
+                Some(*median_ns),
+                median(&format!("limit/{limit}/{workload}")),
+            );
+        }
+        for rival in &rivals {
+            table += &ratio(median(&format!("{rival}/{name}")), Some(*median_ns));
+        }
+        table += "\n";
     }
     table
 }
@@ -174,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_stands_beside_its_limits_and_candle() {
+    fn a_loss_stands_beside_its_limits_and_its_rivals() {
         let row = |name: &str, median_ns| Row {
             name: name.into(),
             median_ns,
@@ -185,16 +210,17 @@ mod tests {
             row("limit/triad/W1", 500.0),
             row("parse", 2.0),
             row("ppo/loop/W1", 1_500.0),
+            row("torch-2/ppo/loop/W1", 15_000.0),
         ];
         let table = markdown(&rows);
         let lines: Vec<&str> = table.lines().skip(3).collect();
         assert_eq!(
             lines,
             [
-                "| limit/fused/W1 | 1.00 µs | 1.00 | 2.00 |  |",
-                "| limit/triad/W1 | 500.0 ns | 0.50 | 1.00 |  |",
-                "| parse | 2.0 ns |  |  |  |",
-                "| ppo/loop/W1 | 1.50 µs | 1.50 | 3.00 | 4.00 |",
+                "| limit/fused/W1 | 1.00 µs | 1.00 | 2.00 |  |  |",
+                "| limit/triad/W1 | 500.0 ns | 0.50 | 1.00 |  |  |",
+                "| parse | 2.0 ns |  |  |  |  |",
+                "| ppo/loop/W1 | 1.50 µs | 1.50 | 3.00 | 4.00 | 10.00 |",
             ]
         );
     }

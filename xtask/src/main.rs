@@ -12,7 +12,7 @@ usage: cargo xtask COMMAND
 
   ci [--no-tests]                everything CI runs: format, lints, tests, docs, golden vectors
   vectors PATH...                run the golden vectors in these files and folders
-  bench [TARGET] [--json FILE] [-- CRITERION..]
+  bench [TARGET] [--json FILE] [--beside FILE].. [-- CRITERION..]
                                  run the benchmarks, all or one target's, and print a table of medians and ratios;
                                  what follows -- goes to criterion";
 

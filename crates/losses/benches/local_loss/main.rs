@@ -5,6 +5,7 @@
 //! | `LOSS/ragged/Wn` | the function of `tinsmith_losses` on the whole batch: record, differentiate, evaluate |
 //! | `LOSS/loop/Wn` | the same loss written as a loop over sequences, as the Python documentation of the trainers does |
 //! | `candle/LOSS/FORM/Wn` | the same expressions on candle's `Var` and its `backward`, on one thread |
+//! | `two-threads/LOSS/ragged/Wn` | as `LOSS/ragged/Wn`, on two threads, for workloads of a million tokens |
 //! | `limit/fused/Wn` | PPO and its gradient written by hand in one pass over memory: the practical limit |
 //! | `limit/triad/Wn` | `g = x + y * z` over as many tokens: the bytes that PPO must move |
 //!
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use criterion::Criterion;
+use tinsmith_grad::{Executor, with_executor};
 
 use batch::{Batch, WORKLOADS, Workload};
 use check::assert_same;
@@ -118,6 +120,14 @@ fn bench(workload: &Workload) {
                 LazyCell::force(&check);
                 b.iter(|| ours.step(loss, form, black_box(&mut gradient)));
             });
+            if matches!(form, Form::Ragged) && workload.sequences * workload.tokens >= 1 << 20 {
+                criterion.bench_function(&format!("two-threads/{row}"), |b| {
+                    LazyCell::force(&check);
+                    with_executor(Executor::Fused { threads: 2 }, || {
+                        b.iter(|| ours.step(loss, form, black_box(&mut gradient)));
+                    });
+                });
+            }
             criterion.bench_function(&format!("candle/{row}"), |b| {
                 LazyCell::force(&check);
                 b.iter(|| candle.step(loss, form));
