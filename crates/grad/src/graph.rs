@@ -80,7 +80,7 @@ impl Positions {
     fn insert_new(&mut self, id: u64, at: u32) -> bool {
         let age = (self.newest - id) as usize;
         // The table may be sparse, but not much larger than what is in it.
-        if age >= self.recent.len() && age < 16 * (self.len + 64) {
+        if age >= self.recent.len() && age < 4 * self.len + 64 {
             self.grow(age + 1);
         }
         let is_new = match self.recent.get_mut(age) {
