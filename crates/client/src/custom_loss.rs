@@ -9,11 +9,11 @@ use std::{panic::Location, sync::Arc, time::Duration};
 use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Metrics, TensorData};
 
 use crate::{
-    ApiFuture, Batch, DatumProblem, Error, GradientReport, Loss, PhaseTimes, Result, StepReport,
+    ApiFuture, Batch, DatumProblem, Drift, Error, GradientReport, Loss, PhaseTimes, Result,
+    StepReport, SurrogateCheck, Warning,
     combine::combine,
     loss::Evaluated,
     preflight,
-    report::Drift,
     session::Session,
     training::{Model, Pass},
 };
@@ -131,12 +131,17 @@ where
     };
     let report = report(evaluated, bytes_received, times);
     let so_far = report.clone();
+    let weights: Vec<TensorData> = second
+        .iter()
+        .filter_map(|datum| datum.input("weights").cloned())
+        .collect();
     let finish = move |session: &Arc<Session>, parts, received| {
         let backward = session.http.since(sent);
         Ok(finish(
             combine(parts),
             report,
             &logprobs,
+            &weights,
             backward,
             received,
         ))
@@ -234,13 +239,16 @@ fn check_logprobs(logprobs: &TensorData, targets: &TensorData) -> Result<(), Dat
 }
 
 fn report(evaluated: Evaluated, bytes_received: u64, times: PhaseTimes) -> StepReport {
+    let gradient = GradientReport::of(&evaluated.gradient);
     StepReport {
         loss: evaluated.value,
         terms: evaluated.terms,
         metrics: evaluated.metrics.into_iter().collect(),
         server_metrics: Metrics::default(),
-        gradient: GradientReport::of(&evaluated.gradient),
+        gradient,
         drift: None,
+        surrogate: None,
+        warnings: Warning::about(&gradient, None, None),
         times,
         bytes_received,
     }
@@ -250,10 +258,13 @@ fn finish(
     mut output: ForwardBackwardOutput,
     mut report: StepReport,
     first: &[TensorData],
+    weights: &[TensorData],
     backward: Duration,
     received: u64,
 ) -> (ForwardBackwardOutput, StepReport) {
     report.drift = Drift::between(first, &output);
+    report.surrogate = SurrogateCheck::of(weights, &output);
+    report.warnings = Warning::about(&report.gradient, report.drift, report.surrogate);
     report.times.backward = backward;
     report.bytes_received += received;
     report.server_metrics = output.metrics.clone();

@@ -106,6 +106,16 @@ pub enum Error {
         /// Where [`Loss::new`](crate::Loss::new) was called.
         at: &'static Location<'static>,
     },
+    /// Two terms or two metrics of one name, or a metric that would replace the loss in the results.
+    #[error(
+        "the loss (made at {at}) gives the name {name:?} twice, or it is one that the result uses itself: choose another; nothing was trained"
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Where [`Loss::new`](crate::Loss::new) was called.
+        at: &'static Location<'static>,
+    },
     /// The loss does not depend on the logprobs of some data.
     #[error(
         "the loss (made at {at}) does not use the logprobs of datum {}, so it would not be trained on: use it, leave it out of \

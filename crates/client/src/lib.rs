@@ -65,7 +65,9 @@ pub use error::{Error, Result};
 pub use future::ApiFuture;
 pub use loss::{Loss, MetricValue, TermReport};
 pub use problem::DatumProblem;
-pub use report::{Drift, GradientReport, PhaseTimes, StepReport};
+pub use report::{
+    Drift, GradientReport, PhaseTimes, ServerLoss, StepReport, SurrogateCheck, Warning,
+};
 pub use retry::RetryConfig;
 pub use sampling::SamplingClient;
 pub use session::ServiceClient;

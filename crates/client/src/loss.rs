@@ -2,7 +2,8 @@
 
 use std::{ops::Range, panic::Location};
 
-use tinsmith_grad::{Backward, Error as GradError, Tensor, Var, reached_rows};
+use serde::Serialize;
+use tinsmith_grad::{Backward, Error as GradError, Tensor, Var, grad, reached_rows};
 
 use crate::{Batch, Error, Result};
 
@@ -19,6 +20,7 @@ pub struct Loss {
     terms: Vec<Term>,
     metrics: Vec<(String, MetricValue)>,
     unused_allowed: bool,
+    has_norms: bool,
     at: &'static Location<'static>,
 }
 
@@ -28,6 +30,9 @@ struct Term {
     weight: f64,
     value: Var,
 }
+
+/// The loss itself, and the server's of the second pass.
+const RESERVED: [&str; 2] = ["loss:sum", "surrogate_loss:sum"];
 
 /// A number to report beside a loss: known already, or evaluated with the loss.
 #[derive(Debug, Clone)]
@@ -68,6 +73,7 @@ impl Loss {
             }],
             metrics: Vec::new(),
             unused_allowed: false,
+            has_norms: false,
             at: Location::caller(),
         }
     }
@@ -88,6 +94,13 @@ impl Loss {
         self
     }
 
+    /// Reports the norm of each term's own gradient, which shows how terms weigh against each other. Costs a differentiation
+    /// per term.
+    pub fn gradient_norms(mut self) -> Self {
+        self.has_norms = true;
+        self
+    }
+
     /// Accepts that some data do not enter the loss; their gradient is 0.
     pub fn allow_unused(mut self) -> Self {
         self.unused_allowed = true;
@@ -96,7 +109,7 @@ impl Loss {
 }
 
 /// A term of a loss, evaluated.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TermReport {
     /// `loss`, or the name given to [`Loss::regularize`].
     pub name: String,
@@ -104,6 +117,15 @@ pub struct TermReport {
     pub weight: f64,
     /// Its value, before that.
     pub value: f64,
+    /// The Euclidean norm of its gradient by the logprobs, weight included, if [`Loss::gradient_norms`] asked for it.
+    pub gradient_norm: Option<f64>,
+}
+
+impl TermReport {
+    /// What it adds to the loss.
+    pub fn weighted(&self) -> f64 {
+        self.weight * self.value
+    }
 }
 
 /// A loss, evaluated and found good.
@@ -119,6 +141,7 @@ pub(crate) struct Evaluated {
 impl Loss {
     /// The loss, its terms, its metrics and its gradient in one evaluation, each guard in turn.
     pub(crate) fn evaluate(self, batch: &Batch) -> Result<Evaluated> {
+        self.check_names()?;
         let logprobs = batch.logprobs();
         let leaf = logprobs.values();
         let root = self.root()?;
@@ -132,12 +155,16 @@ impl Loss {
             MetricValue::Lazy(var) => Some(var),
             MetricValue::Known(_) => None,
         });
-        let beside: Vec<&Var> = self
-            .terms
-            .iter()
-            .map(|term| &term.value)
-            .chain(lazy)
-            .collect();
+        let norms = match self.has_norms {
+            true => self
+                .terms
+                .iter()
+                .map(|term| norm(term, leaf))
+                .collect::<Result<Vec<Var>>>()?,
+            false => Vec::new(),
+        };
+        let values = self.terms.iter().map(|term| &term.value);
+        let beside: Vec<&Var> = values.chain(&norms).chain(lazy).collect();
         let backward = Backward::new(&root).allow_unused().also(&beside);
         let gradients = backward.run(&[leaf]).map_err(Error::Loss)?;
         let value = gradients.value();
@@ -167,7 +194,8 @@ impl Loss {
             .iter()
             .map(number)
             .collect::<Result<Vec<f64>>>()?;
-        let (terms, lazy) = beside.split_at(self.terms.len());
+        let (terms, beside) = beside.split_at(self.terms.len());
+        let (norms, lazy) = beside.split_at(norms.len());
         let mut lazy = lazy.iter();
         Ok(Evaluated {
             value,
@@ -175,7 +203,8 @@ impl Loss {
                 .terms
                 .into_iter()
                 .zip(terms)
-                .map(|(term, &value)| term.report(value))
+                .enumerate()
+                .map(|(i, (term, &value))| term.report(value, norms.get(i).copied()))
                 .collect(),
             metrics: self
                 .metrics
@@ -184,6 +213,22 @@ impl Loss {
                 .collect(),
             gradient,
         })
+    }
+
+    /// Every term and every metric has a name of its own, and none one of those that the result uses itself.
+    fn check_names(&self) -> Result<()> {
+        let terms = self.terms.iter().map(|term| &term.name);
+        let metrics = self.metrics.iter().map(|(name, _)| name);
+        for names in [terms.collect::<Vec<_>>(), metrics.collect()] {
+            for (i, &name) in names.iter().enumerate() {
+                let is_taken = names[..i].contains(&name) || RESERVED.contains(&name.as_str());
+                if is_taken {
+                    let name = name.clone();
+                    return Err(Error::NameTaken { name, at: self.at });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The sum of the terms, once each is known to be one number.
@@ -226,11 +271,12 @@ impl Term {
         }
     }
 
-    fn report(self, value: f64) -> TermReport {
+    fn report(self, value: f64, gradient_norm: Option<f64>) -> TermReport {
         TermReport {
             name: self.name,
             weight: self.weight,
             value,
+            gradient_norm,
         }
     }
 }
@@ -242,6 +288,15 @@ impl MetricValue {
             MetricValue::Known(x) => x,
             MetricValue::Lazy(_) => evaluated.next().copied().unwrap_or(f64::NAN),
         }
+    }
+}
+
+/// The norm of the gradient of a term by `leaf`; 0 for one that does not depend on it.
+fn norm(term: &Term, leaf: &Var) -> Result<Var> {
+    match grad(&term.weighted(), &[leaf]) {
+        Ok(gradient) => Ok(gradient[0].square().sum().sqrt()),
+        Err(GradError::Unused { .. }) => Ok(Var::scalar(0.0)),
+        Err(error) => Err(Error::Loss(error)),
     }
 }
 

@@ -1,13 +1,24 @@
 //! What happened in one step of a custom loss.
 
+mod drift;
+mod surrogate;
+mod table;
+mod warning;
+
 use std::time::Duration;
 
-use tinsmith_wire::{ForwardBackwardOutput, Metrics, TensorData};
+use serde::Serialize;
+use tinsmith_wire::Metrics;
+
+pub use drift::Drift;
+pub use surrogate::{ServerLoss, SurrogateCheck};
+pub use warning::Warning;
 
 use crate::TermReport;
 
-/// What happened in one step of a custom loss, beside its metrics.
-#[derive(Debug, Clone, PartialEq)]
+/// What happened in one step of a custom loss, beside its metrics. Prints as a table; [`MetricsWriter`](crate::MetricsWriter)
+/// writes it as a line of JSON.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct StepReport {
     /// The loss.
@@ -23,6 +34,10 @@ pub struct StepReport {
     /// How far the logprobs of the second pass are from those that the gradient was computed at. None until it has
     /// answered, or when it gave none.
     pub drift: Option<Drift>,
+    /// Whether the server's own loss is that of the weights it was sent. None until it has answered, or when it told none.
+    pub surrogate: Option<SurrogateCheck>,
+    /// What looks wrong, though it is no error.
+    pub warnings: Vec<Warning>,
     /// How long each phase took.
     pub times: PhaseTimes,
     /// Bytes of JSON received as results: of both passes, once the second has answered.
@@ -30,7 +45,7 @@ pub struct StepReport {
 }
 
 /// The gradient of a loss by the logprobs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct GradientReport {
     /// Euclidean norm.
     pub norm: f64,
@@ -40,25 +55,20 @@ pub struct GradientReport {
     pub zeros: f64,
 }
 
-/// The difference of the same logprobs in two passes: 0 on a trainer that computes alike each time.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Drift {
-    /// Greatest absolute difference.
-    pub max_abs: f64,
-    /// Mean absolute difference.
-    pub mean_abs: f64,
-}
-
-/// How long each phase took.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How long each phase took; in JSON in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PhaseTimes {
     /// First pass: sent, computed, received.
+    #[serde(serialize_with = "seconds")]
     pub forward: Duration,
     /// The loss function, the loss and its gradient.
+    #[serde(serialize_with = "seconds")]
     pub loss: Duration,
     /// Sending the second pass.
+    #[serde(serialize_with = "seconds")]
     pub submit: Duration,
     /// From there until its result was received.
+    #[serde(serialize_with = "seconds")]
     pub backward: Duration,
 }
 
@@ -75,28 +85,6 @@ impl GradientReport {
     }
 }
 
-impl Drift {
-    /// Between the logprobs of the first pass and the outputs of the second; none unless they are comparable.
-    pub(crate) fn between(first: &[TensorData], second: &ForwardBackwardOutput) -> Option<Self> {
-        if first.len() != second.loss_fn_outputs.len() {
-            return None;
-        }
-        let (mut max_abs, mut sum, mut count) = (0.0f64, 0.0f64, 0usize);
-        for (before, output) in first.iter().zip(&second.loss_fn_outputs) {
-            let (before, after) = (before.as_f32()?, output.get("logprobs")?.as_f32()?);
-            if before.len() != after.len() {
-                return None;
-            }
-            for (b, a) in before.iter().zip(after) {
-                let difference = (f64::from(*b) - f64::from(*a)).abs();
-                max_abs = max_abs.max(difference);
-                sum += difference;
-            }
-            count += before.len();
-        }
-        Some(Drift {
-            max_abs,
-            mean_abs: sum / count.max(1) as f64,
-        })
-    }
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
 }

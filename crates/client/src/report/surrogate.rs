@@ -1,0 +1,140 @@
+use serde::Serialize;
+use tinsmith_wire::{ForwardBackwardOutput, TensorData};
+
+/// The server's loss of the second pass, `sum(-weights * logprobs)`, computed here and by the server. A server that
+/// computes something else applies another gradient than that of the loss, and nothing but this would show it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SurrogateCheck {
+    /// `sum(-weights * logprobs)` of the weights that were sent and the logprobs that came back.
+    pub expected: f64,
+    /// What the server computed.
+    pub server: f64,
+    /// Where it said so.
+    pub source: ServerLoss,
+    /// Whether the two agree, to 1 % of the sum of absolute terms.
+    pub agrees: bool,
+    /// Whether the server's value is that of weights divided by their sum, sequence by sequence.
+    pub weights_divided_by_their_sum: bool,
+}
+
+/// Where a server tells its own loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ServerLoss {
+    /// In the metric `loss:sum`.
+    LossSum,
+    /// By token, in the outputs `elementwise_loss`.
+    ElementwiseLoss,
+}
+
+/// The share of the absolute terms that rounding may take.
+const TOLERANCE: f64 = 0.01;
+
+impl SurrogateCheck {
+    /// `weights[i]` were sent for datum i. None if the server tells no loss, or not what it belongs to.
+    pub(crate) fn of(weights: &[TensorData], output: &ForwardBackwardOutput) -> Option<Self> {
+        if weights.len() != output.loss_fn_outputs.len() {
+            return None;
+        }
+        let (mut expected, mut divided, mut size, mut divided_size) = (0.0, 0.0, 0.0, 0.0);
+        let mut elementwise = Some(0.0);
+        for (weights, output) in weights.iter().zip(&output.loss_fn_outputs) {
+            let dense = weights.to_dense().ok()?;
+            let (weights, logprobs) = (dense.as_f32()?, output.get("logprobs")?.as_f32()?);
+            if weights.len() != logprobs.len() {
+                return None;
+            }
+            let terms = weights
+                .iter()
+                .zip(logprobs)
+                .map(|(&w, &lp)| -f64::from(w) * f64::from(lp));
+            let (sum, absolute) = terms.fold((0.0, 0.0), |(sum, abs), term| {
+                (sum + term, abs + term.abs())
+            });
+            let total = weights.iter().map(|&w| f64::from(w)).sum::<f64>().max(1e-9);
+            expected += sum;
+            size += absolute;
+            divided += sum / total;
+            divided_size += absolute / total;
+            let losses = output.get("elementwise_loss").and_then(TensorData::as_f32);
+            elementwise = elementwise.zip(losses).map(|(before, losses)| {
+                before + losses.iter().map(|&loss| f64::from(loss)).sum::<f64>()
+            });
+        }
+        let told = output
+            .metrics
+            .get("loss:sum")
+            .map(|sum| (sum, ServerLoss::LossSum));
+        let (server, source) = told.or(elementwise.map(|sum| (sum, ServerLoss::ElementwiseLoss)))?;
+        let near = |value: f64, size: f64| {
+            (server - value).abs() <= TOLERANCE * size + f64::from(f32::EPSILON)
+        };
+        let agrees = near(expected, size);
+        Some(SurrogateCheck {
+            expected,
+            server,
+            source,
+            agrees,
+            weights_divided_by_their_sum: !agrees && near(divided, divided_size),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEIGHTS: [[f32; 2]; 2] = [[2.0, 0.0], [-1.0, 4.0]];
+    const LOGPROBS: [[f32; 2]; 2] = [[-1.0, -3.0], [-2.0, -0.5]];
+
+    /// -w * lp: 2 and 0; -2 and 2.
+    fn check(
+        metrics: &[(&str, f64)],
+        elementwise: Option<[[f32; 2]; 2]>,
+    ) -> Option<SurrogateCheck> {
+        let mut output = ForwardBackwardOutput::default();
+        output.metrics = metrics.iter().copied().collect();
+        for (i, logprobs) in LOGPROBS.iter().enumerate() {
+            let mut fields = std::collections::BTreeMap::new();
+            fields.insert("logprobs".to_owned(), logprobs.to_vec().into());
+            if let Some(losses) = elementwise {
+                fields.insert("elementwise_loss".to_owned(), losses[i].to_vec().into());
+            }
+            output.loss_fn_outputs.push(fields);
+        }
+        let weights = WEIGHTS.map(|weights| weights.to_vec().into());
+        SurrogateCheck::of(&weights, &output)
+    }
+
+    #[test]
+    fn the_linear_loss_of_the_weights_agrees() {
+        let found = check(&[("loss:sum", 2.0)], None).unwrap();
+        assert_eq!(
+            (found.expected, found.server, found.agrees),
+            (2.0, 2.0, true)
+        );
+        let found = check(&[], Some([[2.0, 0.0], [-2.0, 2.0]])).unwrap();
+        assert_eq!(
+            (found.source, found.agrees),
+            (ServerLoss::ElementwiseLoss, true)
+        );
+    }
+
+    #[test]
+    fn a_server_that_divides_by_the_sum_of_the_weights_is_found_out() {
+        // 2 / 2 + 0 / 3
+        let found = check(&[("loss:sum", 1.0)], None).unwrap();
+        assert!(!found.agrees && found.weights_divided_by_their_sum);
+        let found = check(&[], Some([[1.0, 0.0], [-2.0 / 3.0, 2.0 / 3.0]])).unwrap();
+        assert!(!found.agrees && found.weights_divided_by_their_sum);
+    }
+
+    #[test]
+    fn another_loss_disagrees_and_none_is_no_verdict() {
+        let found = check(&[("loss:sum", -2.0)], None).unwrap();
+        assert!(!found.agrees && !found.weights_divided_by_their_sum);
+        assert_eq!(check(&[], None), None);
+    }
+}

@@ -1,0 +1,69 @@
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::{Drift, GradientReport, SurrogateCheck};
+
+/// Something about a step that is allowed, and seldom meant.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// Every element of the gradient is 0.
+    ZeroGradient,
+    /// The two passes disagree about the logprobs by more than rounding.
+    Drift(Drift),
+    /// The server computed another loss than that of the weights it was sent.
+    Surrogate(SurrogateCheck),
+}
+
+impl Warning {
+    pub(crate) fn about(
+        gradient: &GradientReport,
+        drift: Option<Drift>,
+        surrogate: Option<SurrogateCheck>,
+    ) -> Vec<Warning> {
+        let zero = (gradient.max_abs == 0.0).then_some(Warning::ZeroGradient);
+        let drift = drift
+            .filter(|drift| drift.max_abs > Drift::CONSPICUOUS)
+            .map(Warning::Drift);
+        let surrogate = surrogate
+            .filter(|check| !check.agrees)
+            .map(Warning::Surrogate);
+        zero.into_iter().chain(drift).chain(surrogate).collect()
+    }
+}
+
+/// A sentence or two: what, and what to do.
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::ZeroGradient => f.write_str(
+                "the gradient is 0 for every token, so this step trains nothing: are all advantages or weights 0, or everything clipped?",
+            ),
+            Warning::Drift(drift) => write!(
+                f,
+                "the logprobs of the two passes differ by up to {:.3} nats, so the gradient is not that of the weights it is applied to: did \
+                 something train the model in between, or does the server compute differently each time?",
+                drift.max_abs
+            ),
+            Warning::Surrogate(check) if check.weights_divided_by_their_sum => write!(
+                f,
+                "the server divides the weights of each sequence by their sum (its loss is {:.6}, that of the weights sent {:.6}): the scale and \
+                 for some sequences the sign of the gradient are lost, so a custom loss does not train as written on this server",
+                check.server, check.expected
+            ),
+            Warning::Surrogate(check) => write!(
+                f,
+                "the server's loss is {:.6}, that of the weights sent {:.6}: it does not apply the gradient of this loss as sent",
+                check.server, check.expected
+            ),
+        }
+    }
+}
+
+/// The sentence.
+impl Serialize for Warning {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
