@@ -23,6 +23,11 @@ impl<'a> Batch<'a> {
         Ok(Batch { data, logprobs })
     }
 
+    /// On logprobs that are packed already, of any float dtype; inputs are then given in that dtype.
+    pub(crate) fn with_logprobs(data: &'a [Datum], logprobs: Ragged) -> Self {
+        Batch { data, logprobs }
+    }
+
     /// The logprob of every target token under the model, one sequence a datum: `[T]` each, or `[T, K]` for targets of that
     /// shape; `float32`. What the loss is differentiated by.
     pub fn logprobs(&self) -> Ragged {
@@ -47,7 +52,9 @@ impl<'a> Batch<'a> {
             }
         }
         let at = Location::caller();
-        located(at, || pack(tensors, name))
+        located(at, || {
+            Ok(pack(tensors, name)?.map(|values| self.as_logprobs(values)))
+        })
     }
 
     /// As [`input`](Self::input), with `default` in every element when no datum has the input.
@@ -84,7 +91,15 @@ impl<'a> Batch<'a> {
         let flat: Result<Vec<TensorData>, _> = tensors.into_iter().map(single).collect();
         let flat = flat.map_err(Error::Encode)?;
         let at = Location::caller();
-        located(at, || pack(&flat, name)).map(|ragged| ragged.values().clone())
+        located(at, || Ok(self.as_logprobs(pack(&flat, name)?.values())))
+    }
+
+    /// Floats in the logprobs' dtype, which is another than that of the data when a gradient is checked in f64.
+    fn as_logprobs(&self, values: &Var) -> Var {
+        match values.dtype() {
+            tinsmith_grad::DType::F32 => values.to_dtype(self.logprobs.values().dtype()),
+            _ => values.clone(),
+        }
     }
 
     /// The data, as they were given.

@@ -109,6 +109,7 @@ where
     let batch = Batch::new(data, &logprobs)?;
     let loss = loss(&batch).map_err(|source| Error::LossFailed { source, at })?;
     let evaluated = loss.evaluate(&batch)?;
+    model.recorder.write(data, &logprobs, &evaluated)?;
     let loss_done = http.clock.now();
 
     let second = second_pass(data, &targets, &evaluated.gradient)?;
@@ -152,7 +153,7 @@ where
     })
 }
 
-fn targets(data: &[Datum]) -> Result<Vec<TensorData>> {
+pub(crate) fn targets(data: &[Datum]) -> Result<Vec<TensorData>> {
     let dense = |(index, datum): (usize, &Datum)| {
         let fail = |problem| Error::Datum {
             index,
@@ -220,6 +221,18 @@ fn logprobs(forward: ForwardBackwardOutput, targets: &[TensorData]) -> Result<Ve
     checked.collect()
 }
 
+pub(crate) fn check_all_logprobs(logprobs: &[TensorData], targets: &[TensorData]) -> Result<()> {
+    let (expected, found) = (targets.len(), logprobs.len());
+    if expected != found {
+        return Err(Error::OutputCount { expected, found });
+    }
+    let pairs = logprobs.iter().zip(targets).enumerate();
+    for (index, (logprobs, targets)) in pairs {
+        check_logprobs(logprobs, targets).map_err(|problem| Error::Logprobs { index, problem })?;
+    }
+    Ok(())
+}
+
 fn check_logprobs(logprobs: &TensorData, targets: &TensorData) -> Result<(), DatumProblem> {
     if logprobs.dtype() != DType::Float32 {
         let (expected, found) = (DType::Float32, logprobs.dtype());
@@ -238,7 +251,7 @@ fn check_logprobs(logprobs: &TensorData, targets: &TensorData) -> Result<(), Dat
     preflight::check_finite(logprobs)
 }
 
-fn report(evaluated: Evaluated, bytes_received: u64, times: PhaseTimes) -> StepReport {
+pub(crate) fn report(evaluated: Evaluated, bytes_received: u64, times: PhaseTimes) -> StepReport {
     let gradient = GradientReport::of(&evaluated.gradient);
     StepReport {
         loss: evaluated.value,

@@ -1,6 +1,6 @@
 //! Everything that can go wrong, in words for the person who has to act on it.
 
-use std::{fmt, panic::Location, time::Duration};
+use std::{fmt, panic::Location, path::PathBuf, time::Duration};
 
 use tinsmith_grad as grad;
 use tinsmith_wire::{self as wire, ErrorCategory};
@@ -144,6 +144,22 @@ pub enum Error {
         cause: Option<grad::Error>,
         /// Where [`Loss::new`](crate::Loss::new) was called.
         at: &'static Location<'static>,
+    },
+    /// The gradient of a loss is not its derivative; found by [`check_loss`](crate::check_loss()).
+    #[error("the gradient of the loss (checked at {at}) is not its derivative: {cause}")]
+    WrongGradient {
+        /// Where they differ.
+        cause: grad::Error,
+        /// The call of `check_loss`.
+        at: &'static Location<'static>,
+    },
+    /// A file of metrics or recorded steps cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The model was used inside its own loss function, while its turn to send was taken.
     #[error(

@@ -37,6 +37,7 @@
 mod batch;
 mod builder;
 mod call_info;
+mod check_loss;
 mod chunking;
 mod clock;
 mod combine;
@@ -45,9 +46,11 @@ mod error;
 mod future;
 mod heartbeat;
 mod loss;
+mod metrics_writer;
 mod order;
 mod preflight;
 mod problem;
+mod record;
 mod report;
 mod retry;
 mod sampling;
@@ -58,13 +61,16 @@ mod transport;
 pub use batch::Batch;
 pub use builder::{Dialect, ServiceClientBuilder};
 pub use call_info::CallInfo;
+pub use check_loss::{LossCheck, check_loss, check_loss_at};
 pub use chunking::ChunkLimits;
 pub use clock::{Clock, SystemClock};
 pub use custom_loss::CustomStep;
 pub use error::{Error, Result};
 pub use future::ApiFuture;
 pub use loss::{Loss, MetricValue, TermReport};
+pub use metrics_writer::MetricsWriter;
 pub use problem::DatumProblem;
+pub use record::{ReplayedStep, replay};
 pub use report::{
     Drift, GradientReport, PhaseTimes, ServerLoss, StepReport, SurrogateCheck, Warning,
 };

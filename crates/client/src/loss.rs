@@ -232,7 +232,7 @@ impl Loss {
     }
 
     /// The sum of the terms, once each is known to be one number.
-    fn root(&self) -> Result<Var> {
+    pub(crate) fn root(&self) -> Result<Var> {
         let is_scalar = |var: &Var| match var.error() {
             Some(error) => Err(Error::Loss(error.clone())),
             None => Ok(var.elem_count() == 1),

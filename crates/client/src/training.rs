@@ -17,6 +17,7 @@ use crate::{
     future::Pending,
     order::{Order, Turn},
     preflight,
+    record::Recorder,
     retry::Kind,
     session::{Session, call},
 };
@@ -32,7 +33,7 @@ use crate::{
 /// function.
 #[derive(Debug, Clone)]
 pub struct TrainingClient {
-    model: Arc<Model>,
+    pub(crate) model: Arc<Model>,
 }
 
 #[derive(Debug)]
@@ -40,6 +41,7 @@ pub(crate) struct Model {
     pub session: Arc<Session>,
     pub id: String,
     pub order: Order,
+    pub recorder: Recorder,
 }
 
 /// The two passes over data.
@@ -53,7 +55,12 @@ impl TrainingClient {
     pub(crate) fn new(session: Arc<Session>, id: String) -> Self {
         let order = Order::new();
         TrainingClient {
-            model: Arc::new(Model { session, id, order }),
+            model: Arc::new(Model {
+                session,
+                id,
+                order,
+                recorder: Recorder::default(),
+            }),
         }
     }
 
