@@ -94,8 +94,10 @@ mod tests {
         metrics: &[(&str, f64)],
         elementwise: Option<[[f32; 2]; 2]>,
     ) -> Option<SurrogateCheck> {
-        let mut output = ForwardBackwardOutput::default();
-        output.metrics = metrics.iter().copied().collect();
+        let mut output = ForwardBackwardOutput {
+            metrics: metrics.iter().copied().collect(),
+            ..Default::default()
+        };
         for (i, logprobs) in LOGPROBS.iter().enumerate() {
             let mut fields = std::collections::BTreeMap::new();
             fields.insert("logprobs".to_owned(), logprobs.to_vec().into());
