@@ -45,7 +45,7 @@ impl Var {
 /// # anyhow::Ok(())
 /// ```
 pub fn grad(root: &Var, wrt: &[&Var]) -> Result<Vec<Var>> {
-    Backward::new(root).gradients(&Graph::reaching([root]), root, wrt)
+    Backward::new(root).record(wrt)
 }
 
 /// A backward pass with options; [`Var::backward`] is the one without.
@@ -186,9 +186,14 @@ impl<'a> Backward<'a> {
 
     /// In the graph as recorded, so that the culprit is one of the user's ops.
     fn find_non_finite(&self, wrt: &[&Var]) -> Result<()> {
-        let grads = self.gradients(&Graph::reaching([self.root]), self.root, wrt)?;
+        let grads = self.record(wrt)?;
         let roots: Vec<&Var> = [self.root].into_iter().chain(&grads).collect();
         exec::find_non_finite(&roots, Some(self.root))
+    }
+
+    /// The gradients as `Var`s, not evaluated.
+    pub(crate) fn record(&self, wrt: &[&Var]) -> Result<Vec<Var>> {
+        self.gradients(&Graph::reaching([self.root]), self.root, wrt)
     }
 
     /// The gradients of `root`, which is this pass's root or computes the same. `graph` leads to it, and maybe to more.
@@ -232,7 +237,7 @@ impl<'a> Backward<'a> {
                 at,
             }),
             Some(seed) => Ok(seed.clone()),
-            None if root.elem_count() == 1 => Ok(root.full_like(1.0)),
+            None if root.elem_count() == 1 => Ok(attribute(at, || root.full_like(1.0))),
             None => Err(Error::NotScalar {
                 op: root.0.op.name(),
                 shape: root.shape().to_vec(),
