@@ -1,6 +1,6 @@
 use std::ops::Index;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::autobatch::autobatch;
 use crate::error::{Error, Loc, Result};
@@ -112,7 +112,7 @@ impl<'a> Backward<'a> {
         let (values, grads) = self.evaluate(wrt, wrt.iter().map(|_| None).collect())?;
         let grads: Vec<Tensor> = grads.into_iter().flatten().collect();
         if self.check_finite && !(values.is_finite()? && exec::all_finite(&grads)?) {
-            self.find_non_finite(wrt)?;
+            self.blame(wrt, &values, grads.clone())?;
         }
         Ok(Gradients { values, grads })
     }
@@ -142,7 +142,16 @@ impl<'a> Backward<'a> {
         let (values, _) = self.evaluate(wrt, places)?;
         let is_finite = |buffer: &&mut [T]| buffer.iter().all(|x| x.to_f64().is_finite());
         if self.check_finite && !(values.is_finite()? && into.iter().all(is_finite)) {
-            self.find_non_finite(wrt)?;
+            let tensor = |(leaf, buffer): (&&Var, &&mut [T])| {
+                Tensor::from_slice(buffer, leaf.shape(), &Device::Cpu)
+            };
+            let grads = wrt
+                .iter()
+                .zip(into.iter())
+                .map(tensor)
+                .collect::<Result<_, _>>();
+            let grads = grads.map_err(|e| Error::backend("run_into", e, self.root.0.at))?;
+            self.blame(wrt, &values, grads)?;
         }
         Ok(values)
     }
@@ -184,11 +193,13 @@ impl<'a> Backward<'a> {
         Ok((Values { root, also }, grads))
     }
 
-    /// In the graph as recorded, so that the culprit is one of the user's ops.
-    fn find_non_finite(&self, wrt: &[&Var]) -> Result<()> {
-        let grads = self.record(wrt)?;
-        let roots: Vec<&Var> = [self.root].into_iter().chain(&grads).collect();
-        exec::find_non_finite(&roots, Some(self.root))
+    /// The error for values that are not all finite: found in the graph as recorded, so that the culprit is one of the user's
+    /// ops.
+    fn blame(&self, wrt: &[&Var], values: &Values, grads: Vec<Tensor>) -> Result<()> {
+        let recorded = self.record(wrt)?;
+        let roots: Vec<&Var> = [self.root].into_iter().chain(&recorded).collect();
+        let tensors: Vec<Tensor> = [values.root.clone()].into_iter().chain(grads).collect();
+        exec::blame(&roots, &tensors, self.root)
     }
 
     /// The gradients as `Var`s, not evaluated.

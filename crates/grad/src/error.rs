@@ -132,7 +132,10 @@ pub enum Error {
         at: Loc,
     },
     /// The first value that is NaN or infinite, in the order the graph was recorded.
-    #[error("{op}{} gives {value} at index {index:?} (recorded at {at}){}", Label(.label), Phase(.backward))]
+    #[error(
+        "{op}{} gives {value} at index {index:?}{} (recorded at {at}){}",
+        Label(.label), Place(.seq, .row), Phase(.backward)
+    )]
     NonFinite {
         /// The op that made the value.
         op: &'static str,
@@ -142,6 +145,10 @@ pub enum Error {
         value: f64,
         /// Where in the op's result.
         index: Vec<usize>,
+        /// The sequence, if the value lies on a [`Ragged`](crate::Ragged) batch or was computed from one sequence of it.
+        seq: Option<usize>,
+        /// The row in that sequence; `None` for a value that belongs to all of it.
+        row: Option<usize>,
         /// Whether the op belongs to the gradient rather than to the loss.
         backward: bool,
         /// The line that recorded the op; for an op of the gradient, the forward op it differentiates.
@@ -211,6 +218,18 @@ impl fmt::Display for Label<'_> {
         self.0
             .as_ref()
             .map_or(Ok(()), |label| write!(f, " `{label}`"))
+    }
+}
+
+struct Place<'a>(&'a Option<usize>, &'a Option<usize>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place(Some(seq), Some(row)) => write!(f, ", row {row} of sequence {seq}"),
+            Place(Some(seq), None) => write!(f, ", of sequence {seq}"),
+            Place(None, _) => Ok(()),
+        }
     }
 }
 

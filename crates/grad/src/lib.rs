@@ -67,6 +67,7 @@ mod graph;
 mod higher;
 mod op;
 mod ops;
+mod place;
 mod ragged;
 mod reach;
 mod segments;

@@ -79,6 +79,7 @@ impl Ragged {
 
     fn with_segments(values: Var, segments: Segments, at: Loc) -> Ragged {
         if values.error().is_some() || values.shape().first() == Some(&segments.rows()) {
+            let _ = values.0.sequences.set(Box::new(segments.clone()));
             return Ragged { values, segments };
         }
         let why = format!(
@@ -230,10 +231,7 @@ impl Ragged {
             let rows = Var::from_vec(rows, &[count], self.values.device());
             self.values.index_select(&rows, 0)
         });
-        Ragged {
-            values,
-            segments: Segments::new(lengths),
-        }
+        Ragged::with_segments(values, Segments::new(lengths), at)
     }
 }
 

@@ -4,7 +4,6 @@ use candle_core::DType;
 
 use crate::graph::Graph;
 use crate::op::Op;
-use crate::segments::Segments;
 use crate::var::Var;
 use crate::vjp::is_differentiable;
 
@@ -34,8 +33,7 @@ pub fn reached_rows(root: &Var, leaf: &Var) -> Vec<Range<usize>> {
         }
         for (i, input) in graph.inputs(at).enumerate() {
             if is_differentiable(var, i) && !rows.0.is_empty() {
-                demand[input].0.extend(through(var, i, &rows).0);
-                demand[input].normalise();
+                demand[input].join(through(var, i, &rows));
             }
         }
     }
@@ -44,7 +42,7 @@ pub fn reached_rows(root: &Var, leaf: &Var) -> Vec<Range<usize>> {
 
 /// A set of row numbers of one node's first dimension. A scalar has one row.
 #[derive(Clone, Default)]
-struct Rows(Vec<Range<usize>>);
+pub(crate) struct Rows(pub(crate) Vec<Range<usize>>);
 
 impl Rows {
     fn all(var: &Var) -> Rows {
@@ -66,6 +64,12 @@ impl Rows {
         self.map(|r| r.start + by..r.end + by)
     }
 
+    /// Adds the rows of `more`.
+    pub(crate) fn join(&mut self, more: Rows) {
+        self.0.extend(more.0);
+        self.normalise();
+    }
+
     fn normalise(&mut self) {
         self.0.retain(|r| !r.is_empty());
         self.0.sort_unstable_by_key(|r| r.start);
@@ -85,7 +89,7 @@ impl Rows {
 }
 
 /// The rows of input `i` that the rows `rows` of `y` depend on; all of them where the op mixes rows.
-fn through(y: &Var, i: usize, rows: &Rows) -> Rows {
+pub(crate) fn through(y: &Var, i: usize, rows: &Rows) -> Rows {
     let x = &y.0.inputs[i];
     let same = || {
         if x.shape().first() == y.shape().first() {
@@ -95,9 +99,11 @@ fn through(y: &Var, i: usize, rows: &Rows) -> Rows {
         }
     };
     match &y.0.op {
-        Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Compare(_) | Op::Detach => Rows::default(),
-        Op::Cast | Op::Unary(_) | Op::Reshape => same(),
-        Op::Binary(_) | Op::Select | Op::Broadcast if x.rank() == y.rank() => same(),
+        Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) => Rows::default(),
+        Op::Cast | Op::Unary(_) | Op::Reshape | Op::Detach => same(),
+        Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Broadcast if x.rank() == y.rank() => {
+            same()
+        }
         Op::Reduce { dims, .. } if !dims.contains(&0) => same(),
         Op::Permute(dims) if dims.first() == Some(&0) => same(),
         Op::Flip(dims) if !dims.contains(&0) => same(),
@@ -124,9 +130,10 @@ fn through(y: &Var, i: usize, rows: &Rows) -> Rows {
             rows.map(|r| offsets[r.start]..offsets[r.end])
         }
         Op::SegmentExpand(segments) => {
-            rows.map(|r| owner(segments, r.start)..owner(segments, r.end - 1) + 1)
+            rows.map(|r| segments.owner(r.start)..segments.owner(r.end - 1) + 1)
         }
         Op::Binary(_)
+        | Op::Compare(_)
         | Op::Select
         | Op::Broadcast
         | Op::Reduce { .. }
@@ -156,8 +163,4 @@ fn selected(index: &Var, rows: &Rows) -> Option<Rows> {
         .map(|row| row.map(|row| row..row + 1))
         .collect::<Option<Vec<_>>>()?;
     Some(Rows(Rows(picked).normalised()))
-}
-
-fn owner(segments: &Segments, row: usize) -> usize {
-    segments.offsets().partition_point(|&start| start <= row) - 1
 }

@@ -44,6 +44,11 @@ impl Segments {
         self.offsets[seq]..self.offsets[seq + 1]
     }
 
+    /// The sequence that `row` belongs to.
+    pub(crate) fn owner(&self, row: usize) -> usize {
+        self.offsets.partition_point(|&start| start <= row) - 1
+    }
+
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.offsets.windows(2).map(|w| w[0]..w[1])
     }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::dims::{Dims, elem_count};
 use crate::error::{Error, Loc, Result};
 use crate::op::Op;
+use crate::segments::Segments;
 
 /// A node of a lazy graph: a tensor that may not have been computed yet, and how to compute it.
 ///
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) device: Device,
     pub(crate) at: Loc,
     pub(crate) label: OnceLock<Box<str>>,
+    /// How a ragged batch divides the rows, for error reports.
+    pub(crate) sequences: OnceLock<Box<Segments>>,
 }
 
 /// Dropping a chain of nodes must not recurse: a loss over a big batch can be a million nodes long.
@@ -323,6 +326,7 @@ impl Var {
             device,
             at,
             label: OnceLock::new(),
+            sequences: OnceLock::new(),
         }))
     }
 

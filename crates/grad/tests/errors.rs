@@ -165,6 +165,101 @@ fn the_first_non_finite_value_is_found_with_its_label_and_line() {
     }
 }
 
+/// The place of the first value that is not finite, as a report of the loss and of its gradient name it.
+fn place_of(loss: &Var) -> (Option<usize>, Option<usize>) {
+    match check_finite(&[loss]).unwrap_err() {
+        Error::NonFinite { seq, row, .. } => (seq, row),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_non_finite_value_of_a_packed_batch_is_placed_in_its_sequence() {
+    let x = Ragged::from_vecs(
+        &[vec![1f64, 2.0], vec![], vec![3.0, 0.0, 4.0]],
+        &Device::Cpu,
+    );
+    let error = check_finite(&[&x.log().mean()]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("log gives -inf at index [3], row 1 of sequence 2 (recorded at "),
+        "{error}"
+    );
+
+    let old = x.detach().map(|v| v * 1.0);
+    let placed = [
+        (&x / &old).exp().sum(),
+        old.log().gt(0.0).where_(&x, 0.0).sum(),
+        x.map(|v| v.reshape(&[5, 1]).recip()).sum(),
+        // A sequence on its own counts from the start of the batch that it was taken from.
+        x.seqs()[2].log().sum(),
+        Var::cat(&[x.seqs()[0].clone(), x.seqs()[2].log()], 0)
+            .exp()
+            .log()
+            .sum(),
+        x.truncate_to(&[1, 0, 2]).log().sum(),
+    ];
+    for (i, loss) in placed.iter().enumerate() {
+        assert_eq!(place_of(loss), (Some(2), Some(1)), "case {i}");
+    }
+    // In a batch of its own, a sequence has its own number.
+    assert_eq!(place_of(&x.select(&[2, 0]).log().sum()), (Some(0), Some(1)));
+}
+
+#[test]
+fn a_value_that_belongs_to_a_whole_sequence_names_that() {
+    let x = Ragged::from_vecs(&[vec![1f64, 2.0], vec![], vec![-2.0, 0.5]], &Device::Cpu);
+    let line = line!() + 1;
+    let error = check_finite(&[&x.mean_per_seq().sum()]).unwrap_err();
+    assert_eq!(line_of(&error), line);
+    let text = error.to_string();
+    assert!(
+        text.starts_with("div gives NaN at index [1], of sequence 1 (recorded"),
+        "{text}"
+    );
+    assert_eq!(place_of(&x.sum_per_seq().log().sum()), (Some(1), None));
+    assert_eq!(place_of(&x.seqs()[2].sum().log()), (Some(2), None));
+}
+
+#[test]
+fn what_mixes_sequences_is_given_no_place() {
+    let x = Ragged::from_vecs(&[vec![1f64, -1.0], vec![1.0, 2.0]], &Device::Cpu);
+    let [a, b] = [&x.seqs()[0], &x.seqs()[1]];
+    for loss in [
+        (a - b).log().sum(),
+        (x.sum() - 3.0).log(),
+        (a.sum() - b.sum()).log(),
+    ] {
+        assert_eq!(place_of(&loss), (None, None));
+    }
+    let text = check_finite(&[&(a - b).log().sum()])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        text.starts_with("log gives -inf at index [0] (recorded"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_backward_places_its_values_too() {
+    let leaf = vector(&[1.0, 4.0, 9.0, 0.0]);
+    let x = Ragged::new(leaf.clone(), &[1, 3]);
+    let line = line!() + 1;
+    let loss = x.sqrt().mean();
+    assert!(check_finite(&[&loss]).is_ok());
+    let error = Backward::new(&loss)
+        .check_finite()
+        .run(&[&leaf])
+        .unwrap_err();
+    assert_eq!(line_of(&error), line);
+    let text = error.to_string();
+    assert!(
+        text.starts_with("div gives inf at index [3], row 2 of sequence 1 (recorded"),
+        "{text}"
+    );
+    assert!(text.ends_with("in the derivative of that op"), "{text}");
+}
+
 #[test]
 fn a_value_that_is_finite_until_differentiated_is_found_in_the_backward() {
     let x = vector(&[0.0, 1.0]);

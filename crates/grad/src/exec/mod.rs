@@ -9,6 +9,7 @@ use crate::autobatch::autobatch;
 use crate::dims::unravel;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::place::place;
 use crate::var::{Element, Floats, Var};
 
 /// Evaluates several `Var`s in one schedule, which shares the work that they have in common.
@@ -239,30 +240,46 @@ pub(crate) fn all_finite(tensors: &[Tensor]) -> Result<bool> {
     Ok(true)
 }
 
-/// `forward_root`: nodes recorded after it belong to its gradient.
-pub(crate) fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Result<()> {
-    let check = |var: &Var, tensor: &Tensor| {
-        let is_constant = matches!(var.0.op, crate::op::Op::Full(_));
-        if is_constant || !var.is_float() || all_finite(std::slice::from_ref(tensor))? {
-            return Ok(());
-        }
-        let values = tensor
-            .to_dtype(DType::F64)
-            .and_then(|t| t.flatten_all()?.to_vec1::<f64>());
-        let values = values.map_err(|e| backend(var, e))?;
-        let Some(flat) = values.iter().position(|v| !v.is_finite()) else {
-            return Ok(());
-        };
-        Err(Error::NonFinite {
-            op: var.0.op.name(),
-            label: var.label_text(),
-            value: values[flat],
-            index: unravel(flat, var.shape()),
-            backward: forward_root.is_some_and(|root| var.0.id > root.0.id),
-            at: var.0.at,
-        })
+/// The error for `roots` that were evaluated to `tensors`, not all finite; nodes recorded after `forward_root` belong to its
+/// gradient.
+pub(crate) fn blame(roots: &[&Var], tensors: &[Tensor], forward_root: &Var) -> Result<()> {
+    find_non_finite(roots, Some(forward_root))?;
+    // Not seen by the reference executor: an overflow at the very edge, say.
+    let mut evaluated = roots.iter().zip(tensors);
+    evaluated.try_for_each(|(root, tensor)| require_finite(root, tensor, Some(forward_root)))
+}
+
+fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Result<()> {
+    let check = |var: &Var, tensor: &Tensor| match var.0.op {
+        crate::op::Op::Full(_) => Ok(()),
+        _ => require_finite(var, tensor, forward_root),
     };
     reference::evaluate(&graph_of(roots)?, &[], check).map(|_| ())
+}
+
+fn require_finite(var: &Var, tensor: &Tensor, forward_root: Option<&Var>) -> Result<()> {
+    if !var.is_float() || all_finite(std::slice::from_ref(tensor))? {
+        return Ok(());
+    }
+    let values = tensor
+        .to_dtype(DType::F64)
+        .and_then(|t| t.flatten_all()?.to_vec1::<f64>());
+    let values = values.map_err(|e| backend(var, e))?;
+    let Some(flat) = values.iter().position(|v| !v.is_finite()) else {
+        return Ok(());
+    };
+    let index = unravel(flat, var.shape());
+    let place = place(var, index.first().copied().unwrap_or(0));
+    Err(Error::NonFinite {
+        op: var.0.op.name(),
+        label: var.label_text(),
+        value: values[flat],
+        index,
+        seq: place.map(|place| place.seq),
+        row: place.and_then(|place| place.row),
+        backward: forward_root.is_some_and(|root| var.0.id > root.0.id),
+        at: var.0.at,
+    })
 }
 
 fn backend(var: &Var, e: candle_core::Error) -> Error {
