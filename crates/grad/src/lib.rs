@@ -74,6 +74,13 @@ mod segments;
 mod var;
 mod vjp;
 
+// The generator of random graphs is shared with the integration tests, which know this crate by its name.
+#[cfg(test)]
+extern crate self as tinsmith_grad;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
+
 pub use backward::{Backward, Gradients, Values, grad};
 pub use candle_core::{DType, Device, Tensor};
 pub use custom::CustomOp;

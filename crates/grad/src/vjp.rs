@@ -4,6 +4,9 @@
 //! A rule may leave its result in the shape of the node's *output*; where an operand was broadcast, the driver in
 //! `backward.rs` sums the copies.
 
+#[cfg(test)]
+mod checks;
+
 use crate::dims::{elem_count, reduced};
 use crate::op::{BinaryOp, Op, ReduceOp, UnaryOp};
 use crate::var::Var;

@@ -1,5 +1,7 @@
 //! Evaluation: a step of its own that sees the whole graph.
 
+#[cfg(test)]
+mod agreement;
 mod fused;
 mod reference;
 

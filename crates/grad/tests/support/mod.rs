@@ -1,7 +1,21 @@
-//! Random graphs, and tensors to feed them.
+//! Random graphs, tensors to feed them, and the device that tests run on.
 
 use proptest::prelude::*;
 use tinsmith_grad::{Device, Ragged, Var};
+
+/// Where the tests of ops run: the device that `TINSMITH_TEST_DEVICE` names, `cpu`, `cuda:0` or `metal:0`; the CPU by
+/// default.
+pub fn device() -> Device {
+    let name = std::env::var("TINSMITH_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let (kind, number) = name.split_once(':').unwrap_or((&name, "0"));
+    let number = number.parse().expect("a device's number");
+    match kind {
+        "cpu" => Device::Cpu,
+        "cuda" => Device::new_cuda(number).expect("a CUDA device, and the feature `cuda`"),
+        "metal" => Device::new_metal(number).expect("a Metal device"),
+        _ => panic!("TINSMITH_TEST_DEVICE={name} is none of cpu, cuda:N, metal:N"),
+    }
+}
 
 /// Distinct, unremarkable numbers in (-1.5, 1.5), the same for the same seed.
 pub fn numbers(seed: u64, count: usize) -> Vec<f64> {
@@ -16,7 +30,7 @@ pub fn numbers(seed: u64, count: usize) -> Vec<f64> {
 }
 
 pub fn leaf(seed: u64, shape: &[usize]) -> Var {
-    Var::from_vec(numbers(seed, shape.iter().product()), shape, &Device::Cpu)
+    Var::from_vec(numbers(seed, shape.iter().product()), shape, &device())
 }
 
 /// A graph as data: leaves of some shapes, and steps that each take two earlier values. A step that does not fit the
@@ -74,11 +88,11 @@ fn dim(x: &Var, n: usize) -> isize {
     n as isize % x.rank().max(1) as isize
 }
 
-fn rows(count: usize, n: usize, size: usize) -> Var {
+fn rows(count: usize, n: usize, size: usize, device: &Device) -> Var {
     let index: Vec<i64> = (0..count)
         .map(|i| ((i * 7 + n) % size.max(1)) as i64)
         .collect();
-    Var::from_vec(index, &[count], &Device::Cpu)
+    Var::from_vec(index, &[count], device)
 }
 
 /// A division of x's rows into sequences, an empty one among them.
@@ -152,22 +166,22 @@ pub const SMOOTH: &[fn(&Var, &Var, usize) -> Var] = &[
     |x, y, _| x.matmul(&y.t()).tanh(),
     |x, y, _| x.dot(y).tanh(),
     |x, _, n| match x.shape().get(dim(x, n) as usize) {
-        Some(&size) if size > 0 => x.index_select(&rows(4, n, size), dim(x, n)),
+        Some(&size) if size > 0 => x.index_select(&rows(4, n, size, x.device()), dim(x, n)),
         _ => x.clone(),
     },
     |x, _, n| match x.shape() {
-        [r, c] if r * c > 0 => x.gather(&rows(*r, n, *c).reshape(&[*r, 1]), 1),
+        [r, c] if r * c > 0 => x.gather(&rows(*r, n, *c, x.device()).reshape(&[*r, 1]), 1),
         _ => x.clone(),
     },
     |x, y, n| match x.shape() {
         [r, c] if r * c > 0 && y.shape() == [*r, *c] => x
-            .scatter_add(&rows(r * c, n, *c).reshape(&[*r, *c]), y, 1)
+            .scatter_add(&rows(r * c, n, *c, x.device()).reshape(&[*r, *c]), y, 1)
             .tanh(),
         _ => x.clone(),
     },
     |x, y, n| match x.shape().first() {
         Some(&size) if size > 0 && x.shape() == y.shape() => {
-            x.index_add(&rows(size, n, size), y, 0).tanh()
+            x.index_add(&rows(size, n, size, x.device()), y, 0).tanh()
         }
         _ => x.clone(),
     },

@@ -197,7 +197,9 @@ impl Planner<'_> {
                 _ => same(self.opaque(at, &inputs)),
             },
             Op::SegmentReduce { op, segments }
-                if input(0).elem_count() == segments.rows() && segments.rows() != 1 =>
+                if input(0).elem_count() == segments.rows()
+                    && len == segments.len()
+                    && segments.rows() != 1 =>
             {
                 same(self.reduce(*op, Rows::Segments(segments.clone()), inputs[0], len))
             }

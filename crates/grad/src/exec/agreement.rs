@@ -1,0 +1,163 @@
+//! The fused executor against the reference one, op by op, on random graphs with their gradients and second derivatives.
+//!
+//! Every value that the fused executor finds is compared with what the reference makes of the same operands. So the bound is
+//! that of one op: nothing that comes after amplifies what was rounded before.
+
+use candle_core::{DType, Tensor};
+use proptest::prelude::*;
+
+use super::{Executor, eval, reference};
+use crate::graph::Graph;
+use crate::op::{BinaryOp, Op, ReduceOp, UnaryOp};
+use crate::support::{KINKED, Program, SMOOTH, programs};
+use crate::{Var, grad, with_executor};
+
+/// How far the executors may differ in one op.
+#[derive(Clone, Copy, PartialEq)]
+enum Agreement {
+    /// Not at all, but for the sign of a zero: both do the same operation, which IEEE 754 rounds correctly, or only move values.
+    Bits,
+    /// By rounding in the last places of the result: each has its own approximation of the function.
+    Function,
+    /// By rounding in the last places of the sum of the terms' magnitudes: the order of additions differs.
+    Terms,
+}
+
+fn agreement(op: &Op) -> Agreement {
+    use Agreement::{Bits, Function, Terms};
+    match op {
+        Op::Unary(op) => match op {
+            UnaryOp::Neg
+            | UnaryOp::Abs
+            | UnaryOp::Sign
+            | UnaryOp::Sqrt
+            | UnaryOp::Square
+            | UnaryOp::Recip
+            | UnaryOp::Floor
+            | UnaryOp::Ceil
+            | UnaryOp::Round
+            | UnaryOp::Clamp { .. } => Bits,
+            UnaryOp::Exp
+            | UnaryOp::Expm1
+            | UnaryOp::Log
+            | UnaryOp::Log1p
+            | UnaryOp::Rsqrt
+            | UnaryOp::Tanh
+            | UnaryOp::Sigmoid
+            | UnaryOp::LogSigmoid
+            | UnaryOp::Erf
+            | UnaryOp::Sin
+            | UnaryOp::Cos
+            | UnaryOp::Powf(_) => Function,
+        },
+        Op::Binary(BinaryOp::Pow) => Function,
+        Op::Reduce {
+            op: ReduceOp::Sum, ..
+        }
+        | Op::SegmentReduce {
+            op: ReduceOp::Sum, ..
+        }
+        | Op::CumSum { .. }
+        | Op::ScatterAdd { .. }
+        | Op::IndexAdd { .. }
+        | Op::MatMul => Terms,
+        Op::Leaf(_)
+        | Op::Full(_)
+        | Op::Invalid(_)
+        | Op::Cast
+        | Op::Binary(_)
+        | Op::Compare(_)
+        | Op::Select
+        | Op::Reduce { .. }
+        | Op::Broadcast
+        | Op::Reshape
+        | Op::Permute(_)
+        | Op::Narrow { .. }
+        | Op::Pad { .. }
+        | Op::Cat { .. }
+        | Op::Flip(_)
+        | Op::Gather { .. }
+        | Op::IndexSelect { .. }
+        | Op::SegmentReduce { .. }
+        | Op::SegmentExpand(_)
+        | Op::Detach
+        | Op::Custom(_) => Bits,
+    }
+}
+
+/// The loss, its gradients and the gradients of those.
+fn roots(program: &Program, dtype: DType) -> Vec<Var> {
+    let leaf = |leaf: &Var| Var::new(leaf.to_dtype(dtype).tensor().unwrap());
+    let leaves: Vec<Var> = program.leaves().iter().map(leaf).collect();
+    let wrt: Vec<&Var> = leaves.iter().collect();
+    let loss = program.record(&leaves, &[SMOOTH, KINKED].concat());
+    let first = grad(&loss, &wrt).unwrap();
+    let sines = first.iter().map(|g| g.sin().sum());
+    let combined = sines.reduce(|a, b| a + b).unwrap();
+    // A loss that is linear in every leaf has no second derivative.
+    let second = grad(&combined, &wrt).unwrap_or_default();
+    [vec![loss], first, second].concat()
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    let wide = tensor.to_dtype(DType::F64).unwrap();
+    wide.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn magnitude(tensor: &Tensor) -> Tensor {
+    match tensor.dtype() {
+        DType::F32 | DType::F64 => tensor.abs().unwrap(),
+        _ => tensor.clone(),
+    }
+}
+
+fn agree(program: &Program, dtype: DType) -> Result<(), TestCaseError> {
+    let epsilon = match dtype {
+        DType::F32 => f64::from(f32::EPSILON),
+        _ => f64::EPSILON,
+    };
+    let roots = roots(program, dtype);
+    let graph = Graph::reaching(&roots);
+    let fused = with_executor(Executor::Fused { threads: 1 }, || {
+        eval(&graph.nodes).unwrap()
+    });
+    for (at, var) in graph.nodes.iter().enumerate() {
+        let operands: Vec<Tensor> = graph.inputs(at).map(|input| fused[input].clone()).collect();
+        let expected = reference::compute(var, &operands).unwrap();
+        prop_assert_eq!(expected.dims(), fused[at].dims());
+        prop_assert_eq!(expected.dtype(), fused[at].dtype());
+        let (want, got) = (numbers(&expected), numbers(&fused[at]));
+        let agreement = agreement(&var.0.op);
+        let scale = match agreement {
+            Agreement::Bits | Agreement::Function => want.clone(),
+            Agreement::Terms => {
+                let sizes: Vec<Tensor> = operands.iter().map(magnitude).collect();
+                numbers(&reference::compute(var, &sizes).unwrap())
+            }
+        };
+        for ((want, got), scale) in want.iter().zip(&got).zip(&scale) {
+            let same = match agreement {
+                _ if want.is_nan() => got.is_nan(),
+                Agreement::Bits => want == got,
+                // 8 units in the last place: of f32, 9.5e-7.
+                _ => want == got || (want - got).abs() <= 8.0 * epsilon * scale.abs(),
+            };
+            prop_assert!(same, "{var:?}: reference {want:e}, fused {got:e}");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 5000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_op_agrees_in_f32(program in programs()) {
+        agree(&program, DType::F32)?;
+    }
+
+    #[test]
+    fn every_op_agrees_in_f64(program in programs()) {
+        agree(&program, DType::F64)?;
+    }
+}

@@ -1,0 +1,350 @@
+//! The derivative of every primitive against central differences, and a count: a primitive without a check fails.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+
+use super::is_differentiable;
+use crate::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::support::{device, numbers};
+use crate::{CustomOp, Error, Executor, Gradcheck, Ragged, Var, grad, with_executor};
+
+macro_rules! primitives {
+    ($($name:literal: $pattern:pat,)*) => {
+        const PRIMITIVES: &[&str] = &[$($name),*];
+
+        /// Exhaustive, so that a new primitive has to be named here and then, being named, checked below.
+        fn name(op: &Op) -> &'static str {
+            match op {
+                $($pattern => $name,)*
+            }
+        }
+    };
+}
+
+primitives! {
+    "leaf": Op::Leaf(_),
+    "full": Op::Full(_),
+    "invalid": Op::Invalid(_),
+    "cast": Op::Cast,
+    "neg": Op::Unary(UnaryOp::Neg),
+    "exp": Op::Unary(UnaryOp::Exp),
+    "expm1": Op::Unary(UnaryOp::Expm1),
+    "log": Op::Unary(UnaryOp::Log),
+    "log1p": Op::Unary(UnaryOp::Log1p),
+    "sqrt": Op::Unary(UnaryOp::Sqrt),
+    "rsqrt": Op::Unary(UnaryOp::Rsqrt),
+    "abs": Op::Unary(UnaryOp::Abs),
+    "sign": Op::Unary(UnaryOp::Sign),
+    "tanh": Op::Unary(UnaryOp::Tanh),
+    "sigmoid": Op::Unary(UnaryOp::Sigmoid),
+    "log_sigmoid": Op::Unary(UnaryOp::LogSigmoid),
+    "erf": Op::Unary(UnaryOp::Erf),
+    "sin": Op::Unary(UnaryOp::Sin),
+    "cos": Op::Unary(UnaryOp::Cos),
+    "square": Op::Unary(UnaryOp::Square),
+    "recip": Op::Unary(UnaryOp::Recip),
+    "floor": Op::Unary(UnaryOp::Floor),
+    "ceil": Op::Unary(UnaryOp::Ceil),
+    "round": Op::Unary(UnaryOp::Round),
+    "powf": Op::Unary(UnaryOp::Powf(_)),
+    "clamp": Op::Unary(UnaryOp::Clamp { .. }),
+    "add": Op::Binary(BinaryOp::Add),
+    "sub": Op::Binary(BinaryOp::Sub),
+    "mul": Op::Binary(BinaryOp::Mul),
+    "div": Op::Binary(BinaryOp::Div),
+    "pow": Op::Binary(BinaryOp::Pow),
+    "maximum": Op::Binary(BinaryOp::Maximum),
+    "minimum": Op::Binary(BinaryOp::Minimum),
+    "eq": Op::Compare(CompareOp::Eq),
+    "ne": Op::Compare(CompareOp::Ne),
+    "lt": Op::Compare(CompareOp::Lt),
+    "le": Op::Compare(CompareOp::Le),
+    "gt": Op::Compare(CompareOp::Gt),
+    "ge": Op::Compare(CompareOp::Ge),
+    "select": Op::Select,
+    "sum": Op::Reduce { op: ReduceOp::Sum, .. },
+    "max": Op::Reduce { op: ReduceOp::Max, .. },
+    "min": Op::Reduce { op: ReduceOp::Min, .. },
+    "broadcast": Op::Broadcast,
+    "reshape": Op::Reshape,
+    "permute": Op::Permute(_),
+    "narrow": Op::Narrow { .. },
+    "pad": Op::Pad { .. },
+    "cat": Op::Cat { .. },
+    "flip": Op::Flip(_),
+    "cumsum": Op::CumSum { .. },
+    "gather": Op::Gather { .. },
+    "scatter_add": Op::ScatterAdd { .. },
+    "index_select": Op::IndexSelect { .. },
+    "index_add": Op::IndexAdd { .. },
+    "matmul": Op::MatMul,
+    "sum_per_seq": Op::SegmentReduce { op: ReduceOp::Sum, .. },
+    "max_per_seq": Op::SegmentReduce { op: ReduceOp::Max, .. },
+    "min_per_seq": Op::SegmentReduce { op: ReduceOp::Min, .. },
+    "expand": Op::SegmentExpand(_),
+    "detach": Op::Detach,
+    "custom": Op::Custom(_),
+}
+
+type Function = dyn Fn(&[Var]) -> Var;
+
+/// A function whose last op is the primitive to be checked, and where.
+struct Check {
+    f: Box<Function>,
+    at: Vec<Var>,
+}
+
+fn check(at: &[Var], f: impl Fn(&[Var]) -> Var + 'static) -> Check {
+    Check {
+        f: Box::new(f),
+        at: at.to_vec(),
+    }
+}
+
+/// In (-1.5, 1.5), far from the kinks at 0 and at the integers by the measure of a difference quotient.
+fn any(seed: u64, shape: &[usize]) -> Var {
+    Var::from_vec(numbers(seed, shape.iter().product()), shape, &device())
+}
+
+/// In (0.5, 2.75).
+fn positive(seed: u64, shape: &[usize]) -> Var {
+    let values = numbers(seed, shape.iter().product());
+    let values = values.into_iter().map(|x| x * x + 0.5).collect();
+    Var::from_vec(values, shape, &device())
+}
+
+fn index(values: &[i64], shape: &[usize]) -> Var {
+    Var::from_vec(values.to_vec(), shape, &device())
+}
+
+/// x³.
+struct Cube;
+
+impl CustomOp for Cube {
+    fn name(&self) -> &'static str {
+        "cube"
+    }
+    fn output(&self, inputs: &[Var]) -> Result<(Vec<usize>, DType), String> {
+        Ok((inputs[0].shape().to_vec(), inputs[0].dtype()))
+    }
+    fn forward(&self, inputs: &[Tensor]) -> candle_core::Result<Tensor> {
+        inputs[0].sqr()? * &inputs[0]
+    }
+    fn vjp(&self, inputs: &[Var], _: &Var, _: usize, grad: &Var) -> Option<Var> {
+        Some(grad * inputs[0].square() * 3.0)
+    }
+}
+
+fn checks() -> Vec<Check> {
+    let (x, y) = (any(1, &[2, 3]), any(2, &[2, 3]));
+    let (p, row, column) = (positive(3, &[2, 3]), any(4, &[3]), any(5, &[2, 1]));
+    let unary = |x: &Var, f: fn(&Var) -> Var| check(std::slice::from_ref(x), move |v| f(&v[0]));
+    let binary = |a: &Var, b: &Var, f: fn(&Var, &Var) -> Var| {
+        check(&[a.clone(), b.clone()], move |v| f(&v[0], &v[1]))
+    };
+    let ragged = |x: &Var| Ragged::new(x.clone(), &[2, 0, 3]);
+    let rows = any(6, &[5, 2]);
+    vec![
+        unary(&x, |x| -x),
+        unary(&x, Var::exp),
+        unary(&x, Var::expm1),
+        unary(&p, Var::log),
+        unary(&p, Var::log1p),
+        unary(&p, Var::sqrt),
+        unary(&p, Var::rsqrt),
+        unary(&x, Var::abs),
+        unary(&x, Var::sign),
+        unary(&x, Var::tanh),
+        unary(&x, Var::sigmoid),
+        unary(&x, Var::log_sigmoid),
+        unary(&x, Var::erf),
+        unary(&x, Var::sin),
+        unary(&x, Var::cos),
+        unary(&x, Var::square),
+        unary(&p, Var::recip),
+        unary(&x, Var::floor),
+        unary(&x, Var::ceil),
+        unary(&x, Var::round),
+        unary(&p, |x| x.powf(1.7)),
+        unary(&x, |x| x.powf(3.0)),
+        unary(&x, |x| x.powf(0.0)),
+        unary(&x, |x| x.clamp(-0.5, 0.7)),
+        binary(&x, &row, |a, b| a + b),
+        binary(&column, &row, |a, b| a - b),
+        binary(&x, &row, |a, b| a * b),
+        binary(&row, &p, |a, b| a / b),
+        binary(&p, &row, |a, b| a.pow(b)),
+        binary(&x, &row, |a, b| a.maximum(b)),
+        binary(&column, &y, |a, b| a.minimum(b)),
+        binary(&column, &y, |a, b| {
+            index(&[1, 0, 1], &[3]).eq(1.0).select(a, b)
+        }),
+        unary(&x, |x| x.sum_dims(&[0])),
+        unary(&x, |x| x.max_keepdim(&[1])),
+        unary(&x, |x| x.min_dims(&[0, 1])),
+        unary(&column, |x| x.broadcast_to(&[4, 2, 3])),
+        unary(&x, |x| x.reshape(&[3, 2])),
+        unary(&any(7, &[2, 3, 4]), |x| x.permute(&[2, 0, 1])),
+        unary(&x, |x| x.narrow(1, 1, 2)),
+        unary(&x, |x| x.pad(1, 2, 1)),
+        binary(&x, &column, |a, b| {
+            Var::cat(&[a.clone(), b.clone(), a.clone()], 1)
+        }),
+        unary(&x, |x| x.flip(&[0, 1])),
+        unary(&x, |x| x.cumsum(1)),
+        unary(&x, |x| x.gather(&index(&[2, 2, 0, 1], &[2, 2]), 1)),
+        binary(&x, &y, |a, b| {
+            a.scatter_add(&index(&[2, 2, 0, 1, 0, 0], &[2, 3]), b, 1)
+        }),
+        unary(&x, |x| x.index_select(&index(&[2, 0, 2, 2], &[4]), 1)),
+        binary(&x, &y, |a, b| a.index_add(&index(&[1, 1], &[2]), b, 0)),
+        binary(&any(8, &[2, 1, 2, 3]), &any(9, &[4, 3, 2]), |a, b| {
+            a.matmul(b)
+        }),
+        check(std::slice::from_ref(&rows), move |v| {
+            ragged(&v[0]).sum_per_seq()
+        }),
+        check(std::slice::from_ref(&rows), move |v| {
+            Ragged::new(v[0].clone(), &[2, 3]).max_per_seq()
+        }),
+        check(std::slice::from_ref(&rows), move |v| {
+            Ragged::new(v[0].clone(), &[1, 4]).min_per_seq()
+        }),
+        check(&[any(10, &[3, 2])], move |v| {
+            ragged(&rows).expand(&v[0]).values().clone()
+        }),
+        unary(&x, |x| Var::custom(Arc::new(Cube), &[x])),
+    ]
+}
+
+/// To be measured with a step that an f32 holds exactly.
+fn cast() -> Check {
+    let dyadic = Var::from_vec(vec![0.5, -1.25, 3.0], &[3], &device());
+    check(&[dyadic], |v| v[0].to_dtype(DType::F32))
+}
+
+/// Without a gradient: what lies behind is not reached, and asking for it is an error.
+fn without_gradient() -> Vec<Check> {
+    let (x, y) = (any(1, &[2, 3]), any(2, &[2, 3]));
+    let compare =
+        |f: fn(&Var, &Var) -> Var| check(&[x.clone(), y.clone()], move |v| f(&v[0], &v[1]));
+    vec![
+        compare(|a, b| a.eq(b)),
+        compare(|a, b| a.ne(b)),
+        compare(|a, b| a.lt(b)),
+        compare(|a, b| a.le(b)),
+        compare(|a, b| a.gt(b)),
+        compare(|a, b| a.ge(b)),
+        check(std::slice::from_ref(&x), |v| v[0].detach()),
+        check(std::slice::from_ref(&x), |v| v[0].to_dtype(DType::I64)),
+    ]
+}
+
+/// Nodes without inputs, so there is nothing to differentiate by.
+fn sources() -> Vec<Var> {
+    let x = any(1, &[2]);
+    vec![x.clone(), x.full_like(2.0), x.reshape(&[3])]
+}
+
+fn on_both_executors(test: impl Fn()) {
+    for executor in [Executor::Reference, Executor::Fused { threads: 1 }] {
+        with_executor(executor, &test);
+    }
+}
+
+fn gradcheck(check: &Check, parameters: &Gradcheck, f: impl Fn(&[Var]) -> Var) {
+    let outcome = parameters.run(f, &check.at);
+    assert!(
+        outcome.is_ok(),
+        "{}: {outcome:?}",
+        name(&(check.f)(&check.at).0.op)
+    );
+}
+
+#[test]
+fn every_primitive_is_checked_or_documented_to_have_no_gradient() {
+    let checks = [checks(), vec![cast()], without_gradient()];
+    let mut seen: BTreeSet<_> = checks
+        .iter()
+        .flatten()
+        .map(|check| name(&(check.f)(&check.at).0.op))
+        .collect();
+    seen.extend(sources().iter().map(|var| name(&var.0.op)));
+    let all: BTreeSet<_> = PRIMITIVES.iter().copied().collect();
+    assert_eq!(seen, all);
+}
+
+#[test]
+fn first_derivatives_match_central_differences() {
+    on_both_executors(|| {
+        for check in checks() {
+            gradcheck(&check, &Gradcheck::default(), &check.f);
+            // gradcheck takes a missing derivative for 0; this does not.
+            let wrt: Vec<&Var> = check.at.iter().collect();
+            assert!(grad(&(check.f)(&check.at).sum(), &wrt).is_ok());
+        }
+        let exact = Gradcheck {
+            step: 0.125,
+            ..Gradcheck::default()
+        };
+        gradcheck(&cast(), &exact, &cast().f);
+    });
+}
+
+/// The sine makes the gradient depend on the inputs even where the primitive is linear.
+#[test]
+fn second_derivatives_match_central_differences() {
+    let slope = |f: &Function, at: &[Var]| {
+        let wrt: Vec<&Var> = at.iter().collect();
+        let first = grad(&f(at).sin().sum(), &wrt).unwrap();
+        let parts = first.iter().map(|g| g.sin().sum());
+        parts.reduce(|a, b| a + b).unwrap()
+    };
+    let parameters = Gradcheck {
+        tolerance: 1e-5,
+        ..Gradcheck::default()
+    };
+    on_both_executors(|| {
+        for check in checks() {
+            gradcheck(&check, &parameters, |at| slope(&check.f, at));
+        }
+    });
+}
+
+#[test]
+fn what_has_no_gradient_is_not_reached() {
+    for check in without_gradient() {
+        let y = (check.f)(&check.at);
+        assert!((0..check.at.len()).all(|i| !is_differentiable(&y, i)));
+        let loss = y.to_dtype(DType::F64).sum();
+        for x in &check.at {
+            assert!(
+                matches!(grad(&loss, &[x]), Err(Error::Unused { .. })),
+                "{y:?}"
+            );
+        }
+    }
+    for source in sources() {
+        assert!(source.0.inputs.is_empty(), "{source:?}");
+    }
+}
+
+/// Conditions and indices are operands without a gradient beside others that have one.
+#[test]
+fn conditions_and_indices_are_not_reached() {
+    let (x, i) = (any(1, &[3]), index(&[2, 0, 0], &[3]));
+    let loss = x.gt(0.0).select(&x, 0.0).sum();
+    assert!(!is_differentiable(&x.gt(0.0).select(&x, 0.0), 0));
+    assert!(grad(&loss, &[&x]).is_ok());
+    for y in [
+        x.gather(&i, 0),
+        x.index_select(&i, 0),
+        x.scatter_add(&i, &x, 0),
+        x.index_add(&i, &x, 0),
+    ] {
+        assert!(is_differentiable(&y, 0) && !is_differentiable(&y, 1));
+        assert!(matches!(grad(&y.sum(), &[&i]), Err(Error::Unused { .. })));
+    }
+}
