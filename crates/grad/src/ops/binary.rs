@@ -7,6 +7,17 @@ use crate::op::{BinaryOp, Op};
 use crate::var::Var;
 
 /// A `Var`, `&Var` or plain number as the operand of an op.
+///
+/// ```
+/// # use tinsmith_grad::{Device, Operand, Var};
+/// fn halfway(a: &Var, b: impl Operand) -> Var {
+///     (a + b.operand()) * 0.5
+/// }
+/// let x = Var::from_vec(vec![1f64, 3.0], &[2], &Device::Cpu);
+/// assert_eq!(halfway(&x, 3.0).to_vec::<f64>()?, [2.0, 3.0]);
+/// assert_eq!(halfway(&x, &x).to_vec::<f64>()?, [1.0, 3.0]);
+/// # anyhow::Ok(())
+/// ```
 pub trait Operand {
     /// The operand as a `Var`; a number becomes [`Var::scalar`].
     #[track_caller]
@@ -100,6 +111,13 @@ impl Var {
     }
 
     /// The smaller of the two, NaN if either is. The gradient goes to the smaller one, half to each on a tie.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 5.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.minimum(3.0).to_vec::<f64>()?, [1.0, 3.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn minimum(&self, rhs: impl Operand) -> Var {
         binary(BinaryOp::Minimum, self, &rhs.operand())
@@ -107,6 +125,13 @@ impl Var {
 
     /// `self` to the power `rhs`. At 0 to the power 0 the base has gradient 0; a base of 0 gives the exponent none.
     /// For a constant exponent, [`powf`](Var::powf) is cheaper.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![2f64, 3.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.pow(&x).to_vec::<f64>()?, [4.0, 27.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn pow(&self, rhs: impl Operand) -> Var {
         binary(BinaryOp::Pow, self, &rhs.operand())

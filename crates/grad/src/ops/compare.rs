@@ -7,37 +7,41 @@ use crate::op::{CompareOp, Op};
 use crate::var::Var;
 
 macro_rules! compare {
-    ($($(#[$doc:meta])* $method:ident => $op:ident;)*) => {
+    ($($(#[$doc:meta])* $method:ident => $op:ident, with $rhs:literal $is:literal;)*) => {
         /// Comparisons, elementwise and broadcasting. The result is a u8 mask of 0 and 1, for [`select`](Var::select)
         /// or `to_dtype`. There is no gradient through a comparison; a comparison with NaN is 0, but for `ne`.
         impl Var {
-            $($(#[$doc])* #[track_caller] pub fn $method(&self, rhs: impl Operand) -> Var {
-                compare(CompareOp::$op, self, &rhs.operand())
-            })*
+            $(
+                $(#[$doc])*
+                ///
+                /// ```
+                /// # use tinsmith_grad::{Device, Var};
+                /// let x = Var::from_vec(vec![5i64, 0, 7], &[3], &Device::Cpu);
+                #[doc = concat!("assert_eq!(x.", stringify!($method), "(", $rhs, ").to_vec::<u8>()?, ", $is, ");")]
+                /// # anyhow::Ok(())
+                /// ```
+                #[track_caller]
+                pub fn $method(&self, rhs: impl Operand) -> Var {
+                    compare(CompareOp::$op, self, &rhs.operand())
+                }
+            )*
         }
     };
 }
 
 compare! {
     /// 1 where `self == rhs`.
-    ///
-    /// ```
-    /// # use tinsmith_grad::{Device, Var};
-    /// let ids = Var::from_vec(vec![5i64, 0, 7], &[3], &Device::Cpu);
-    /// assert_eq!(ids.eq(0.0).to_vec::<u8>()?, [0, 1, 0]);
-    /// # anyhow::Ok(())
-    /// ```
-    eq => Eq;
+    eq => Eq, with "5.0" "[1, 0, 0]";
     /// 1 where `self != rhs`.
-    ne => Ne;
+    ne => Ne, with "5.0" "[0, 1, 1]";
     /// 1 where `self < rhs`.
-    lt => Lt;
+    lt => Lt, with "5.0" "[0, 1, 0]";
     /// 1 where `self <= rhs`.
-    le => Le;
+    le => Le, with "5.0" "[1, 1, 0]";
     /// 1 where `self > rhs`.
-    gt => Gt;
+    gt => Gt, with "5.0" "[0, 0, 1]";
     /// 1 where `self >= rhs`.
-    ge => Ge;
+    ge => Ge, with "5.0" "[1, 0, 1]";
 }
 
 impl Var {

@@ -8,20 +8,17 @@ use crate::var::Var;
 
 /// Picking and placing by index. Indices are i64 or u32, count from 0 and have no gradient; one that is out of range is an
 /// error on evaluation. Repeated indices add up their gradients.
-///
-/// ```
-/// # use tinsmith_grad::{Device, Var};
-/// let table = Var::from_vec(vec![1f64, 2.0, 10.0, 20.0, 100.0, 200.0], &[3, 2], &Device::Cpu);
-/// let ids = Var::from_vec(vec![2i64, 0], &[2], &Device::Cpu);
-/// assert_eq!(table.index_select(&ids, 0).to_vec::<f64>()?, [100.0, 200.0, 1.0, 2.0]);
-///
-/// let columns = Var::from_vec(vec![1i64, 0, 1], &[3, 1], &Device::Cpu);
-/// assert_eq!(table.gather(&columns, 1).to_vec::<f64>()?, [2.0, 10.0, 200.0]);
-/// # anyhow::Ok(())
-/// ```
 impl Var {
     /// `out[i][j] = self[i][index[i][j]]` for dim = 1: `index` has the result's shape, which is no larger than this one's
     /// but along `dim`. Gradient: [`scatter_add`](Var::scatter_add) of g.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 10.0, 20.0], &[2, 2], &Device::Cpu);
+    /// let columns = Var::from_vec(vec![1i64, 0], &[2, 1], &Device::Cpu);
+    /// assert_eq!(x.gather(&columns, 1).to_vec::<f64>()?, [2.0, 10.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn gather(&self, index: &Var, dim: isize) -> Var {
         Var::apply("gather", [self, index], |at| {
@@ -36,6 +33,15 @@ impl Var {
 
     /// `self[i][index[i][j]] += src[i][j]` for dim = 1, in a copy; `src` has the shape of `index`. Gradients: g, and g
     /// gathered at `index`.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 10.0, 20.0], &[2, 2], &Device::Cpu);
+    /// let columns = Var::from_vec(vec![1i64, 0], &[2, 1], &Device::Cpu);
+    /// let more = Var::from_vec(vec![0.5f64, 0.25], &[2, 1], &Device::Cpu);
+    /// assert_eq!(x.scatter_add(&columns, &more, 1).to_vec::<f64>()?, [1.0, 2.5, 10.25, 20.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn scatter_add(&self, index: &Var, src: &Var, dim: isize) -> Var {
         Var::apply("scatter_add", [self, index, src], |at| {
@@ -60,6 +66,14 @@ impl Var {
     }
 
     /// The rows `index` (rank 1) along `dim`, an embedding lookup for dim = 0. Gradient: [`index_add`](Var::index_add) of g.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 10.0, 20.0], &[2, 2], &Device::Cpu);
+    /// let rows = Var::from_vec(vec![1i64, 1, 0], &[3], &Device::Cpu);
+    /// assert_eq!(x.index_select(&rows, 0).to_vec::<f64>()?, [10.0, 20.0, 10.0, 20.0, 1.0, 2.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn index_select(&self, index: &Var, dim: isize) -> Var {
         Var::apply("index_select", [self, index], |at| {
@@ -71,6 +85,14 @@ impl Var {
     }
 
     /// Row i of `src` added to row `index[i]` along `dim`, in a copy. Gradients: g, and the rows `index` of g.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 10.0, 20.0], &[2, 2], &Device::Cpu);
+    /// let rows = Var::from_vec(vec![1i64, 1], &[2], &Device::Cpu);
+    /// assert_eq!(x.index_add(&rows, &x, 0).to_vec::<f64>()?, [1.0, 2.0, 21.0, 42.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn index_add(&self, index: &Var, src: &Var, dim: isize) -> Var {
         Var::apply("index_add", [self, index, src], |at| {

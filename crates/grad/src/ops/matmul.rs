@@ -38,6 +38,13 @@ impl Var {
     }
 
     /// The sum of products of two tensors of one shape, which stays `[]`. Gradients g b and g a.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![3f64, 4.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.dot(&x).item()?, 25.0);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn dot(&self, rhs: &Var) -> Var {
         composite! {

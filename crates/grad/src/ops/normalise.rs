@@ -2,23 +2,28 @@ use super::composite;
 use crate::var::Var;
 
 /// Log-sum-exp and softmax, in the form that neither overflows nor loses small terms: the maximum is taken out first.
-///
-/// ```
-/// # use tinsmith_grad::{Device, Var};
-/// let logits = Var::from_vec(vec![1000f64, 1000.0], &[1, 2], &Device::Cpu);
-/// assert_eq!(logits.logsumexp(-1).to_vec::<f64>()?, [1000.0 + std::f64::consts::LN_2]);
-/// assert_eq!(logits.softmax(-1).to_vec::<f64>()?, [0.5, 0.5]);
-/// assert_eq!(logits.log_softmax(-1).to_vec::<f64>()?, [-std::f64::consts::LN_2; 2]);
-/// # anyhow::Ok(())
-/// ```
 impl Var {
     /// ln Σ e^x along `dim`, which disappears. Gradient g softmax(x). -inf where every x is -inf.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1000f64, 1000.0], &[1, 2], &Device::Cpu);
+    /// assert_eq!(x.logsumexp(-1).to_vec::<f64>()?, [1000.0 + std::f64::consts::LN_2]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn logsumexp(&self, dim: isize) -> Var {
         composite!(self.logsumexp_keepdim(dim).squeeze(dim))
     }
 
     /// [`logsumexp`](Var::logsumexp), `dim` staying with size 1.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1000f64, 1000.0], &[1, 2], &Device::Cpu);
+    /// assert_eq!(x.logsumexp_keepdim(-1).shape(), [1, 1]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn logsumexp_keepdim(&self, dim: isize) -> Var {
         composite! {
@@ -28,6 +33,13 @@ impl Var {
     }
 
     /// e^x / Σ e^x along `dim`. Gradient s (g - Σ g s).
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1000f64, 1000.0], &[1, 2], &Device::Cpu);
+    /// assert_eq!(x.softmax(-1).to_vec::<f64>()?, [0.5, 0.5]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn softmax(&self, dim: isize) -> Var {
         composite! {
@@ -37,6 +49,13 @@ impl Var {
     }
 
     /// x - ln Σ e^x along `dim`. Gradient g - softmax(x) Σ g.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1000f64, 1000.0], &[1, 2], &Device::Cpu);
+    /// assert_eq!(x.log_softmax(-1).to_vec::<f64>()?, [-std::f64::consts::LN_2; 2]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn log_softmax(&self, dim: isize) -> Var {
         composite! {

@@ -6,8 +6,15 @@ use crate::op::{Op, ReduceOp};
 use crate::var::Var;
 
 macro_rules! reduction {
-    ($op:ident: $all:ident, $dims:ident, $keepdim:ident; $what:literal, $gradient:literal, $empty:literal) => {
+    ($op:ident: $all:ident $of_all:literal, $dims:ident $of_columns:literal, $keepdim:ident; $what:literal, $gradient:literal, $empty:literal) => {
         #[doc = concat!($what, " over everything; shape `[]`. ", $gradient, " ", $empty)]
+        ///
+        /// ```
+        /// # use tinsmith_grad::{Device, Var};
+        /// let x = Var::from_vec(vec![1f64, 2.0, 4.0, 3.0], &[2, 2], &Device::Cpu);
+        #[doc = concat!("assert_eq!(x.", stringify!($all), "().item()?, ", $of_all, ");")]
+        /// # anyhow::Ok(())
+        /// ```
         #[track_caller]
         pub fn $all(&self) -> Var {
             let all: Dims = (0..self.rank()).collect();
@@ -15,12 +22,25 @@ macro_rules! reduction {
         }
 
         #[doc = concat!($what, " over the dimensions `dims`, which disappear; negatives count from the end.")]
+        ///
+        /// ```
+        /// # use tinsmith_grad::{Device, Var};
+        /// let x = Var::from_vec(vec![1f64, 2.0, 4.0, 3.0], &[2, 2], &Device::Cpu);
+        #[doc = concat!("assert_eq!(x.", stringify!($dims), "(&[0]).to_vec::<f64>()?, ", $of_columns, ");")]
+        /// # anyhow::Ok(())
+        /// ```
         #[track_caller]
         pub fn $dims(&self, dims: &[isize]) -> Var {
             self.reduce(ReduceOp::$op, dims::resolve_all(dims, self.rank()), false)
         }
 
         #[doc = concat!($what, " over the dimensions `dims`, which stay with size 1.")]
+        ///
+        /// ```
+        /// # use tinsmith_grad::{Device, Var};
+        /// let x = Var::from_vec(vec![1f64, 2.0, 4.0, 3.0], &[2, 2], &Device::Cpu);
+        #[doc = concat!("assert_eq!(x.", stringify!($keepdim), "(&[0]).shape(), [1, 2]);")]
+        /// ```
         #[track_caller]
         pub fn $keepdim(&self, dims: &[isize]) -> Var {
             self.reduce(ReduceOp::$op, dims::resolve_all(dims, self.rank()), true)
@@ -41,25 +61,46 @@ macro_rules! reduction {
 /// # anyhow::Ok(())
 /// ```
 impl Var {
-    reduction!(Sum: sum, sum_dims, sum_keepdim; "The sum", "Gradient g everywhere.", "The sum of nothing is 0.");
-    reduction!(Max: max, max_dims, max_keepdim; "The greatest value, NaN if there is one,",
+    reduction!(Sum: sum "10.0", sum_dims "[5.0, 5.0]", sum_keepdim; "The sum", "Gradient g everywhere.", "The sum of nothing is 0.");
+    reduction!(Max: max "4.0", max_dims "[4.0, 3.0]", max_keepdim; "The greatest value, NaN if there is one,",
         "The gradient is shared equally among ties.", "Nothing has no maximum: an error.");
-    reduction!(Min: min, min_dims, min_keepdim; "The smallest value, NaN if there is one,",
+    reduction!(Min: min "1.0", min_dims "[1.0, 2.0]", min_keepdim; "The smallest value, NaN if there is one,",
         "The gradient is shared equally among ties.", "Nothing has no minimum: an error.");
 
     /// The mean over everything; shape `[]`. NaN over nothing.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 6.0], &[2, 2], &Device::Cpu);
+    /// assert_eq!(x.mean().item()?, 3.0);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn mean(&self) -> Var {
         composite!(self.sum() / self.elem_count() as f64)
     }
 
     /// The mean over the dimensions `dims`, which disappear.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 6.0], &[2, 2], &Device::Cpu);
+    /// assert_eq!(x.mean_dims(&[0]).to_vec::<f64>()?, [2.0, 4.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn mean_dims(&self, dims: &[isize]) -> Var {
         composite!(self.sum_dims(dims) / self.count(dims))
     }
 
     /// The mean over the dimensions `dims`, which stay with size 1.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 6.0], &[2, 2], &Device::Cpu);
+    /// assert_eq!((&x - x.mean_keepdim(&[0])).to_vec::<f64>()?, [-1.0, -2.0, 1.0, 2.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn mean_keepdim(&self, dims: &[isize]) -> Var {
         composite!(self.sum_keepdim(dims) / self.count(dims))
@@ -80,6 +121,13 @@ impl Var {
     }
 
     /// [`var_dims`](Var::var_dims), the dimensions staying with size 1.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 6.0], &[2, 2], &Device::Cpu);
+    /// assert_eq!(x.var_keepdim(&[1], 0.0).shape(), [2, 1]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn var_keepdim(&self, dims: &[isize], correction: f64) -> Var {
         composite! {
@@ -90,18 +138,39 @@ impl Var {
 
     /// The standard deviation over `dims`, which disappear; see [`var_dims`](Var::var_dims). Its gradient at a constant
     /// is 0, as PyTorch's.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 6.0], &[2, 2], &Device::Cpu);
+    /// assert_eq!(x.std_dims(&[0], 0.0).to_vec::<f64>()?, [1.0, 2.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn std_dims(&self, dims: &[isize], correction: f64) -> Var {
         composite!(self.var_dims(dims, correction).sqrt_or_zero())
     }
 
     /// [`std_dims`](Var::std_dims), the dimensions staying with size 1.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 6.0], &[2, 2], &Device::Cpu);
+    /// assert_eq!(x.std_keepdim(&[0], 0.0).to_vec::<f64>()?, [1.0, 2.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn std_keepdim(&self, dims: &[isize], correction: f64) -> Var {
         composite!(self.var_keepdim(dims, correction).sqrt_or_zero())
     }
 
     /// The L2 norm over everything, shape `[]`. Gradient g x / norm, 0 at 0.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![3f64, 4.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.norm().item()?, 5.0);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn norm(&self) -> Var {
         composite!(self.square().sum().sqrt_or_zero())

@@ -5,17 +5,15 @@ use crate::op::Op;
 use crate::var::Var;
 
 /// Rearranging. The values stay; gradients go back where the values came from.
-///
-/// ```
-/// # use tinsmith_grad::{Device, Var};
-/// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
-/// assert_eq!(x.t().reshape(&[6]).to_vec::<f64>()?, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
-/// assert_eq!(x.narrow(1, 1, 2).to_vec::<f64>()?, [2.0, 3.0, 5.0, 6.0]);
-/// assert_eq!(x.roll(1, -1).narrow(0, 0, 1).to_vec::<f64>()?, [3.0, 1.0, 2.0]);
-/// # anyhow::Ok(())
-/// ```
 impl Var {
     /// The same values, row-major, in another shape with as many elements.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.reshape(&[3, 2]).sum_dims(&[0]).to_vec::<f64>()?, [9.0, 12.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn reshape(&self, shape: &[usize]) -> Var {
         if self.shape() == shape {
@@ -37,6 +35,13 @@ impl Var {
     }
 
     /// A new dimension of size 1 at position `dim` of the result.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.unsqueeze(-1).shape(), [2, 3, 1]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn unsqueeze(&self, dim: isize) -> Var {
         let mut shape = Dims::from_slice(self.shape());
@@ -50,6 +55,13 @@ impl Var {
     }
 
     /// Without dimension `dim`, which has size 1.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.unsqueeze(0).squeeze(0).shape(), [2, 3]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn squeeze(&self, dim: isize) -> Var {
         match dims::resolve(dim, self.rank()) {
@@ -66,6 +78,13 @@ impl Var {
     }
 
     /// The dimensions in the order `dims`: dimension i of the result is `dims[i]` of this.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.permute(&[1, 0]).to_vec::<f64>()?, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn permute(&self, dims: &[usize]) -> Var {
         self.apply_one("permute", |shape| {
@@ -85,6 +104,13 @@ impl Var {
     }
 
     /// With two dimensions exchanged.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.transpose(0, -1).shape(), [3, 2]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn transpose(&self, dim0: isize, dim1: isize) -> Var {
         let rank = self.rank();
@@ -99,12 +125,26 @@ impl Var {
     }
 
     /// The transpose of a matrix: the last two dimensions exchanged.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.t().to_vec::<f64>()?, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn t(&self) -> Var {
         composite!(self.transpose(-2, -1))
     }
 
     /// `length` rows from `start` on along `dim`.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.narrow(1, 1, 2).to_vec::<f64>()?, [2.0, 3.0, 5.0, 6.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn narrow(&self, dim: isize, start: usize, length: usize) -> Var {
         self.apply_one("narrow", |shape| {
@@ -122,6 +162,13 @@ impl Var {
     }
 
     /// Every `step`-th row along `dim`, from `start` to before `stop`.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.slice_step(1, 0, 3, 2).to_vec::<f64>()?, [1.0, 3.0, 4.0, 6.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn slice_step(&self, dim: isize, start: usize, stop: usize, step: usize) -> Var {
         composite! {
@@ -141,6 +188,13 @@ impl Var {
     }
 
     /// Repeated along dimensions of size 1, and new ones on the left, to `shape`. Gradient: the sum over the copies.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.broadcast_to(&[4, 2, 3]).sum().item()?, 4.0 * 21.0);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn broadcast_to(&self, shape: &[usize]) -> Var {
         if self.shape() == shape {
@@ -168,6 +222,13 @@ impl Var {
     }
 
     /// With `before` and `after` rows of zeros along `dim`.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.pad(0, 1, 0).to_vec::<f64>()?, [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn pad(&self, dim: isize, before: usize, after: usize) -> Var {
         self.apply_one("pad", |shape| {
@@ -182,6 +243,13 @@ impl Var {
     }
 
     /// With the order of rows along each of `dims` reversed.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.flip(&[-1]).to_vec::<f64>()?, [3.0, 2.0, 1.0, 6.0, 5.0, 4.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn flip(&self, dims: &[isize]) -> Var {
         self.apply_one("flip", |shape| {
@@ -193,6 +261,13 @@ impl Var {
     }
 
     /// Shifted along `dim` by `shift` rows; what leaves at one end enters at the other.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(x.roll(1, -1).to_vec::<f64>()?, [3.0, 1.0, 2.0, 6.0, 4.0, 5.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn roll(&self, shift: isize, dim: isize) -> Var {
         composite! {
@@ -260,6 +335,13 @@ impl Var {
     }
 
     /// Joined along a new dimension at position `dim`; the shapes are equal.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3], &Device::Cpu);
+    /// assert_eq!(Var::stack(&[x.clone(), x], 0).shape(), [2, 2, 3]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn stack(vars: &[Var], dim: isize) -> Var {
         composite!(Var::cat(

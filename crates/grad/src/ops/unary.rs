@@ -7,63 +7,69 @@ use crate::op::{Op, UnaryOp};
 use crate::var::Var;
 
 macro_rules! unary {
-    ($($(#[$doc:meta])* $method:ident => $op:ident;)*) => {
+    ($($(#[$doc:meta])* $method:ident => $op:ident, $of:literal gives $is:literal;)*) => {
         /// Elementwise functions of one operand, f32 or f64; the shape stays. `g` is the gradient of the result.
         impl Var {
-            $($(#[$doc])* #[track_caller] pub fn $method(&self) -> Var { self.unary(UnaryOp::$op) })*
+            $(
+                $(#[$doc])*
+                ///
+                /// ```
+                /// # use tinsmith_grad::{Device, Var};
+                #[doc = concat!("let x = Var::from_vec(vec![", $of, "f64], &[1], &Device::Cpu);")]
+                #[doc = concat!("assert_eq!(x.", stringify!($method), "().to_vec::<f64>()?, [", $is, "]);")]
+                /// # anyhow::Ok(())
+                /// ```
+                #[track_caller]
+                pub fn $method(&self) -> Var {
+                    self.unary(UnaryOp::$op)
+                }
+            )*
         }
     };
 }
 
 unary! {
     /// -x. Gradient -g.
-    neg => Neg;
+    neg => Neg, "2.0" gives "-2.0";
     /// e^x. Gradient g e^x.
-    exp => Exp;
+    exp => Exp, "0.0" gives "1.0";
     /// e^x - 1, exact for small x. Gradient g e^x.
-    expm1 => Expm1;
+    expm1 => Expm1, "1e-20" gives "1e-20";
     /// ln x: NaN below 0, -inf at 0. Gradient g / x.
-    log => Log;
+    log => Log, "1.0" gives "0.0";
     /// ln(1 + x), exact for small x. Gradient g / (1 + x).
-    log1p => Log1p;
+    log1p => Log1p, "1e-20" gives "1e-20";
     /// The square root. Gradient g / (2 sqrt x), inf at 0; see [`norm`](Var::norm) and [`std_dims`](Var::std_dims) for
     /// forms that are safe there.
-    sqrt => Sqrt;
+    sqrt => Sqrt, "9.0" gives "3.0";
     /// 1 / sqrt x. Gradient -g / (2 x sqrt x).
-    rsqrt => Rsqrt;
+    rsqrt => Rsqrt, "4.0" gives "0.5";
     /// |x|. Gradient g sign(x), 0 at 0.
-    abs => Abs;
+    abs => Abs, "-2.0" gives "2.0";
     /// -1, 0 or 1. Gradient 0.
-    sign => Sign;
+    sign => Sign, "-2.0" gives "-1.0";
     /// tanh x. Gradient g (1 - tanh² x).
-    tanh => Tanh;
+    tanh => Tanh, "0.0" gives "0.0";
     /// 1 / (1 + e^-x), without overflow. Gradient g s (1 - s).
-    sigmoid => Sigmoid;
+    sigmoid => Sigmoid, "0.0" gives "0.5";
     /// ln sigmoid(x) = min(x, 0) - ln(1 + e^-|x|), exact at both ends. Gradient g sigmoid(-x).
-    ///
-    /// ```
-    /// # use tinsmith_grad::{Device, Var};
-    /// let x = Var::from_vec(vec![0f64, -1000.0], &[2], &Device::Cpu);
-    /// assert_eq!(x.log_sigmoid().to_vec::<f64>()?, [-std::f64::consts::LN_2, -1000.0]);
-    /// # anyhow::Ok(())
-    /// ```
-    log_sigmoid => LogSigmoid;
+    log_sigmoid => LogSigmoid, "-1000.0" gives "-1000.0";
     /// The error function. Gradient g 2/√π e^-x².
-    erf => Erf;
+    erf => Erf, "0.0" gives "0.0";
     /// sin x, in radians. Gradient g cos x.
-    sin => Sin;
+    sin => Sin, "0.0" gives "0.0";
     /// cos x, in radians. Gradient -g sin x.
-    cos => Cos;
+    cos => Cos, "0.0" gives "1.0";
     /// x². Gradient 2 g x.
-    square => Square;
+    square => Square, "-3.0" gives "9.0";
     /// 1 / x. Gradient -g / x².
-    recip => Recip;
+    recip => Recip, "4.0" gives "0.25";
     /// The greatest integer not above x. Gradient 0.
-    floor => Floor;
+    floor => Floor, "-1.5" gives "-2.0";
     /// The least integer not below x. Gradient 0.
-    ceil => Ceil;
+    ceil => Ceil, "-1.5" gives "-1.0";
     /// The nearest integer, halves to the even one. Gradient 0.
-    round => Round;
+    round => Round, "2.5" gives "2.0";
 }
 
 /// Elementwise functions with parameters, and composites.
@@ -96,42 +102,91 @@ impl Var {
     }
 
     /// [`clamp`](Var::clamp) from below only.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![-1f64, 2.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.clamp_min(0.0).to_vec::<f64>()?, [0.0, 2.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn clamp_min(&self, lo: f64) -> Var {
         self.clamp(lo, f64::INFINITY)
     }
 
     /// [`clamp`](Var::clamp) from above only.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![-1f64, 2.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.clamp_max(0.0).to_vec::<f64>()?, [-1.0, 0.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn clamp_max(&self, hi: f64) -> Var {
         self.clamp(f64::NEG_INFINITY, hi)
     }
 
     /// x where x > 0, else 0. Gradient 0 at 0; NaN stays NaN.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![-1f64, 2.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.relu().to_vec::<f64>()?, [0.0, 2.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn relu(&self) -> Var {
         composite!(self.le(0.0).select(0.0, self))
     }
 
     /// ln(1 + e^x); x itself above 20, as PyTorch. Gradient g sigmoid(x).
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![0f64, 50.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.softplus().to_vec::<f64>()?, [std::f64::consts::LN_2, 50.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn softplus(&self) -> Var {
         composite!(self.gt(20.0).select(self, -(-self).log_sigmoid()))
     }
 
     /// x sigmoid(x), also called swish (Elfwing et al., 2017).
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![0f64, 100.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.silu().to_vec::<f64>()?, [0.0, 100.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn silu(&self) -> Var {
         composite!(self * self.sigmoid())
     }
 
     /// x Φ(x) by the error function: the exact GELU (Hendrycks and Gimpel, 2016).
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![0f64, 100.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.gelu_erf().to_vec::<f64>()?, [0.0, 100.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn gelu_erf(&self) -> Var {
         composite!(self * 0.5 * ((self * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0))
     }
 
     /// The tanh approximation of GELU: x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![0f64, 100.0], &[2], &Device::Cpu);
+    /// assert_eq!(x.gelu().to_vec::<f64>()?, [0.0, 100.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn gelu(&self) -> Var {
         const SQRT_2_OVER_PI: f64 =
@@ -145,6 +200,15 @@ impl Var {
     ///
     /// Below -ln 2 it is `log1p(-e^x)`, above `ln(-expm1 x)`; the branch that is not taken is fed a harmless number, so
     /// it contributes no NaN to the gradient.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![-1e-20f64, -1e3], &[2], &Device::Cpu);
+    /// let y = x.log1mexp().to_vec::<f64>()?;
+    /// assert!((y[0] - 1e-20f64.ln()).abs() < 1e-13); // 1 - e^x itself would be 0
+    /// assert_eq!(y[1], 0.0);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn log1mexp(&self) -> Var {
         composite! {
@@ -156,6 +220,13 @@ impl Var {
     }
 
     /// The values in another dtype. Gradients pass between float dtypes; a cast to an integer dtype has none.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Var};
+    /// let x = Var::from_vec(vec![1.5f64, -2.5], &[2], &Device::Cpu);
+    /// assert_eq!(x.to_dtype(tinsmith_grad::DType::F32).to_vec::<f32>()?, [1.5, -2.5]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn to_dtype(&self, dtype: DType) -> Var {
         if self.dtype() == dtype {
