@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::repository;
+use crate::{repository, target_folder};
 
 /// One measurement.
 #[derive(Serialize, Deserialize, Debug, PartialEq)]
@@ -71,19 +71,6 @@ pub fn run(arguments: &[&str]) -> Result<()> {
             .with_context(|| format!("writing {path}"))?;
     }
     Ok(())
-}
-
-fn target_folder() -> Result<std::path::PathBuf> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--no-deps"])
-        .current_dir(repository())
-        .output()
-        .context("starting cargo metadata")?;
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
-    Ok(metadata["target_directory"]
-        .as_str()
-        .context("cargo metadata names no target directory")?
-        .into())
 }
 
 /// Criterion writes `<bench>/new/{benchmark,estimates}.json`, at any depth.

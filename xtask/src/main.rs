@@ -1,11 +1,14 @@
-//! The project's tasks: `cargo xtask ci | vectors | bench`. Each is one file; this one only dispatches.
+//! The project's tasks: `cargo xtask ci | vectors | bench | cuda-check`. Each is one file; this one only dispatches.
 
 mod bench;
 mod ci;
+mod cuda;
 mod vectors;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
@@ -14,7 +17,8 @@ usage: cargo xtask COMMAND
   vectors PATH...                run the golden vectors in these files and folders
   bench [TARGET] [--json FILE] [--beside FILE].. [-- CRITERION..]
                                  run the benchmarks, all or one target's, and print a table of medians and ratios;
-                                 what follows -- goes to criterion";
+                                 what follows -- goes to criterion
+  cuda-check                     type-check the feature `cuda`, on a machine that may have neither CUDA nor a GPU";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +27,7 @@ fn main() -> ExitCode {
         ["ci", rest @ ..] => ci::run(rest),
         ["vectors", rest @ ..] => vectors::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["cuda-check"] => cuda::check(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -45,4 +50,18 @@ fn repository() -> PathBuf {
         .parent()
         .expect("xtask lies in the repository")
         .to_path_buf()
+}
+
+/// Where cargo puts what it builds.
+fn target_folder() -> Result<PathBuf> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps"])
+        .current_dir(repository())
+        .output()
+        .context("starting cargo metadata")?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    Ok(metadata["target_directory"]
+        .as_str()
+        .context("cargo metadata names no target directory")?
+        .into())
 }

@@ -149,7 +149,7 @@ impl<'a> Backward<'a> {
                 .iter()
                 .zip(into.iter())
                 .map(tensor)
-                .collect::<Result<_, _>>();
+                .collect::<candle_core::Result<_>>();
             let grads = grads.map_err(|e| Error::backend("run_into", e, self.root.0.at))?;
             self.blame(wrt, &values, grads)?;
         }
