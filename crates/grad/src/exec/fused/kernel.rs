@@ -133,6 +133,8 @@ impl<T: Scalar> Evaluation<'_, '_, T> {
                 }
             }
         }
+        binding.kernel.arrays = binding.arrays.len() as u32;
+        binding.kernel.numbers = binding.numbers.len() as u32;
         let program = program::compiled(&binding.kernel);
 
         let mut arrays: Vec<Buffer<T>> = stored.iter().map(|&id| self.buffer(id)).collect();

@@ -1,16 +1,20 @@
 //! The fused executor: CPU, f32 or f64.
 //!
 //! `plan.rs` divides the graph into passes over memory, `evaluation.rs` carries the plan out, `kernel.rs` forms and binds the
-//! kernels of a pass, `program.rs` compiles them into linear programs and caches those by structure, `run.rs` interprets them
-//! block by block on the functions of `vmath`. Ops that are not elementwise, and nodes of another dtype, go to the reference
+//! kernels of a pass, `simplify.rs` and `compile.rs` turn them into linear programs, which `program.rs` caches by structure,
+//! `run.rs` interprets those block by block on the functions of `vmath`. Ops that are not elementwise, and nodes of another dtype, go to the reference
 //! executor.
 
+mod compile;
 mod evaluation;
 mod kernel;
+mod partial;
 mod plan;
 mod pool;
 mod program;
+mod rows;
 mod run;
+mod simplify;
 mod vmath;
 
 use candle_core::CpuStorage;

@@ -3,14 +3,19 @@
 use std::ops::Range;
 
 use super::Scalar;
+use super::partial::Partial;
 use super::plan::Rows;
-use super::program::{Instruction, KernelOp, Program, Source};
-use super::vmath::{Arg, Kernels};
+use super::program::{Instruction, KernelOp, Program};
+use super::rows::Cursor;
+use super::vmath::{Arg, Calls, Dispatch, Kernels};
 use crate::op::ReduceOp;
 
-/// Elements of a register. 4 KiB of f32: few enough that a kernel's registers stay near, and enough that an
-/// instruction's overhead is small beside its work.
-const BLOCK: usize = 1024;
+/// Elements of a register. 2 KiB of f32: few enough that a kernel's registers and operands stay in L1 and memory is read
+/// on while computing, and enough that an instruction's overhead is small beside its work.
+const BLOCK: usize = 512;
+
+/// Bytes of a cache line. Registers begin at one: vectors that lie across two lines take twice as long.
+const LINE: usize = 64;
 
 /// Registers are laid a cache line more than a power of two apart, so that they do not compete for the same cache sets.
 const STRIDE: usize = BLOCK + 16;
@@ -39,7 +44,7 @@ pub(super) fn run<T: Scalar>(
     let mut joined: Vec<Partial> = program.reductions(operands, 0);
     if threads == 1 {
         scratch.resize(
-            (program.scratch * STRIDE).max(scratch.len()),
+            (program.scratch * STRIDE + LINE).max(scratch.len()),
             T::from_f64(0.0),
         );
         run_range(
@@ -69,7 +74,7 @@ pub(super) fn run<T: Scalar>(
             for (share, bound) in shares.into_iter().zip(bounds.windows(2)) {
                 let range = bound[0]..bound[1];
                 workers.push(scope.spawn(move || {
-                    let mut scratch = vec![T::from_f64(0.0); program.scratch * STRIDE];
+                    let mut scratch = vec![T::from_f64(0.0); program.scratch * STRIDE + LINE];
                     let mut partials = program.reductions(operands, range.start);
                     run_range(program, operands, range, share, &mut scratch, &mut partials);
                     partials
@@ -90,68 +95,179 @@ pub(super) fn run<T: Scalar>(
     joined.into_iter().map(|partial| partial.values).collect()
 }
 
-fn run_range<'s, T: Scalar>(
+fn run_range<T: Scalar>(
     program: &Program,
     operands: &Operands<T>,
     range: Range<usize>,
-    mut outputs: Vec<&'s mut [T]>,
-    scratch: &'s mut [T],
+    outputs: Vec<&mut [T]>,
+    scratch: &mut [T],
     partials: &mut [Partial],
 ) {
-    let kernels = Kernels::get();
-    let mut registers: Vec<&'s mut [T]> = scratch
+    if range.is_empty() {
+        return;
+    }
+    let aligned = scratch.as_ptr().align_offset(LINE);
+    let registers = scratch[aligned..]
         .chunks_exact_mut(STRIDE)
-        .take(program.scratch)
-        .collect();
-    registers.extend((0..program.stores).map(|_| <&mut [T]>::default()));
+        .take(program.scratch);
+    let number = |&number: &T| Slot::Number(number);
+    let constant = |&value: &f64| Slot::Number(T::from_f64(value));
+    let slots = registers
+        .map(|register| Slot::Register(&mut register[..BLOCK]))
+        .chain(outputs.iter().map(|_| Slot::default()))
+        .chain(operands.arrays.iter().map(|_| Slot::default()))
+        .chain(operands.numbers.iter().map(number))
+        .chain(program.constants.iter().map(constant));
+    let cursors = operands.rows.iter();
+    Kernels::get().within(Blocks {
+        program,
+        operands,
+        slots: slots.collect(),
+        cursors: cursors.map(|rows| Cursor::new(rows, range.start)).collect(),
+        range,
+        outputs,
+        partials,
+    });
+}
 
-    let mut start = range.start;
-    while start < range.end {
-        let len = BLOCK.min(range.end - start);
-        for (rest, register) in outputs.iter_mut().zip(&mut registers[program.scratch..]) {
-            let (block, after) = std::mem::take(rest).split_at_mut(len);
-            *register = block;
-            *rest = after;
-        }
-        for instruction in &program.code {
-            match *instruction {
-                Instruction::Compute { op, ref args, to } => {
-                    let register = std::mem::take(&mut registers[to as usize]);
-                    let read = |i: usize| operands.read(args[i], &registers, start, len);
-                    compute(
-                        kernels,
-                        op,
-                        read,
-                        operands,
-                        (args[0], start),
-                        &mut register[..len],
-                    );
-                    registers[to as usize] = register;
-                }
-                Instruction::Reduce {
-                    op,
-                    rows,
-                    value,
-                    into,
-                } => {
-                    let value = operands.read(value, &registers, start, len);
-                    let partial = &mut partials[into as usize];
-                    each_row(operands.rows[rows as usize], start, len, |row, part| {
-                        partial.add(row, reduce(kernels, op, value, part));
-                    });
-                }
-            }
-        }
-        start += len;
+/// What instructions read and write: one block of it at a time, or one number for all elements.
+enum Slot<'a, T> {
+    Number(T),
+    Array(&'a [T]),
+    Register(&'a mut [T]),
+    /// A register that nobody has to fill, as all of the block lies in one row.
+    Expanded(T, &'a mut [T]),
+}
+
+impl<T: Scalar> Default for Slot<'_, T> {
+    fn default() -> Self {
+        Slot::Number(T::ZERO)
     }
 }
 
+impl<'a, T: Scalar> Slot<'a, T> {
+    #[inline(always)]
+    fn read(&self) -> Arg<'_, T> {
+        match self {
+            Slot::Number(number) | Slot::Expanded(number, _) => Arg::Number(*number),
+            Slot::Array(block) => Arg::Block(block),
+            Slot::Register(block) => Arg::Block(block),
+        }
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> &'a mut [T] {
+        match std::mem::take(self) {
+            Slot::Register(block) | Slot::Expanded(_, block) => block,
+            Slot::Number(_) | Slot::Array(_) => unreachable!("only registers are written"),
+        }
+    }
+}
+
+/// A run over the blocks of `range`.
+struct Blocks<'a, T> {
+    program: &'a Program,
+    operands: &'a Operands<'a, T>,
+    range: Range<usize>,
+    slots: Vec<Slot<'a, T>>,
+    cursors: Vec<Cursor<'a>>,
+    /// What of the outputs is still to be written.
+    outputs: Vec<&'a mut [T]>,
+    partials: &'a mut [Partial],
+}
+
+impl<T: Scalar> Calls for Blocks<'_, T> {
+    #[inline(always)]
+    fn make(mut self, kernels: Kernels<impl Dispatch>) {
+        let mut start = self.range.start;
+        while start < self.range.end {
+            let end = self.range.end.min(start + BLOCK);
+            self.move_to(start..end);
+            for instruction in &self.program.code {
+                self.execute(kernels, instruction, start..end);
+            }
+            start = end;
+        }
+    }
+}
+
+impl<T: Scalar> Blocks<'_, T> {
+    fn move_to(&mut self, block: Range<usize>) {
+        let Program {
+            scratch, stores, ..
+        } = *self.program;
+        let (registers, slots) = self.slots.split_at_mut(scratch);
+        if block.len() < BLOCK {
+            for register in registers {
+                *register = Slot::Register(&mut register.take()[..block.len()]);
+            }
+        }
+        let (stored, slots) = slots.split_at_mut(stores);
+        for (slot, rest) in stored.iter_mut().zip(&mut self.outputs) {
+            let output = rest.split_off_mut(..block.len());
+            *slot = Slot::Register(output.expect("outputs are as long as the range"));
+        }
+        for (slot, array) in slots.iter_mut().zip(&self.operands.arrays) {
+            if array.len() == self.operands.len {
+                *slot = Slot::Array(&array[block.clone()]);
+            }
+        }
+        for cursor in &mut self.cursors {
+            cursor.advance(block.start);
+        }
+    }
+
+    #[inline(always)]
+    fn execute(
+        &mut self,
+        kernels: Kernels<impl Dispatch>,
+        instruction: &Instruction,
+        block: Range<usize>,
+    ) {
+        match *instruction {
+            Instruction::Compute { op, ref args, to } => {
+                let out = self.slots[to as usize].take();
+                let read = |i: usize| self.slots[args[i] as usize].read();
+                compute(kernels, op, read, out);
+                self.slots[to as usize] = Slot::Register(out);
+            }
+            Instruction::Expand { array, rows, to } => {
+                let per_row = self.operands.arrays[array as usize];
+                let cursor = &self.cursors[rows as usize];
+                let out = self.slots[to as usize].take();
+                self.slots[to as usize] = match cursor.only_row(block.end) {
+                    Some(row) if (to as usize) < self.program.scratch => {
+                        Slot::Expanded(per_row[row], out)
+                    }
+                    _ => {
+                        cursor.each_row(block.start, block.len(), |row, part| {
+                            out[part].fill(per_row[row]);
+                        });
+                        Slot::Register(out)
+                    }
+                };
+            }
+            Instruction::Reduce {
+                op,
+                rows,
+                value,
+                into,
+            } => {
+                let value = self.slots[value as usize].read();
+                let partial = &mut self.partials[into as usize];
+                self.cursors[rows as usize].each_row(block.start, block.len(), |row, part| {
+                    partial.add(row, reduce(kernels, op, value, part));
+                });
+            }
+        }
+    }
+}
+
+#[inline(always)]
 fn compute<'r, T: Scalar>(
-    kernels: Kernels,
+    kernels: Kernels<impl Dispatch>,
     op: KernelOp,
     read: impl Fn(usize) -> Arg<'r, T>,
-    operands: &Operands<T>,
-    (source, start): (Source, usize),
     out: &mut [T],
 ) {
     match op {
@@ -159,19 +275,19 @@ fn compute<'r, T: Scalar>(
         KernelOp::Unary(op) => match read(0) {
             Arg::Block(x) => kernels.unary(op, x, out),
             Arg::Number(x) => {
-                let mut y = [x];
-                kernels.unary(op, &[x], &mut y);
-                out.fill(y[0]);
+                kernels.unary(op, &[x], &mut out[..1]);
+                out.fill(out[0]);
             }
         },
         KernelOp::Binary(op) => kernels.binary(op, read(0), read(1), out),
         KernelOp::Select => match read(0) {
             Arg::Block(mask) => kernels.select(mask, read(1), read(2), out),
-            Arg::Number(mask) => fill(read(if mask != T::from_f64(0.0) { 1 } else { 2 }), out),
+            Arg::Number(mask) => fill(read(if mask != T::ZERO { 1 } else { 2 }), out),
         },
-        KernelOp::Choose(op) => match read(0) {
-            Arg::Block(a) => kernels.choose(op, a, read(1), read(2), read(3), out),
-            Arg::Number(_) => unreachable!("a choice is made of a comparison of arrays"),
+        KernelOp::Choose(op) => match (read(0), read(1)) {
+            (Arg::Block(a), b) => kernels.choose(op, a, b, read(2), read(3), out),
+            (a, Arg::Block(b)) => kernels.choose(op.swapped(), b, a, read(2), read(3), out),
+            (Arg::Number(a), Arg::Number(b)) => fill(read(if op.holds(a, b) { 2 } else { 3 }), out),
         },
         KernelOp::Clamp { lo, hi } => {
             let (lo, hi) = (
@@ -181,27 +297,16 @@ fn compute<'r, T: Scalar>(
             match read(0) {
                 Arg::Block(x) => kernels.clamp(x, lo, hi, out),
                 Arg::Number(x) => {
-                    let mut y = [x];
-                    kernels.clamp(&[x], lo, hi, &mut y);
-                    out.fill(y[0]);
+                    kernels.clamp(&[x], lo, hi, &mut out[..1]);
+                    out.fill(out[0]);
                 }
             }
         }
-        KernelOp::Expand { rows } => {
-            let Source::Array(array) = source else {
-                unreachable!("what is expanded lies in memory")
-            };
-            let per_row = operands.arrays[array as usize];
-            each_row(
-                operands.rows[rows as usize],
-                start,
-                out.len(),
-                |row, part| out[part].fill(per_row[row]),
-            );
-        }
+        KernelOp::Expand { .. } => unreachable!("an instruction of its own"),
     }
 }
 
+#[inline(always)]
 fn fill<T: Copy>(value: Arg<T>, out: &mut [T]) {
     match value {
         Arg::Block(x) => out.copy_from_slice(x),
@@ -209,94 +314,19 @@ fn fill<T: Copy>(value: Arg<T>, out: &mut [T]) {
     }
 }
 
-fn reduce<T: Scalar>(kernels: Kernels, op: ReduceOp, value: Arg<T>, part: Range<usize>) -> f64 {
+#[inline(always)]
+fn reduce<T: Scalar>(
+    kernels: Kernels<impl Dispatch>,
+    op: ReduceOp,
+    value: Arg<T>,
+    part: Range<usize>,
+) -> f64 {
     match (op, value) {
         (ReduceOp::Sum, Arg::Block(x)) => kernels.sum(&x[part]),
         (ReduceOp::Max, Arg::Block(x)) => kernels.max(&x[part]).into(),
         (ReduceOp::Min, Arg::Block(x)) => kernels.min(&x[part]).into(),
         (ReduceOp::Sum, Arg::Number(x)) => x.into() * part.len() as f64,
         (ReduceOp::Max | ReduceOp::Min, Arg::Number(x)) => x.into(),
-    }
-}
-
-/// Shows `f` each row that has elements in the block, and where they are in the block.
-fn each_row(rows: &Rows, start: usize, len: usize, mut f: impl FnMut(usize, Range<usize>)) {
-    match rows {
-        Rows::One => f(0, 0..len),
-        Rows::Of(n) => {
-            let mut at = 0;
-            while at < len {
-                let row = (start + at) / n;
-                let end = ((row + 1) * n - start).min(len);
-                f(row, at..end);
-                at = end;
-            }
-        }
-        Rows::Segments(segments) => {
-            let offsets = segments.offsets();
-            let mut row = offsets.partition_point(|&offset| offset <= start) - 1;
-            let mut at = 0;
-            while at < len {
-                let end = (offsets[row + 1] - start).min(len);
-                if end > at {
-                    f(row, at..end);
-                }
-                at = end;
-                row += 1;
-            }
-        }
-    }
-}
-
-impl<T: Scalar> Operands<'_, T> {
-    fn read<'r>(
-        &'r self,
-        source: Source,
-        registers: &'r [&mut [T]],
-        start: usize,
-        len: usize,
-    ) -> Arg<'r, T> {
-        match source {
-            Source::Register(register) => Arg::Block(&registers[register as usize][..len]),
-            Source::Array(array) => match self.arrays[array as usize] {
-                array if array.len() == self.len => Arg::Block(&array[start..start + len]),
-                expanded => Arg::Block(expanded),
-            },
-            Source::Number(number) => Arg::Number(self.numbers[number as usize]),
-            Source::Constant(value) => Arg::Number(T::from_f64(value)),
-            Source::Absent => Arg::Number(T::from_f64(0.0)),
-        }
-    }
-}
-
-impl Rows {
-    pub(super) fn count(&self, len: usize) -> usize {
-        match self {
-            Rows::One => 1,
-            Rows::Of(n) => len / n,
-            Rows::Segments(segments) => segments.len(),
-        }
-    }
-
-    fn row_of(&self, element: usize) -> usize {
-        match self {
-            Rows::One => 0,
-            Rows::Of(n) => element / n,
-            Rows::Segments(segments) => {
-                segments
-                    .offsets()
-                    .partition_point(|&offset| offset <= element)
-                    - 1
-            }
-        }
-    }
-
-    fn begins_at(&self, element: usize) -> bool {
-        match self {
-            Rows::One => element == 0,
-            Rows::Of(n) => element.is_multiple_of(*n),
-            Rows::Segments(segments) => segments.offsets().binary_search(&element).is_ok(),
-        }
     }
 }
 
@@ -307,64 +337,12 @@ impl Program {
             Instruction::Reduce { op, rows, into, .. } => {
                 Some((into, op, operands.rows[rows as usize]))
             }
-            Instruction::Compute { .. } => None,
+            Instruction::Compute { .. } | Instruction::Expand { .. } => None,
         };
         let mut all: Vec<_> = self.code.iter().filter_map(of_instruction).collect();
         all.sort_unstable_by_key(|&(into, ..)| into);
         all.into_iter()
             .map(|(_, op, rows)| Partial::new(op, rows, operands.len, start))
             .collect()
-    }
-}
-
-/// A reduction over the elements from some point on. Where that point lies within a row, that row's values are kept apart, to
-/// be added one by one to what came before: the order of additions must not depend on where threads divide the work.
-struct Partial {
-    op: ReduceOp,
-    continued: Option<(usize, Vec<f64>)>,
-    values: Vec<f64>,
-}
-
-impl Partial {
-    fn new(op: ReduceOp, rows: &Rows, len: usize, start: usize) -> Partial {
-        let neutral = match op {
-            ReduceOp::Sum => 0.0,
-            ReduceOp::Max => f64::NEG_INFINITY,
-            ReduceOp::Min => f64::INFINITY,
-        };
-        let is_inside = start > 0 && start < len && !rows.begins_at(start);
-        let continued = is_inside.then(|| (rows.row_of(start), Vec::new()));
-        Partial {
-            op,
-            continued,
-            values: vec![neutral; rows.count(len)],
-        }
-    }
-
-    fn add(&mut self, row: usize, value: f64) {
-        match &mut self.continued {
-            Some((continued, values)) if *continued == row => values.push(value),
-            _ => self.values[row] = combine(self.op, self.values[row], value),
-        }
-    }
-
-    fn append(&mut self, next: Partial) {
-        if let Some((row, values)) = next.continued {
-            values
-                .into_iter()
-                .for_each(|value| self.values[row] = combine(self.op, self.values[row], value));
-        }
-        for (all, value) in self.values.iter_mut().zip(next.values) {
-            *all = combine(self.op, *all, value);
-        }
-    }
-}
-
-fn combine(op: ReduceOp, a: f64, b: f64) -> f64 {
-    match op {
-        ReduceOp::Sum => a + b,
-        ReduceOp::Max if a > b || a.is_nan() => a,
-        ReduceOp::Min if a < b || a.is_nan() => a,
-        ReduceOp::Max | ReduceOp::Min => b,
     }
 }

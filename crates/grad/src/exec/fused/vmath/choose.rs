@@ -1,6 +1,7 @@
 //! A comparison and the selection it is made for, in one loop: losses are full of `if a < b { x } else { y }`, and a mask
 //! that is written and read again costs as much as the arithmetic.
 
+use super::loops::fill;
 use super::{Arg, Binary, Real};
 use pulp::{Simd, WithSimd};
 
@@ -55,25 +56,25 @@ fn choose<T: Real>(holds: impl Fn(usize) -> bool, x: Arg<T>, y: Arg<T>, out: &mu
     match (x, y) {
         (Arg::Block(x), Arg::Block(y)) => {
             let (x, y) = (&x[..n], &y[..n]);
-            fill(out, |i| (holds(i), x[i], y[i]));
+            fill_either(out, |i| (holds(i), x[i], y[i]));
         }
         (Arg::Block(x), Arg::Number(y)) => {
             let x = &x[..n];
-            fill(out, |i| (holds(i), x[i], y));
+            fill_either(out, |i| (holds(i), x[i], y));
         }
         (Arg::Number(x), Arg::Block(y)) => {
             let y = &y[..n];
-            fill(out, |i| (holds(i), x, y[i]));
+            fill_either(out, |i| (holds(i), x, y[i]));
         }
-        (Arg::Number(x), Arg::Number(y)) => fill(out, |i| (holds(i), x, y)),
+        (Arg::Number(x), Arg::Number(y)) => fill_either(out, |i| (holds(i), x, y)),
     }
 }
 
 /// Both values are read before one is chosen, so that the loop has no branch.
 #[inline(always)]
-fn fill<T: Copy>(out: &mut [T], at: impl Fn(usize) -> (bool, T, T)) {
-    for (i, out) in out.iter_mut().enumerate() {
+fn fill_either<T: Copy>(out: &mut [T], at: impl Fn(usize) -> (bool, T, T)) {
+    fill(out, |i| {
         let (holds, x, y) = at(i);
-        *out = if holds { x } else { y };
-    }
+        if holds { x } else { y }
+    });
 }

@@ -85,28 +85,22 @@ impl<T: Real> WithSimd for Select<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Select { mask, a, b, out } = self;
-        let rows = out.iter_mut().zip(mask);
+        let n = out.len();
+        let mask = &mask[..n];
         match (a, b) {
             (Arg::Block(a), Arg::Block(b)) => {
-                for (((out, &mask), &a), &b) in rows.zip(a).zip(b) {
-                    *out = arith::select(mask, a, b);
-                }
+                let (a, b) = (&a[..n], &b[..n]);
+                fill(out, |i| arith::select(mask[i], a[i], b[i]));
             }
             (Arg::Block(a), Arg::Number(b)) => {
-                for ((out, &mask), &a) in rows.zip(a) {
-                    *out = arith::select(mask, a, b);
-                }
+                let a = &a[..n];
+                fill(out, |i| arith::select(mask[i], a[i], b));
             }
             (Arg::Number(a), Arg::Block(b)) => {
-                for ((out, &mask), &b) in rows.zip(b) {
-                    *out = arith::select(mask, a, b);
-                }
+                let b = &b[..n];
+                fill(out, |i| arith::select(mask[i], a, b[i]));
             }
-            (Arg::Number(a), Arg::Number(b)) => {
-                for (out, &mask) in rows {
-                    *out = arith::select(mask, a, b);
-                }
-            }
+            (Arg::Number(a), Arg::Number(b)) => fill(out, |i| arith::select(mask[i], a, b)),
         }
     }
 }
@@ -124,37 +118,42 @@ impl<T: Real> WithSimd for Clamp<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Clamp { x, lo, hi, out } = self;
-        for (out, &x) in out.iter_mut().zip(x) {
-            *out = arith::clamp(x, lo, hi);
-        }
+        map(x, out, |x| arith::clamp(x, lo, hi));
     }
 }
 
 #[inline(always)]
 fn map<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
-    for (out, &x) in out.iter_mut().zip(x) {
-        *out = f(x);
-    }
+    let x = &x[..out.len()];
+    fill(out, |i| f(x[i]));
 }
 
 #[inline(always)]
 fn zip<T: Copy>(a: Arg<T>, b: Arg<T>, out: &mut [T], f: impl Fn(T, T) -> T) {
+    let n = out.len();
     match (a, b) {
         (Arg::Block(a), Arg::Block(b)) => {
-            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                *out = f(a, b);
-            }
+            let (a, b) = (&a[..n], &b[..n]);
+            fill(out, |i| f(a[i], b[i]));
         }
         (Arg::Block(a), Arg::Number(b)) => {
-            for (out, &a) in out.iter_mut().zip(a) {
-                *out = f(a, b);
-            }
+            let a = &a[..n];
+            fill(out, |i| f(a[i], b));
         }
         (Arg::Number(a), Arg::Block(b)) => {
-            for (out, &b) in out.iter_mut().zip(b) {
-                *out = f(a, b);
-            }
+            let b = &b[..n];
+            fill(out, |i| f(a, b[i]));
         }
         (Arg::Number(a), Arg::Number(b)) => out.fill(f(a, b)),
+    }
+}
+
+/// Every loop of a kernel. By index, over slices cut to one length, so that it has one exit: what could leave it elsewhere
+/// would keep its last elements out of the vectors.
+#[expect(clippy::needless_range_loop)]
+#[inline(always)]
+pub(super) fn fill<T>(out: &mut [T], at: impl Fn(usize) -> T) {
+    for i in 0..out.len() {
+        out[i] = at(i);
     }
 }

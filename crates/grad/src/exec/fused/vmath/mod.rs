@@ -34,7 +34,7 @@ mod trig;
 mod tests;
 
 use loops::{BinaryCall, Clamp, Select, UnaryCall};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use std::sync::OnceLock;
 
 pub(crate) use real::Real;
@@ -111,14 +111,76 @@ impl Binary {
         use Binary::{Eq, Ge, Gt, Le, Lt, Ne};
         matches!(self, Eq | Ne | Lt | Le | Gt | Ge)
     }
+
+    /// The comparison with its operands exchanged.
+    pub(crate) fn swapped(self) -> Binary {
+        match self {
+            Binary::Lt => Binary::Gt,
+            Binary::Le => Binary::Ge,
+            Binary::Gt => Binary::Lt,
+            Binary::Ge => Binary::Le,
+            op => op,
+        }
+    }
+
+    /// Whether comparison `self` is true of two numbers.
+    pub(crate) fn holds<T: Real>(self, a: T, b: T) -> bool {
+        match self {
+            Binary::Eq => a == b,
+            Binary::Ne => a != b,
+            Binary::Lt => a < b,
+            Binary::Le => a <= b,
+            Binary::Gt => a > b,
+            Binary::Ge => a >= b,
+            op => unreachable!("{op:?} is not a comparison"),
+        }
+    }
 }
 
 /// The kernels of one instruction set. [`Kernels::get`] picks the best that this machine has.
 ///
 /// All slices of one call must have the same length; in release builds the shortest one counts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Kernels {
-    arch: Arch,
+pub(crate) struct Kernels<D = Arch> {
+    arch: D,
+}
+
+/// Where the code for an instruction set begins: at each call, or around many of them.
+pub(crate) trait Dispatch: Copy {
+    fn dispatch<Op: WithSimd>(self, op: Op) -> Op::Output;
+}
+
+impl Dispatch for Arch {
+    fn dispatch<Op: WithSimd>(self, op: Op) -> Op::Output {
+        Arch::dispatch(self, op)
+    }
+}
+
+/// Within the code of instruction set `S`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inside<S>(S);
+
+impl<S: Simd> Dispatch for Inside<S> {
+    #[inline(always)]
+    fn dispatch<Op: WithSimd>(self, op: Op) -> Op::Output {
+        op.with_simd(self.0)
+    }
+}
+
+/// Many calls of kernels in a row.
+pub(crate) trait Calls {
+    fn make(self, kernels: Kernels<impl Dispatch>);
+}
+
+struct Enter<C>(C);
+
+impl<C: Calls> WithSimd for Enter<C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.0.make(Kernels { arch: Inside(simd) });
+    }
 }
 
 impl Kernels {
@@ -126,6 +188,11 @@ impl Kernels {
     pub(crate) fn get() -> Kernels {
         static BEST: OnceLock<Kernels> = OnceLock::new();
         *BEST.get_or_init(|| Kernels { arch: Arch::new() })
+    }
+
+    /// Makes all of `calls` within the code of one instruction set, which saves entering it for each.
+    pub(crate) fn within(self, calls: impl Calls) {
+        self.arch.dispatch(Enter(calls));
     }
 
     /// The baseline, AVX2 and the best kernels of this machine, some of which may coincide.
@@ -136,8 +203,11 @@ impl Kernels {
         all.extend(pulp::x86::V3::try_new().map(|v3| Kernels { arch: Arch::V3(v3) }));
         all
     }
+}
 
+impl<D: Dispatch> Kernels<D> {
     /// `out = op(x)`.
+    #[inline(always)]
     pub(crate) fn unary<T: Real>(self, op: Unary, x: &[T], out: &mut [T]) {
         debug_assert_eq!(x.len(), out.len());
         self.arch.dispatch(UnaryCall { op, x, out });
@@ -149,6 +219,7 @@ impl Kernels {
     }
 
     /// `out = op(a, b)`.
+    #[inline(always)]
     pub(crate) fn binary<T: Real>(self, op: Binary, a: Arg<T>, b: Arg<T>, out: &mut [T]) {
         debug_assert!(fits(a, out) && fits(b, out));
         match (op, a, b) {
@@ -163,12 +234,14 @@ impl Kernels {
     }
 
     /// `out = mask != 0 ? a : b`. Both are read, so the other side's NaN or infinity does no harm.
+    #[inline(always)]
     pub(crate) fn select<T: Real>(self, mask: &[T], a: Arg<T>, b: Arg<T>, out: &mut [T]) {
         debug_assert!(mask.len() == out.len() && fits(a, out) && fits(b, out));
         self.arch.dispatch(Select { mask, a, b, out });
     }
 
     /// `out = a op b ? x : y` for a comparison `op`.
+    #[inline(always)]
     pub(crate) fn choose<T: Real>(
         self,
         op: Binary,
@@ -190,17 +263,20 @@ impl Kernels {
     }
 
     /// `out = min(max(x, lo), hi)`; NaN stays NaN.
+    #[inline(always)]
     pub(crate) fn clamp<T: Real>(self, x: &[T], lo: T, hi: T, out: &mut [T]) {
         debug_assert_eq!(x.len(), out.len());
         self.arch.dispatch(Clamp { x, lo, hi, out });
     }
 
     /// The sum of a block, accumulated in `f64` in an order that depends on the length alone.
+    #[inline(always)]
     pub(crate) fn sum<T: Real>(self, x: &[T]) -> f64 {
         self.arch.dispatch(reduce::Sum { x })
     }
 
     /// The largest element; NaN if there is one; negative infinity if `x` is empty.
+    #[inline(always)]
     pub(crate) fn max<T: Real>(self, x: &[T]) -> T {
         self.arch.dispatch(reduce::Fold {
             x,
@@ -210,6 +286,7 @@ impl Kernels {
     }
 
     /// The smallest element; NaN if there is one; infinity if `x` is empty.
+    #[inline(always)]
     pub(crate) fn min<T: Real>(self, x: &[T]) -> T {
         self.arch.dispatch(reduce::Fold {
             x,
