@@ -16,7 +16,6 @@ enum Place {
 
 pub(super) fn compile(kernel: &Kernel) -> Program {
     let (nodes, results) = simplified(kernel);
-    let last_use = last_uses(&nodes);
     let mut compiler = Compiler {
         places: vec![Place::Nowhere; nodes.len()],
         code: Vec::with_capacity(nodes.len() + results.len()),
@@ -26,12 +25,13 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
 
     // A value that is stored is computed where it is to lie. One that is stored twice, or is not computed here, is copied.
     let mut copies = Vec::new();
-    let stored = results.iter().filter_map(|result| match *result {
-        Outcome::Store { value } => Some(value),
-        Outcome::Reduce { .. } => None,
-    });
+    let mut reductions = Vec::new();
     let mut stores = 0;
-    for value in stored {
+    for &result in &results {
+        let Outcome::Store { value } = result else {
+            reductions.push((last_of(result), result, reductions.len() as u32));
+            continue;
+        };
         let place = Place::Stored(stores);
         match node_of(&value) {
             Some(node) if compiler.places[node] == Place::Nowhere => compiler.places[node] = place,
@@ -39,48 +39,61 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
         }
         stores += 1;
     }
+    let finished = lifetimes(&nodes, &results, &copies);
+    reductions.sort_by_key(|&(last, ..)| last);
+    let mut reductions = reductions.into_iter().peekable();
 
-    compiler.reduce(&results, |value| node_of(value).is_none());
+    while let Some((_, result, into)) = reductions.next_if(|(last, ..)| last.is_none()) {
+        compiler.reduce(result, into);
+    }
     for (i, node) in nodes.iter().enumerate() {
-        let is_temporary = compiler.places[i] == Place::Nowhere;
-        if is_temporary {
+        if compiler.places[i] == Place::Nowhere {
             // Taken before the operands' registers are free, so that no instruction writes what it reads.
             compiler.places[i] = Place::Scratch(compiler.scratch.take());
         }
         compiler.compute(node, compiler.places[i]);
-        compiler.reduce(&results, |value| node_of(value) == Some(i));
-
-        let is_copied = |value: usize| copies.iter().any(|(copy, _)| node_of(copy) == Some(value));
-        let mut finished: Vec<usize> = node.args.iter().filter_map(node_of).collect();
-        finished.push(i);
-        finished.sort_unstable();
-        finished.dedup();
-        for value in finished {
-            if let (Place::Scratch(register), true) = (compiler.places[value], last_use[value] <= i)
-                && !is_copied(value)
-            {
+        while let Some((_, result, into)) = reductions.next_if(|(last, ..)| *last == Some(i)) {
+            compiler.reduce(result, into);
+        }
+        for &value in &finished[i] {
+            if let Place::Scratch(register) = compiler.places[value] {
                 compiler.scratch.give(register);
             }
         }
     }
     for (value, place) in copies {
-        let copy = Node {
-            op: KernelOp::Copy,
-            args: [value, Arg::Absent, Arg::Absent, Arg::Absent],
-        };
-        compiler.compute(&copy, place);
+        compiler.compute(&Node::new(KernelOp::Copy, &[value]), place);
     }
     compiler.finish(kernel, stores)
 }
 
-/// For each node, the last node that reads it, or 0.
-fn last_uses(nodes: &[Node]) -> Vec<usize> {
-    let mut last_use = vec![0; nodes.len()];
+/// The node that a reduction has to wait for.
+fn last_of(result: Outcome) -> Option<usize> {
+    result.values().filter_map(|value| node_of(&value)).max()
+}
+
+/// For each node, the values that are not read after it. Copies are made at the end.
+fn lifetimes(nodes: &[Node], results: &[Outcome], copies: &[(Arg, Place)]) -> Vec<Vec<usize>> {
+    let mut last_use: Vec<usize> = (0..nodes.len()).collect();
     for (i, node) in nodes.iter().enumerate() {
         let operands = node.args.iter().filter_map(node_of);
         operands.for_each(|operand| last_use[operand] = i);
     }
-    last_use
+    for &result in results {
+        let values = result.values().filter_map(|value| node_of(&value));
+        values
+            .for_each(|value| last_use[value] = last_use[value].max(last_of(result).unwrap_or(0)));
+    }
+    let copied = copies.iter().filter_map(|(value, _)| node_of(value));
+    copied.for_each(|value| last_use[value] = usize::MAX);
+
+    let mut finished = vec![Vec::new(); nodes.len()];
+    for (value, last) in last_use.into_iter().enumerate() {
+        if let Some(finished) = finished.get_mut(last) {
+            finished.push(value);
+        }
+    }
+    finished
 }
 
 pub(super) fn node_of(arg: &Arg) -> Option<usize> {
@@ -114,23 +127,23 @@ impl Compiler {
         self.code.push(instruction);
     }
 
-    /// Adds the reductions of the values that `is_ready` picks.
-    fn reduce(&mut self, results: &[Outcome], is_ready: impl Fn(&Arg) -> bool) {
-        let mut into = 0;
-        for result in results {
-            if let Outcome::Reduce { op, rows, value } = *result {
-                if is_ready(&value) {
-                    let value = self.place(value);
-                    self.code.push(Instruction::Reduce {
-                        op,
-                        rows,
-                        value,
-                        into,
-                    });
-                }
-                into += 1;
-            }
-        }
+    fn reduce(&mut self, result: Outcome, into: u32) {
+        let instruction = match result {
+            Outcome::Reduce { op, rows, value } => Instruction::Reduce {
+                op,
+                rows,
+                value: self.place(value),
+                into,
+            },
+            Outcome::Dot { rows, a, b } => Instruction::Dot {
+                rows,
+                a: self.place(a),
+                b: self.place(b),
+                into,
+            },
+            Outcome::Store { .. } => unreachable!("not a reduction"),
+        };
+        self.code.push(instruction);
     }
 
     fn place(&mut self, arg: Arg) -> Place {
@@ -183,6 +196,12 @@ impl Compiler {
                 op,
                 rows,
                 value: slot(value),
+                into,
+            },
+            Instruction::Dot { rows, a, b, into } => Instruction::Dot {
+                rows,
+                a: slot(a),
+                b: slot(b),
                 into,
             },
         });

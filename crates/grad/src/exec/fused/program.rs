@@ -1,6 +1,6 @@
 //! A kernel's code: a linear program over registers that each hold one block of elements and stay in L1.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use super::compile::compile;
@@ -30,8 +30,8 @@ pub(super) enum KernelOp {
     Unary(Unary),
     Binary(Binary),
     Select,
-    /// `args[0] op args[1] ? args[2] : args[3]` for a comparison.
-    Choose(Binary),
+    /// `args[0] op args[1] ? then(args[2]) : args[3]` for a comparison.
+    Choose(Binary, Then),
     /// Bounds as bits of an f64.
     Clamp {
         lo: u64,
@@ -43,7 +43,16 @@ pub(super) enum KernelOp {
     },
 }
 
+/// What a choice does to the value that it takes if its comparison holds. Bounds as bits of an f64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Then {
+    Nothing,
+    Neg,
+    Minimum(u64),
+    Maximum(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Arg {
     Node(u32),
     Array(u32),
@@ -56,8 +65,20 @@ pub(super) enum Arg {
 /// What a kernel leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Outcome {
-    Store { value: Arg },
-    Reduce { op: ReduceOp, rows: u32, value: Arg },
+    Store {
+        value: Arg,
+    },
+    Reduce {
+        op: ReduceOp,
+        rows: u32,
+        value: Arg,
+    },
+    /// The sums of `a * b`.
+    Dot {
+        rows: u32,
+        a: Arg,
+        b: Arg,
+    },
 }
 
 /// The code: instructions over slots. Slots hold blocks of scratch memory first, then blocks of the stored outputs, of the
@@ -86,11 +107,17 @@ pub(super) enum Instruction<Slot = u32> {
         value: Slot,
         into: u32,
     },
+    Dot {
+        rows: u32,
+        a: Slot,
+        b: Slot,
+        into: u32,
+    },
 }
 
 /// The program for `kernel`, compiled when this structure is met for the first time.
 pub(super) fn compiled(kernel: &Kernel) -> Arc<Program> {
-    static CACHE: LazyLock<Mutex<HashMap<Kernel, Arc<Program>>>> = LazyLock::new(Mutex::default);
+    static CACHE: LazyLock<Mutex<FxHashMap<Kernel, Arc<Program>>>> = LazyLock::new(Mutex::default);
     /// Far more structures than a training loop has; a program that is met only once must not pile up.
     const MOST: usize = 4096;
 
@@ -106,11 +133,32 @@ pub(super) fn compiled(kernel: &Kernel) -> Arc<Program> {
     program
 }
 
-impl Outcome {
-    pub(super) fn value(self) -> Arg {
-        match self {
-            Outcome::Store { value } | Outcome::Reduce { value, .. } => value,
+impl Node {
+    pub(super) fn new(op: KernelOp, operands: &[Arg]) -> Node {
+        let mut args = [Arg::Absent; 4];
+        args[..operands.len()].copy_from_slice(operands);
+        Node { op, args }
+    }
+
+    pub(super) fn binary(op: Binary, a: Arg, b: Arg) -> Node {
+        Node::new(KernelOp::Binary(op), &[a, b])
+    }
+
+    pub(super) fn with(&self, f: impl Fn(Arg) -> Arg) -> Node {
+        Node {
+            op: self.op,
+            args: self.args.map(f),
         }
+    }
+}
+
+impl Outcome {
+    pub(super) fn values(self) -> impl Iterator<Item = Arg> {
+        let (value, other) = match self {
+            Outcome::Store { value } | Outcome::Reduce { value, .. } => (value, None),
+            Outcome::Dot { a, b, .. } => (a, Some(b)),
+        };
+        std::iter::once(value).chain(other)
     }
 
     pub(super) fn with(self, f: impl Fn(Arg) -> Arg) -> Outcome {
@@ -120,6 +168,11 @@ impl Outcome {
                 op,
                 rows,
                 value: f(value),
+            },
+            Outcome::Dot { rows, a, b } => Outcome::Dot {
+                rows,
+                a: f(a),
+                b: f(b),
             },
         }
     }

@@ -5,9 +5,9 @@ use std::ops::Range;
 use super::Scalar;
 use super::partial::Partial;
 use super::plan::Rows;
-use super::program::{Instruction, KernelOp, Program};
+use super::program::{Instruction, KernelOp, Program, Then};
 use super::rows::Cursor;
-use super::vmath::{Arg, Calls, Dispatch, Kernels};
+use super::vmath::{Arg, Calls, Choice, Dispatch, Kernels, Taken};
 use crate::op::ReduceOp;
 
 /// Elements of a register. 2 KiB of f32: few enough that a kernel's registers and operands stay in L1 and memory is read
@@ -247,6 +247,13 @@ impl<T: Scalar> Blocks<'_, T> {
                     }
                 };
             }
+            Instruction::Dot { rows, a, b, into } => {
+                let (a, b) = (self.slots[a as usize].read(), self.slots[b as usize].read());
+                let partial = &mut self.partials[into as usize];
+                self.cursors[rows as usize].each_row(block.start, block.len(), |row, part| {
+                    partial.add(row, dot(kernels, a, b, part));
+                });
+            }
             Instruction::Reduce {
                 op,
                 rows,
@@ -284,11 +291,21 @@ fn compute<'r, T: Scalar>(
             Arg::Block(mask) => kernels.select(mask, read(1), read(2), out),
             Arg::Number(mask) => fill(read(if mask != T::ZERO { 1 } else { 2 }), out),
         },
-        KernelOp::Choose(op) => match (read(0), read(1)) {
-            (Arg::Block(a), b) => kernels.choose(op, a, b, read(2), read(3), out),
-            (a, Arg::Block(b)) => kernels.choose(op.swapped(), b, a, read(2), read(3), out),
-            (Arg::Number(a), Arg::Number(b)) => fill(read(if op.holds(a, b) { 2 } else { 3 }), out),
-        },
+        KernelOp::Choose(op, then) => {
+            let number = |bits| T::from_f64(f64::from_bits(bits));
+            let taken = match then {
+                Then::Nothing => Taken::AsIs,
+                Then::Neg => Taken::Negated,
+                Then::Minimum(bound) => Taken::AtMost(number(bound)),
+                Then::Maximum(bound) => Taken::AtLeast(number(bound)),
+            };
+            kernels.choose(
+                Choice { op, taken },
+                [read(0), read(1)],
+                [read(2), read(3)],
+                out,
+            );
+        }
         KernelOp::Clamp { lo, hi } => {
             let (lo, hi) = (
                 T::from_f64(f64::from_bits(lo)),
@@ -330,12 +347,29 @@ fn reduce<T: Scalar>(
     }
 }
 
+#[inline(always)]
+fn dot<T: Scalar>(
+    kernels: Kernels<impl Dispatch>,
+    a: Arg<T>,
+    b: Arg<T>,
+    part: Range<usize>,
+) -> f64 {
+    match (a, b) {
+        (Arg::Block(a), Arg::Block(b)) => kernels.dot(&a[part.clone()], Arg::Block(&b[part])),
+        (Arg::Block(x), number) | (number, Arg::Block(x)) => kernels.dot(&x[part], number),
+        (Arg::Number(a), Arg::Number(b)) => (a * b).into() * part.len() as f64,
+    }
+}
+
 impl Program {
     /// Empty accumulators for a range of elements that begins at `start`.
     fn reductions<T>(&self, operands: &Operands<T>, start: usize) -> Vec<Partial> {
         let of_instruction = |instruction: &Instruction| match *instruction {
             Instruction::Reduce { op, rows, into, .. } => {
                 Some((into, op, operands.rows[rows as usize]))
+            }
+            Instruction::Dot { rows, into, .. } => {
+                Some((into, ReduceOp::Sum, operands.rows[rows as usize]))
             }
             Instruction::Compute { .. } | Instruction::Expand { .. } => None,
         };

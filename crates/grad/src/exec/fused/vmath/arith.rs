@@ -2,6 +2,7 @@
 //! machine.
 
 use super::Real;
+use std::hint::select_unpredictable;
 
 #[inline(always)]
 pub(super) fn add<T: Real>(a: T, b: T) -> T {
@@ -49,18 +50,18 @@ pub(super) fn sign<T: Real>(x: T) -> T {
     gt(x, T::ZERO) - lt(x, T::ZERO)
 }
 
-// `x != x` is `x.is_nan()`, `|` is `||` without a branch: a loop with a branch in it is not turned
-// into vectors.
+// A loop with a branch in it is not turned into vectors. `x != x` is `x.is_nan()`, `|` is `||` without a branch; an `if`
+// would become one where LLVM delays the loads of its sides until it knows which is wanted.
 #[expect(clippy::eq_op)]
 #[inline(always)]
 pub(super) fn minimum<T: Real>(a: T, b: T) -> T {
-    if (a < b) | (a != a) { a } else { b }
+    select_unpredictable((a < b) | (a != a), a, b)
 }
 
 #[expect(clippy::eq_op)]
 #[inline(always)]
 pub(super) fn maximum<T: Real>(a: T, b: T) -> T {
-    if (a > b) | (a != a) { a } else { b }
+    select_unpredictable((a > b) | (a != a), a, b)
 }
 
 /// `min(max(x, lo), hi)` for bounds that are not NaN; NaN stays NaN.
@@ -72,7 +73,7 @@ pub(super) fn clamp<T: Real>(x: T, lo: T, hi: T) -> T {
 
 #[inline(always)]
 pub(super) fn select<T: Real>(mask: T, a: T, b: T) -> T {
-    if mask != T::ZERO { a } else { b }
+    select_unpredictable(mask != T::ZERO, a, b)
 }
 
 macro_rules! comparisons {

@@ -2,16 +2,32 @@
 //! that is written and read again costs as much as the arithmetic.
 
 use super::loops::fill;
-use super::{Arg, Binary, Real};
+use super::{Arg, Binary, Real, arith};
 use pulp::{Simd, WithSimd};
+use std::hint::select_unpredictable;
 
-/// `out = a op b ? x : y` for a comparison `op`.
+/// `a op b ? taken(x) : y` for a comparison `op`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice<T> {
+    pub(crate) op: Binary,
+    pub(crate) taken: Taken<T>,
+}
+
+/// What is done to a value that is chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Taken<T> {
+    AsIs,
+    Negated,
+    /// The smaller of it and a bound.
+    AtMost(T),
+    /// The larger of it and a bound.
+    AtLeast(T),
+}
+
 pub(super) struct Choose<'a, T> {
-    pub(super) op: Binary,
-    pub(super) a: &'a [T],
-    pub(super) b: Arg<'a, T>,
-    pub(super) x: Arg<'a, T>,
-    pub(super) y: Arg<'a, T>,
+    pub(super) choice: Choice<T>,
+    pub(super) compared: [Arg<'a, T>; 2],
+    pub(super) values: [Arg<'a, T>; 2],
     pub(super) out: &'a mut [T],
 }
 
@@ -20,61 +36,90 @@ impl<T: Real> WithSimd for Choose<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        match self.op {
-            Binary::Eq => self.by(|a, b| a == b),
-            Binary::Ne => self.by(|a, b| a != b),
-            Binary::Lt => self.by(|a, b| a < b),
-            Binary::Le => self.by(|a, b| a <= b),
-            Binary::Gt => self.by(|a, b| a > b),
-            Binary::Ge => self.by(|a, b| a >= b),
-            op => unreachable!("{op:?} is not a comparison"),
+        let n = self.out.len();
+        match (self.values[0], self.choice.taken) {
+            (Arg::Number(x), taken) => {
+                let x = taken.of(x);
+                self.choose(|_| x);
+            }
+            (Arg::Block(x), Taken::AsIs) => {
+                let x = &x[..n];
+                self.choose(|i| x[i]);
+            }
+            (Arg::Block(x), Taken::Negated) => {
+                let x = &x[..n];
+                self.choose(|i| -x[i]);
+            }
+            (Arg::Block(x), Taken::AtMost(bound)) => {
+                let x = &x[..n];
+                self.choose(|i| arith::minimum(x[i], bound));
+            }
+            (Arg::Block(x), Taken::AtLeast(bound)) => {
+                let x = &x[..n];
+                self.choose(|i| arith::maximum(x[i], bound));
+            }
         }
     }
 }
 
 impl<T: Real> Choose<'_, T> {
     #[inline(always)]
-    fn by(self, holds: impl Fn(T, T) -> bool) {
-        let Choose {
-            a, b, x, y, out, ..
-        } = self;
+    fn choose(self, x: impl Fn(usize) -> T) {
+        match self.choice.op {
+            Binary::Eq => self.by(|a, b| a == b, x),
+            Binary::Ne => self.by(|a, b| a != b, x),
+            Binary::Lt => self.by(|a, b| a < b, x),
+            Binary::Le => self.by(|a, b| a <= b, x),
+            Binary::Gt => self.by(|a, b| a > b, x),
+            Binary::Ge => self.by(|a, b| a >= b, x),
+            op => unreachable!("{op:?} is not a comparison"),
+        }
+    }
+
+    #[inline(always)]
+    fn by(self, holds: impl Fn(T, T) -> bool, x: impl Fn(usize) -> T) {
+        let [a, b] = self.compared;
+        let (y, out) = (self.values[1], self.out);
         let n = out.len();
-        let a = &a[..n];
-        match b {
-            Arg::Block(b) => {
-                let b = &b[..n];
-                choose(|i| holds(a[i], b[i]), x, y, out);
+        match (a, b) {
+            (Arg::Block(a), Arg::Block(b)) => {
+                let (a, b) = (&a[..n], &b[..n]);
+                pick(|i| holds(a[i], b[i]), x, y, out);
             }
-            Arg::Number(b) => choose(|i| holds(a[i], b), x, y, out),
+            (Arg::Block(a), Arg::Number(b)) => {
+                let a = &a[..n];
+                pick(|i| holds(a[i], b), x, y, out);
+            }
+            (Arg::Number(a), Arg::Block(b)) => {
+                let b = &b[..n];
+                pick(|i| holds(a, b[i]), x, y, out);
+            }
+            (Arg::Number(a), Arg::Number(b)) => {
+                let holds = holds(a, b);
+                pick(|_| holds, x, y, out);
+            }
         }
     }
 }
 
 #[inline(always)]
-fn choose<T: Real>(holds: impl Fn(usize) -> bool, x: Arg<T>, y: Arg<T>, out: &mut [T]) {
-    let n = out.len();
-    match (x, y) {
-        (Arg::Block(x), Arg::Block(y)) => {
-            let (x, y) = (&x[..n], &y[..n]);
-            fill_either(out, |i| (holds(i), x[i], y[i]));
+fn pick<T: Real>(holds: impl Fn(usize) -> bool, x: impl Fn(usize) -> T, y: Arg<T>, out: &mut [T]) {
+    match y {
+        Arg::Block(y) => {
+            let y = &y[..out.len()];
+            fill(out, |i| select_unpredictable(holds(i), x(i), y[i]));
         }
-        (Arg::Block(x), Arg::Number(y)) => {
-            let x = &x[..n];
-            fill_either(out, |i| (holds(i), x[i], y));
-        }
-        (Arg::Number(x), Arg::Block(y)) => {
-            let y = &y[..n];
-            fill_either(out, |i| (holds(i), x, y[i]));
-        }
-        (Arg::Number(x), Arg::Number(y)) => fill_either(out, |i| (holds(i), x, y)),
+        Arg::Number(y) => fill(out, |i| select_unpredictable(holds(i), x(i), y)),
     }
 }
 
-/// Both values are read before one is chosen, so that the loop has no branch.
-#[inline(always)]
-fn fill_either<T: Copy>(out: &mut [T], at: impl Fn(usize) -> (bool, T, T)) {
-    fill(out, |i| {
-        let (holds, x, y) = at(i);
-        if holds { x } else { y }
-    });
+impl<T: Real> Taken<T> {
+    fn of(self, x: T) -> T {
+        match self {
+            Taken::AsIs => x,
+            Taken::Negated => -x,
+            Taken::AtMost(bound) => arith::minimum(x, bound),
+            Taken::AtLeast(bound) => arith::maximum(x, bound),
+        }
+    }
 }

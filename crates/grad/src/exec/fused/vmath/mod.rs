@@ -37,6 +37,7 @@ use loops::{BinaryCall, Clamp, Select, UnaryCall};
 use pulp::{Arch, Simd, WithSimd};
 use std::sync::OnceLock;
 
+pub(crate) use choose::{Choice, Taken};
 pub(crate) use real::Real;
 
 /// A function of one operand.
@@ -110,30 +111,6 @@ impl Binary {
     pub(crate) fn is_comparison(self) -> bool {
         use Binary::{Eq, Ge, Gt, Le, Lt, Ne};
         matches!(self, Eq | Ne | Lt | Le | Gt | Ge)
-    }
-
-    /// The comparison with its operands exchanged.
-    pub(crate) fn swapped(self) -> Binary {
-        match self {
-            Binary::Lt => Binary::Gt,
-            Binary::Le => Binary::Ge,
-            Binary::Gt => Binary::Lt,
-            Binary::Ge => Binary::Le,
-            op => op,
-        }
-    }
-
-    /// Whether comparison `self` is true of two numbers.
-    pub(crate) fn holds<T: Real>(self, a: T, b: T) -> bool {
-        match self {
-            Binary::Eq => a == b,
-            Binary::Ne => a != b,
-            Binary::Lt => a < b,
-            Binary::Le => a <= b,
-            Binary::Gt => a > b,
-            Binary::Ge => a >= b,
-            op => unreachable!("{op:?} is not a comparison"),
-        }
     }
 }
 
@@ -240,24 +217,20 @@ impl<D: Dispatch> Kernels<D> {
         self.arch.dispatch(Select { mask, a, b, out });
     }
 
-    /// `out = a op b ? x : y` for a comparison `op`.
+    /// `out = a op b ? taken(x) : y` for `compared` a and b and `values` x and y.
     #[inline(always)]
     pub(crate) fn choose<T: Real>(
         self,
-        op: Binary,
-        a: &[T],
-        b: Arg<T>,
-        x: Arg<T>,
-        y: Arg<T>,
+        choice: Choice<T>,
+        compared: [Arg<T>; 2],
+        values: [Arg<T>; 2],
         out: &mut [T],
     ) {
-        debug_assert!(a.len() == out.len() && fits(b, out) && fits(x, out) && fits(y, out));
+        debug_assert!(compared.into_iter().chain(values).all(|arg| fits(arg, out)));
         self.arch.dispatch(choose::Choose {
-            op,
-            a,
-            b,
-            x,
-            y,
+            choice,
+            compared,
+            values,
             out,
         });
     }
@@ -273,6 +246,13 @@ impl<D: Dispatch> Kernels<D> {
     #[inline(always)]
     pub(crate) fn sum<T: Real>(self, x: &[T]) -> f64 {
         self.arch.dispatch(reduce::Sum { x })
+    }
+
+    /// The sum of `a * b`, with the bits of the sum of the block of products.
+    #[inline(always)]
+    pub(crate) fn dot<T: Real>(self, a: &[T], b: Arg<T>) -> f64 {
+        debug_assert!(fits(b, a));
+        self.arch.dispatch(reduce::Dot { a, b })
     }
 
     /// The largest element; NaN if there is one; negative infinity if `x` is empty.

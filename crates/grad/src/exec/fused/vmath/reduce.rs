@@ -2,7 +2,7 @@
 //! that depends on the length alone and that every vector width can follow, so the same bits come
 //! out on every machine.
 
-use super::Real;
+use super::{Arg, Real};
 use pulp::{Simd, WithSimd};
 
 const LANES: usize = 16;
@@ -24,6 +24,48 @@ impl<T: Real> WithSimd for Sum<'_, T> {
         }
         step(&mut lanes, &padded(rest, T::ZERO), add);
         join(&mut lanes, |a, b| a + b)
+    }
+}
+
+/// The sum of products, each rounded to `T` first.
+pub(super) struct Dot<'a, T> {
+    pub(super) a: &'a [T],
+    pub(super) b: Arg<'a, T>,
+}
+
+impl<T: Real> WithSimd for Dot<'_, T> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        let mut lanes = [0.0; LANES];
+        let (rows, rest) = self.a.as_chunks();
+        let rest = padded(rest, T::ZERO);
+        match self.b {
+            Arg::Block(b) => {
+                let (others, other_rest) = b.as_chunks();
+                for (row, other) in rows.iter().zip(others) {
+                    add_products(&mut lanes, row, other);
+                }
+                add_products(&mut lanes, &rest, &padded(other_rest, T::ZERO));
+            }
+            Arg::Number(b) => {
+                let others = [b; LANES];
+                for row in rows {
+                    add_products(&mut lanes, row, &others);
+                }
+                let count = self.a.len() % LANES;
+                add_products(&mut lanes, &rest, &padded(&others[..count], T::ZERO));
+            }
+        }
+        join(&mut lanes, |a, b| a + b)
+    }
+}
+
+#[inline(always)]
+fn add_products<T: Real>(lanes: &mut [f64; LANES], a: &[T; LANES], b: &[T; LANES]) {
+    for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+        *lane += (a * b).into();
     }
 }
 

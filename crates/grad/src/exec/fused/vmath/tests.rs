@@ -454,24 +454,68 @@ fn f64_uses_the_standard_library() {
 fn a_choice_is_a_comparison_and_a_selection() {
     let values = [0.0, -0.0, 1.0, -1.0, 2.5, INF, -INF, NAN];
     let (a, b): (Vec<f32>, Vec<f32>) = values.iter().flat_map(|a| values.map(|b| (*a, b))).unzip();
-    let x: Vec<f32> = (0..a.len()).map(|i| i as f32).collect();
+    let n = a.len();
+    let x: Vec<f32> = (0..n).map(|i| i as f32 - 30.0).collect();
     let y: Vec<f32> = x.iter().map(|x| -x - 1.0).collect();
+    let filled = |arg: Arg<f32>| match arg {
+        Block(block) => block.to_vec(),
+        Number(number) => vec![number; n],
+    };
     for kernels in Kernels::all() {
+        let choose = |op, taken, compared, values| {
+            let mut out = vec![0.0; n];
+            kernels.choose(Choice { op, taken }, compared, values, &mut out);
+            out
+        };
         for op in BINARY.into_iter().filter(|op| op.is_comparison()) {
-            for b in [Block(&b), Number(1.0)] {
-                for (x, y) in [
-                    (Block(&x), Block(&y)),
-                    (Block(&x), Number(7.0)),
-                    (Number(7.0), Block(&y)),
-                    (Number(7.0), Number(8.0)),
+            for compared in [
+                [Block(&a), Block(&b)],
+                [Block(&a), Number(1.0)],
+                [Number(1.0), Block(&b)],
+                [Number(1.0), Number(-2.0)],
+            ] {
+                let mask = binary(kernels, op, compared[0], compared[1], n);
+                for values in [
+                    [Block(&x), Block(&y)],
+                    [Block(&x), Number(7.0)],
+                    [Number(7.0), Block(&y)],
+                    [Number(7.0), Number(8.0)],
                 ] {
-                    let mask = binary(kernels, op, Block(&a), b, a.len());
-                    let mut want = vec![0.0; a.len()];
-                    kernels.select(&mask, x, y, &mut want);
-                    let mut got = vec![0.0; a.len()];
-                    kernels.choose(op, &a, b, x, y, &mut got);
-                    assert_eq!(got, want, "{kernels:?} {op:?}");
+                    let [x, y] = values;
+                    let want = |x: &[f32]| {
+                        let mut want = vec![0.0; n];
+                        kernels.select(&mask, x.into(), y, &mut want);
+                        want
+                    };
+                    let case = format!("{kernels:?} {op:?} {compared:?} {values:?}");
+                    let got = choose(op, Taken::AsIs, compared, values);
+                    assert_eq!(bits(&got), bits(&want(&filled(x))), "{case}");
+                    let got = choose(op, Taken::Negated, compared, values);
+                    let negated = filled(x).iter().map(|x| -x).collect::<Vec<_>>();
+                    assert_eq!(bits(&got), bits(&want(&negated)), "{case}");
+                    let got = choose(op, Taken::AtMost(3.0), compared, values);
+                    let limited = filled(x).iter().map(|x| x.min(3.0)).collect::<Vec<_>>();
+                    assert_eq!(bits(&got), bits(&want(&limited)), "{case}");
+                    let got = choose(op, Taken::AtLeast(3.0), compared, values);
+                    let limited = filled(x).iter().map(|x| x.max(3.0)).collect::<Vec<_>>();
+                    assert_eq!(bits(&got), bits(&want(&limited)), "{case}");
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dot_product_has_the_bits_of_the_sum_of_the_products() {
+    let x = &inputs()[..1000];
+    for kernels in Kernels::all() {
+        for len in [0, 1, 15, 16, 17, 512, 999] {
+            let a: Vec<f32> = x[..len].iter().map(|x| x % 10.0).collect();
+            let b: Vec<f32> = a.iter().rev().copied().collect();
+            for b in [Block(&b), Number(0.3)] {
+                let products = binary(kernels, Binary::Mul, Block(&a), b, len);
+                let (got, want) = (kernels.dot(&a, b), kernels.sum(&products));
+                assert_eq!(got.to_bits(), want.to_bits(), "{kernels:?} {len} {b:?}");
             }
         }
     }
