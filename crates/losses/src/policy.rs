@@ -214,8 +214,8 @@ pub(crate) fn weighted_ratio(log_ratio: &Ragged, advantages: &Ragged) -> Ragged 
 /// `min(r·A, clip(r, low, high)·A)` with `r = e^d`, 0 where `A` is 0 whatever `d` is.
 ///
 /// Limiting `d` before the exponential, on the one side that can be chosen, keeps `e^d` finite wherever it is clipped;
-/// clipping `r` would multiply a gradient of 0 with an infinite ratio. The comparison is strict, so that a ratio on the
-/// bound keeps its gradient, and NaN stays NaN.
+/// clipping `r` would multiply a gradient of 0 with an infinite ratio. A gradient passes where the limit changes nothing, so
+/// a ratio on the bound keeps it; a NaN has none, but stays NaN in the value.
 #[track_caller]
 pub(crate) fn clipped_surrogate(
     log_ratio: &Ragged,
@@ -223,13 +223,10 @@ pub(crate) fn clipped_surrogate(
     low: f64,
     high: f64,
 ) -> Ragged {
-    let (low, high) = (low.ln(), high.ln());
-    let if_good = log_ratio.gt(high).where_(high, log_ratio);
-    let if_bad = log_ratio.lt(low).where_(low, log_ratio);
-    let limited = advantages
-        .gt(0.0)
-        .where_(if_good, advantages.lt(0.0).where_(if_bad, 0.0));
-    labelled_exp(&limited) * advantages
+    let d = log_ratio.detach();
+    let if_bad = advantages.lt(0.0).where_(d.maximum(low.ln()), 0.0);
+    let limited = advantages.gt(0.0).where_(d.minimum(high.ln()), if_bad);
+    labelled_exp(&limited.eq(&d).where_(log_ratio, limited)) * advantages
 }
 
 /// The ratio, named so that a report of a value that is not finite points to it.
