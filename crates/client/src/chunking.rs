@@ -86,6 +86,7 @@ mod tests {
             data: vec![0; n as usize].into(),
             format: "png".into(),
             expected_tokens: None,
+            override_dimensions: None,
         });
         let mut datum = Datum::new([text].into_iter().chain(image).collect::<ModelInput>());
         for (name, spec) in spec["dense"].as_object().into_iter().flatten() {

@@ -65,6 +65,7 @@ impl ServiceClient {
             user_metadata: settings.user_metadata.clone(),
             sdk_version: settings.sdk_version.clone(),
             project_id: settings.project_id.clone(),
+            ..CreateSessionRequest::default()
         };
         let info = call("create_session");
         let created: CreateSessionResponse =
@@ -138,7 +139,7 @@ impl ServiceClient {
             model_seq_id: session.models.fetch_add(1, Ordering::Relaxed),
             base_model: base_model.to_owned(),
             lora_config: config.clone(),
-            user_metadata: None,
+            ..CreateModelRequest::default()
         };
         let pending =
             session.submit("create_model", "CreateModel", &request, None, Kind::Submit)?;

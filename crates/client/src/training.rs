@@ -200,9 +200,10 @@ impl TrainingClient {
     /// step may have been taken all the same.
     pub fn optim_step(&self, params: &AdamParams) -> Result<ApiFuture<OptimStepResponse>> {
         let request = |seq_id| OptimStepRequest {
-            adam_params: params.clone(),
+            params: params.clone().into(),
             model_id: self.model.id.clone(),
             seq_id,
+            ..OptimStepRequest::default()
         };
         self.model.send_one(
             "optim_step",
@@ -258,6 +259,7 @@ impl TrainingClient {
             path: path.to_owned(),
             seq_id,
             optimizer,
+            ..LoadWeightsRequest::default()
         };
         self.model.send_one(
             "load_weights",
@@ -283,7 +285,7 @@ impl TrainingClient {
             path: name.map(str::to_owned),
             sampling_session_seq_id: name.is_none().then(|| session.next_sampler()),
             seq_id,
-            ttl_seconds: None,
+            ..SaveWeightsForSamplerRequest::default()
         };
         self.model.send_one(
             "save_weights_for_sampler",

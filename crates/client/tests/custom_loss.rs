@@ -80,6 +80,7 @@ fn both_passes_are_those_of_the_sdk() {
                     .iter()
                     .map(|(name, t)| (name.clone(), tensor(t)))
                     .collect::<BTreeMap<_, _>>(),
+                ..Datum::default()
             }
         });
         let data: Vec<Datum> = data.collect();

@@ -223,6 +223,7 @@ impl Engine {
             },
             tokens: c.tokens,
             logprobs: Some(c.logprobs),
+            ..SampledSequence::default()
         };
         // The first prompt token has nothing before it to be predicted from.
         let (logprobs, top) = (generated.prompt_logprobs, generated.top_prompt_logprobs);
@@ -240,6 +241,7 @@ impl Engine {
             sequences: generated.continuations.into_iter().map(sequence).collect(),
             prompt_logprobs: request.prompt_logprobs.then(prompt_logprobs),
             topk_prompt_logprobs: (request.top_prompt_logprobs > 0).then(top_logprobs),
+            ..SampleResponse::default()
         })
     }
 

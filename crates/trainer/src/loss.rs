@@ -101,10 +101,10 @@ impl<'a> Settings<'a> {
         };
         match self.left.swap_remove(at).1 {
             ConfigValue::Number(x) => *into = *x,
-            ConfigValue::Text(text) => {
+            other => {
                 return Err(Error::field(
                     "loss_fn_config",
-                    format!("`{name}` is \"{text}\"; it must be a number"),
+                    format!("`{name}` is {other}; it must be a number"),
                 ));
             }
         }

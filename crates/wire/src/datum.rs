@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{TensorData, tolerant::or_default};
+use crate::{Provenance, TensorData, tolerant::or_default};
 
 /// One training example. Clones share tokens and tensors.
 ///
@@ -25,6 +25,9 @@ pub struct Datum {
     /// loss wants besides.
     #[serde(default, deserialize_with = "or_default")]
     pub loss_fn_inputs: BTreeMap<String, TensorData>,
+    /// Where the tokens come from, where that is kept track of. Has no JSON form and is left out there.
+    #[serde(skip)]
+    pub provenance: Option<Arc<Provenance>>,
 }
 
 impl Datum {
@@ -32,7 +35,7 @@ impl Datum {
     pub fn new(model_input: ModelInput) -> Self {
         Datum {
             model_input,
-            loss_fn_inputs: BTreeMap::new(),
+            ..Datum::default()
         }
     }
 
@@ -124,8 +127,11 @@ pub enum Chunk {
         /// How many tokens the sender counts on.
         #[serde(skip_serializing_if = "Option::is_none")]
         expected_tokens: Option<u32>,
+        /// The size to take the image at, in place of its own.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        override_dimensions: Option<ImageDimensions>,
     },
-    /// An image that the trainer has already.
+    /// An image that the trainer has already. Has no protobuf form.
     ImageAssetPointer {
         /// Where it is.
         location: String,
@@ -141,6 +147,15 @@ pub enum Chunk {
         #[serde(serialize_with = "to_base64")]
         dmel: Arc<[u8]>,
     },
+}
+
+/// The size of an image in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ImageDimensions {
+    /// Pixels from left to right.
+    pub width: u32,
+    /// Pixels from top to bottom.
+    pub height: u32,
 }
 
 impl Chunk {
@@ -196,6 +211,7 @@ impl<'de> Deserialize<'de> for Chunk {
             data: Option<Base64>,
             format: Option<String>,
             expected_tokens: Option<u32>,
+            override_dimensions: Option<ImageDimensions>,
             location: Option<String>,
             dmel: Option<Base64>,
         }
@@ -222,6 +238,7 @@ impl<'de> Deserialize<'de> for Chunk {
                 data: given.data.ok_or_else(|| missing("data"))?.0,
                 format,
                 expected_tokens: given.expected_tokens,
+                override_dimensions: given.override_dimensions,
             }),
             "image_asset_pointer" => Ok(Chunk::ImageAssetPointer {
                 location: given.location.ok_or_else(|| missing("location"))?,

@@ -4,24 +4,28 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A value cannot be written as JSON: NaN and infinities have no JSON form.
-    #[error("cannot write {what} as JSON: at `{path}`: {reason}")]
+    /// A value has no form in a codec: NaN in JSON, a large token id in protobuf.
+    #[error("cannot write {what} as {format}: at `{path}`: {reason}")]
     Encode {
         /// The type being written.
         what: &'static str,
-        /// JSON path to the value, such as `data[0].loss_fn_inputs.weights`.
+        /// `JSON` or `protobuf`.
+        format: &'static str,
+        /// Path to the value, such as `data[0].loss_fn_inputs.weights`.
         path: String,
         /// What is wrong there.
         reason: String,
     },
-    /// A body is not JSON, or not the JSON of the expected type.
-    #[error("cannot read {what} from JSON: at `{path}`: {reason}")]
+    /// A body is not of the codec, or not of the expected type.
+    #[error("cannot read {what} from {format}: at `{path}`: {reason}")]
     Decode {
         /// The type being read.
         what: &'static str,
-        /// JSON path to the value, `.` for the document itself.
+        /// `JSON` or `protobuf`.
+        format: &'static str,
+        /// Path to the value, `.` for the document itself.
         path: String,
-        /// What is wrong there, with line and column.
+        /// What is wrong there; in JSON with line and column.
         reason: String,
     },
     /// The shape of a tensor and the number of its elements disagree.
@@ -35,7 +39,7 @@ pub enum Error {
     /// The index arrays of a sparse tensor are not a CSR matrix.
     #[error("`{field}` is not valid CSR: {reason}")]
     Csr {
-        /// The JSON field at fault.
+        /// The field at fault.
         field: &'static str,
         /// What is wrong with it.
         reason: String,

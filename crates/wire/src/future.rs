@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Result, json};
+use crate::{Result, json, tolerant::or_default};
 
 /// Reply to a request whose result comes later.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +12,9 @@ pub struct Submitted {
     /// The model it works on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,
+    /// The names of the sequences to come, one a sample, in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_sequence_ids: Option<Vec<String>>,
 }
 
 /// Body of `POST /api/v1/retrieve_future`.
@@ -110,6 +113,75 @@ impl<T: serde::de::DeserializeOwned> FutureReply<T> {
             Ok(FutureReply::Ready(json::from_slice(body)?))
         }
     }
+}
+
+/// Body of `POST /api/v1/cancel_future`; for samples only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelFutureRequest {
+    /// The request that nobody waits for any longer.
+    pub request_id: String,
+}
+
+/// Body of `POST /api/v1/retrieve_futures`: which samples of a sampling session are done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetrieveFuturesRequest {
+    /// Whose samples.
+    pub target: FuturesTarget,
+    /// The cursor of the last reply, 0 at first. The server forgets what came up to it.
+    pub prev_cursor: u64,
+    /// Seconds that the server may wait for news: as it likes when absent, 0 to acknowledge only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
+    /// Requests whose results or errors have been read.
+    #[serde(default, deserialize_with = "or_default")]
+    pub retrieved_request_ids: Vec<String>,
+}
+
+/// Whose samples `retrieve_futures` tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FuturesTarget {
+    /// Of one copy of a sampling client.
+    SamplingSession {
+        /// The sampling session.
+        sampling_session_id: String,
+        /// The number of the copy; 0 is the original.
+        #[serde(default)]
+        cloned_sampler_id: u64,
+    },
+}
+
+/// Reply to retrieve_futures.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetrieveFuturesResponse {
+    /// What has ended since `prev_cursor`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub completions: Vec<Completion>,
+    /// To send back with the next question.
+    pub cursor: u64,
+}
+
+/// A sample that has ended. `retrieve_future` has its result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completion {
+    /// How it ended.
+    pub state: CompletionState,
+    /// The request.
+    pub request_id: String,
+    /// Size of the result in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_payload_uncompressed_size: Option<u64>,
+}
+
+/// How a sample ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompletionState {
+    /// With a result.
+    Finished,
+    /// With an error.
+    Failed,
 }
 
 /// The fields that tell the replies apart.

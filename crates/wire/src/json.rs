@@ -42,6 +42,7 @@ fn encode_error<T: Serialize>(value: &T) -> Error {
     let result = value.serialize(serde_path_to_error::Serializer::new(&mut sink, &mut track));
     Error::Encode {
         what: type_name::<T>(),
+        format: "JSON",
         path: track.path().to_string(),
         reason: result.map_or_else(|e| e.to_string(), |_| "failed once, then not again".into()),
     }
@@ -60,15 +61,16 @@ fn decode_error<T: DeserializeOwned>(bytes: &[u8]) -> Error {
     };
     Error::Decode {
         what: type_name::<T>(),
+        format: "JSON",
         path,
         reason,
     }
 }
 
-/// The type's own name, without its path.
+/// The type's own name, without its path and lifetimes.
 fn type_name<T>() -> &'static str {
     let full = std::any::type_name::<T>();
     let end = full.find('<').unwrap_or(full.len());
     let start = full[..end].rfind("::").map_or(0, |i| i + 2);
-    &full[start..]
+    full[start..].trim_end_matches("<'_>")
 }

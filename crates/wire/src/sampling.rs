@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ModelInput,
+    ModelInput, TensorData,
     tensor_json::Finite,
-    tolerant::{finite, or_default, with_defaults},
+    tolerant::{finite, is_default, or_default, with_defaults},
 };
 
 /// Body of `POST /api/v1/create_sampling_session`.
@@ -30,6 +30,33 @@ pub struct CreateSamplingSessionRequest {
 pub struct CreateSamplingSessionResponse {
     /// The new sampling session.
     pub sampling_session_id: String,
+}
+
+/// Reply to `GET /api/v1/samplers/{id}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplerInfo {
+    /// The sampling session.
+    pub sampler_id: String,
+    /// Name of the base model.
+    pub base_model: String,
+    /// The checkpoint it samples from, if it is not the base model itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_path: Option<String>,
+}
+
+/// Body of `POST /api/v1/join_sampling_session`: a copy of a sampling client in another process asks for its number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "join_sampling_session")]
+pub struct JoinSamplingSessionRequest {
+    /// The sampling session.
+    pub sampling_session_id: String,
+}
+
+/// Reply to join_sampling_session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinSamplingSessionResponse {
+    /// The number of the copy; its requests count from a billion times this.
+    pub client_counter: u64,
 }
 
 with_defaults! {
@@ -132,6 +159,35 @@ pub struct SampleRequest {
     /// How many likeliest tokens per prompt position are wanted.
     #[serde(default, deserialize_with = "or_default")]
     pub topk_prompt_logprobs: u32,
+    /// How many likeliest tokens per sampled token are wanted. This and what follows is left out while it is unset,
+    /// since older servers do not know it.
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub topk_sample_logprobs: u32,
+    /// The tokens whose logprobs are wanted at each prompt position after the first: `int64` `[len - 1, K]`, -1 for
+    /// none. Dense or CSR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_prompt_logprobs: Option<TensorData>,
+    /// How many other tokens than the given one are wanted per prompt position.
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub prompt_alt_tokens_k: u32,
+    /// Of how many positions at the end of the prompt logprobs are wanted; of all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs_last_n: Option<u32>,
+    /// Whether the server is to keep what it needs to tell how stable the sample is.
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub record_stability_info: bool,
 }
 
 fn one() -> u32 {
@@ -139,17 +195,18 @@ fn one() -> u32 {
 }
 
 /// Why a sample ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// It came to a stop string or token.
+    #[default]
     Stop,
     /// It came to `max_tokens`.
     Length,
 }
 
 /// One sample.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SampledSequence {
     /// Why it ended.
     pub stop_reason: StopReason,
@@ -162,6 +219,9 @@ pub struct SampledSequence {
         serialize_with = "finite_list"
     )]
     pub logprobs: Option<Vec<f32>>,
+    /// The likeliest tokens at each sampled position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topk_logprobs: Option<Vec<Option<TopLogprobs>>>,
 }
 
 fn finite_list<S: serde::Serializer>(
@@ -186,4 +246,26 @@ pub struct SampleResponse {
     /// The likeliest tokens at each prompt position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topk_prompt_logprobs: Option<Vec<Option<TopLogprobs>>>,
+    /// The logprobs of the tokens asked for, `float32`, shaped as the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_prompt_logprobs: Option<TensorData>,
+    /// Other tokens at each prompt position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_alt_tokens: Option<PromptAltTokens>,
+    /// How many tokens of the prompt the server remembered.
+    #[serde(
+        default,
+        deserialize_with = "or_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub prompt_cache_hit_tokens: u32,
+}
+
+/// Other tokens than the given ones at each prompt position.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromptAltTokens {
+    /// Their ids, `int64` `[positions, K]`.
+    pub tokens: TensorData,
+    /// Their logprobs, `float32`, of the same shape.
+    pub logprobs: TensorData,
 }

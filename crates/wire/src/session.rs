@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::tolerant::{or_default, with_defaults};
+use crate::{
+    OptimizerConfig,
+    tolerant::{or_default, with_defaults},
+};
 
 /// The user's own notes on a session, model or checkpoint.
 pub type UserMetadata = BTreeMap<String, Value>;
@@ -26,6 +29,9 @@ pub struct CreateSessionRequest {
     /// Project the session belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_id: Option<String>,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
 }
 
 /// Reply to create_session.
@@ -57,6 +63,27 @@ pub struct SessionHeartbeatRequest {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "session_heartbeat")]
 pub struct SessionHeartbeatResponse {}
+
+/// Body of `POST /api/v1/sessions/{id}/finish`; the first one counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishSessionRequest {
+    /// How it ended.
+    pub reason: FinishReason,
+    /// In words; written even when there are none.
+    pub detail: Option<String>,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The program came to its end.
+    Success,
+    /// The program failed.
+    Errored,
+    /// Somebody stopped the program.
+    Interrupted,
+}
 
 with_defaults! {
     /// The adapter to train.
@@ -99,7 +126,7 @@ impl LoraConfig {
 }
 
 /// Body of `POST /api/v1/create_model`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "create_model")]
 pub struct CreateModelRequest {
     /// The session.
@@ -111,6 +138,9 @@ pub struct CreateModelRequest {
     /// The adapter.
     #[serde(default, deserialize_with = "or_default")]
     pub lora_config: LoraConfig,
+    /// The optimiser; AdamW when absent, which is what servers without a choice have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer_config: Option<OptimizerConfig>,
     /// The user's notes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_metadata: Option<UserMetadata>,
@@ -150,6 +180,9 @@ pub struct GetInfoResponse {
     /// Name of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_name: Option<String>,
+    /// The optimiser; AdamW when the server does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer_config: Option<OptimizerConfig>,
 }
 
 /// About a base model.

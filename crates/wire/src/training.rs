@@ -1,20 +1,21 @@
-//! Forward, forward_backward and optim_step.
+//! Forward and forward_backward.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeStruct};
 
 use crate::{
     Datum, Metrics, TensorData,
-    tolerant::{finite, or_default, with_defaults},
+    tolerant::{finite, or_default},
 };
 
 /// A loss that the trainer computes. Each sums over tokens and sequences.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 #[non_exhaustive]
 pub enum LossFn {
     /// `sum(-logprobs * weights)`.
+    #[default]
     CrossEntropy,
     /// `sum(-ratio * advantages)`.
     ImportanceSampling,
@@ -65,7 +66,7 @@ impl From<LossFn> for String {
     }
 }
 
-/// A setting of a server loss. JSON servers of the Tinker line take numbers only.
+/// A setting of a server loss. Servers that speak JSON take numbers only, except for Fireworks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ConfigValue {
@@ -73,11 +74,29 @@ pub enum ConfigValue {
     Number(#[serde(serialize_with = "finite")] f64),
     /// A string.
     Text(String),
+    /// Yes or no. Fireworks only.
+    Flag(bool),
+}
+
+impl fmt::Display for ConfigValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigValue::Number(x) => x.fmt(f),
+            ConfigValue::Text(text) => write!(f, "{text:?}"),
+            ConfigValue::Flag(flag) => flag.fmt(f),
+        }
+    }
 }
 
 impl From<f64> for ConfigValue {
     fn from(x: f64) -> Self {
         ConfigValue::Number(x)
+    }
+}
+
+impl From<bool> for ConfigValue {
+    fn from(flag: bool) -> Self {
+        ConfigValue::Flag(flag)
     }
 }
 
@@ -91,7 +110,7 @@ impl From<&str> for ConfigValue {
 pub type LossFnConfig = BTreeMap<String, ConfigValue>;
 
 /// The data of a forward or forward_backward pass, and the loss to run on it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ForwardBackwardInput {
     /// The examples.
     pub data: Vec<Datum>,
@@ -103,7 +122,7 @@ pub struct ForwardBackwardInput {
 }
 
 /// Body of `POST /api/v1/forward_backward`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ForwardBackwardRequest {
     /// Data and loss.
     pub forward_backward_input: ForwardBackwardInput,
@@ -114,7 +133,7 @@ pub struct ForwardBackwardRequest {
 }
 
 /// Body of `POST /api/v1/forward`: as forward_backward, without a gradient.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ForwardRequest {
     /// Data and loss.
     pub forward_input: ForwardBackwardInput,
@@ -122,6 +141,87 @@ pub struct ForwardRequest {
     pub model_id: String,
     /// Place in the model's order of training requests, from 1.
     pub seq_id: u64,
+}
+
+/// The two passes over data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// Values only.
+    Forward,
+    /// Values, and the gradient is added to the model's.
+    ForwardBackward,
+}
+
+/// A request for either pass, over data that the sender may keep. In JSON it is written and read as a
+/// [`ForwardRequest`] or a [`ForwardBackwardRequest`], which go to paths of their own; in
+/// [`proto`](crate::proto) it is one message for both, and goes to `POST /api/v1/forward_backward`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PassRequest<'a> {
+    /// Which pass.
+    pub pass: Pass,
+    /// The examples.
+    pub data: Cow<'a, [Datum]>,
+    /// The loss.
+    pub loss_fn: LossFn,
+    /// Its settings, when not the defaults.
+    pub loss_fn_config: Option<LossFnConfig>,
+    /// The model.
+    pub model_id: String,
+    /// Place in the model's order of training requests, from 1.
+    pub seq_id: u64,
+}
+
+impl Serialize for PassRequest<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Input<'a> {
+            data: &'a [Datum],
+            loss_fn: &'a LossFn,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            loss_fn_config: Option<&'a LossFnConfig>,
+        }
+        let input = Input {
+            data: &self.data,
+            loss_fn: &self.loss_fn,
+            loss_fn_config: self.loss_fn_config.as_ref(),
+        };
+        let field = match self.pass {
+            Pass::Forward => "forward_input",
+            Pass::ForwardBackward => "forward_backward_input",
+        };
+        let mut body = serializer.serialize_struct("PassRequest", 3)?;
+        body.serialize_field(field, &input)?;
+        body.serialize_field("model_id", &self.model_id)?;
+        body.serialize_field("seq_id", &self.seq_id)?;
+        body.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for PassRequest<'static> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Body {
+            forward_input: Option<ForwardBackwardInput>,
+            forward_backward_input: Option<ForwardBackwardInput>,
+            model_id: String,
+            seq_id: u64,
+        }
+        let body = Body::deserialize(deserializer)?;
+        let (pass, input) = match (body.forward_input, body.forward_backward_input) {
+            (Some(input), None) => (Pass::Forward, input),
+            (None, Some(input)) => (Pass::ForwardBackward, input),
+            (None, None) => return Err(de::Error::missing_field("forward_backward_input")),
+            (Some(_), Some(_)) => return Err(de::Error::custom("it asks for both passes at once")),
+        };
+        Ok(PassRequest {
+            pass,
+            data: Cow::Owned(input.data),
+            loss_fn: input.loss_fn,
+            loss_fn_config: input.loss_fn_config,
+            model_id: body.model_id,
+            seq_id: body.seq_id,
+        })
+    }
 }
 
 /// Result of forward and forward_backward.
@@ -133,73 +233,6 @@ pub struct ForwardBackwardOutput {
     /// One record a datum, such as `logprobs` (`float32`, shaped as the targets).
     pub loss_fn_outputs: Vec<BTreeMap<String, TensorData>>,
     /// Numbers over the whole batch, such as `loss:sum`.
-    #[serde(default, deserialize_with = "or_default")]
-    pub metrics: Metrics,
-}
-
-with_defaults! {
-    /// AdamW's settings for one step.
-    ///
-    /// ```
-    /// use tinsmith_wire::AdamParams;
-    /// let adam = AdamParams::default().learning_rate(1e-5).grad_clip_norm(1.0);
-    /// assert_eq!((adam.learning_rate, adam.beta2), (1e-5, 0.95));
-    /// ```
-    pub struct AdamParams {
-        /// Step size.
-        #[serde(serialize_with = "finite")]
-        pub learning_rate: f64 = 1e-4,
-        /// Decay of the mean of gradients.
-        #[serde(serialize_with = "finite")]
-        pub beta1: f64 = 0.9,
-        /// Decay of the mean of squared gradients.
-        #[serde(serialize_with = "finite")]
-        pub beta2: f64 = 0.95,
-        /// Added to the root of the second moment.
-        #[serde(serialize_with = "finite")]
-        pub eps: f64 = 1e-12,
-        /// Decoupled weight decay.
-        #[serde(serialize_with = "finite")]
-        pub weight_decay: f64 = 0.0,
-        /// Largest global gradient norm; 0 does not clip.
-        #[serde(serialize_with = "finite")]
-        pub grad_clip_norm: f64 = 0.0,
-    }
-}
-
-macro_rules! setters {
-    ($($field:ident)*) => {
-        impl AdamParams {
-            $(
-                #[doc = concat!("Sets `", stringify!($field), "`.")]
-                #[must_use]
-                pub fn $field(mut self, $field: f64) -> Self {
-                    self.$field = $field;
-                    self
-                }
-            )*
-        }
-    };
-}
-setters!(learning_rate beta1 beta2 eps weight_decay grad_clip_norm);
-
-/// Body of `POST /api/v1/optim_step`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename = "optim_step")]
-pub struct OptimStepRequest {
-    /// The optimiser's settings.
-    #[serde(default, deserialize_with = "or_default")]
-    pub adam_params: AdamParams,
-    /// The model.
-    pub model_id: String,
-    /// Place in the model's order of training requests.
-    pub seq_id: u64,
-}
-
-/// Result of an optimiser step.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct OptimStepResponse {
-    /// Numbers about the step, such as `grad_norm`.
     #[serde(default, deserialize_with = "or_default")]
     pub metrics: Metrics,
 }

@@ -1,11 +1,11 @@
 //! Checkpoints.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::{UserMetadata, tolerant::or_default};
+use crate::{OptimizerConfig, UserMetadata, tolerant::or_default};
 
 /// Body of `POST /api/v1/save_weights`: a checkpoint that training can go on from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "save_weights")]
 pub struct SaveWeightsRequest {
     /// The model.
@@ -34,8 +34,8 @@ pub struct SaveWeightsResponse {
     pub path: String,
 }
 
-/// Body of `POST /api/v1/load_weights`: into an existing model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Body of `POST /api/v1/load_weights` when it loads into an existing model.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "load_weights")]
 pub struct LoadWeightsRequest {
     /// The model.
@@ -47,6 +47,67 @@ pub struct LoadWeightsRequest {
     /// Whether the optimiser's state comes along.
     #[serde(default, deserialize_with = "or_default")]
     pub optimizer: bool,
+    /// The right to read a checkpoint that somebody else owns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_access_token: Option<String>,
+}
+
+/// Body of `POST /api/v1/load_weights` when it makes a new model of a checkpoint. The model's training requests count
+/// from 1.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "load_weights")]
+pub struct CreateByLoadRequest {
+    /// The session.
+    pub session_id: String,
+    /// Number of the model within the session, from 0; shared with create_model.
+    pub model_seq_id: u64,
+    /// The checkpoint, `tinker://..`.
+    pub path: String,
+    /// Whether the optimiser's state comes along.
+    #[serde(default, deserialize_with = "or_default")]
+    pub optimizer: bool,
+    /// Name of the base model, if the checkpoint's own is to be checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_model: Option<String>,
+    /// The optimiser, when not that of the checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer_config: Option<OptimizerConfig>,
+    /// The user's notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_metadata: Option<UserMetadata>,
+    /// The right to read a checkpoint that somebody else owns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_access_token: Option<String>,
+}
+
+/// What a server reads at `POST /api/v1/load_weights`: a body with a `model_id` loads into that model, one without
+/// makes a new model.
+///
+/// ```
+/// use tinsmith_wire::{LoadWeights, json};
+/// let body = br#"{"session_id":"s","model_seq_id":0,"path":"tinker://r/weights/a"}"#;
+/// assert!(matches!(json::from_slice(body)?, LoadWeights::NewModel(request) if !request.optimizer));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum LoadWeights {
+    /// Into an existing model.
+    IntoModel(LoadWeightsRequest),
+    /// Into a new one.
+    NewModel(CreateByLoadRequest),
+}
+
+impl<'de> Deserialize<'de> for LoadWeights {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let body = serde_json::Value::deserialize(deserializer)?;
+        let read = if body.get("model_id").is_some_and(|id| !id.is_null()) {
+            LoadWeightsRequest::deserialize(body).map(LoadWeights::IntoModel)
+        } else {
+            CreateByLoadRequest::deserialize(body).map(LoadWeights::NewModel)
+        };
+        read.map_err(de::Error::custom)
+    }
 }
 
 /// Result of load_weights.
@@ -62,7 +123,7 @@ pub struct LoadWeightsResponse {
 }
 
 /// Body of `POST /api/v1/save_weights_for_sampler`: named by `path`, or thrown away with its sampling session.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "save_weights_for_sampler")]
 pub struct SaveWeightsForSamplerRequest {
     /// The model.
@@ -75,9 +136,28 @@ pub struct SaveWeightsForSamplerRequest {
     pub sampling_session_seq_id: Option<u64>,
     /// Place in the model's order of training requests.
     pub seq_id: u64,
-    /// Life time in seconds.
+    /// Whether an existing checkpoint of that name may be replaced; left to the server when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overwrite: Option<bool>,
+    /// Life time in seconds; for good when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
+    /// The user's notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_metadata: Option<UserMetadata>,
+    /// What the sampler is made for; a snapshot when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<SamplerKind>,
+}
+
+/// What a sampler is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplerKind {
+    /// To sample from these very weights.
+    Snapshot,
+    /// To go on with samples that are under way.
+    Inflight,
 }
 
 /// Result of save_weights_for_sampler: `path` for a named one, `sampling_session_id` for the other.
@@ -92,6 +172,35 @@ pub struct SaveWeightsForSamplerResponse {
     pub sampling_session_id: Option<String>,
 }
 
+/// Body of `POST /api/v1/save_weights_external`: a checkpoint to take away.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "save_weights_external")]
+pub struct SaveWeightsExternalRequest {
+    /// The model.
+    pub model_id: String,
+    /// Name of the checkpoint.
+    pub path: String,
+    /// Place in the model's order of training requests.
+    pub seq_id: u64,
+    /// The public keys (of age) that the files are encrypted for; plain when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_encryption_recipients: Option<Vec<String>>,
+    /// Life time in seconds; for good when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
+    /// The user's notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_metadata: Option<UserMetadata>,
+}
+
+/// Result of save_weights_external.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "save_weights_external")]
+pub struct SaveWeightsExternalResponse {
+    /// Where the checkpoint is: `tinker://{run}/external_weights/{name}`.
+    pub path: String,
+}
+
 /// Body of `POST /api/v1/weights_info`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeightsInfoRequest {
@@ -100,7 +209,7 @@ pub struct WeightsInfoRequest {
 }
 
 /// Reply to weights_info.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WeightsInfoResponse {
     /// Name of the base model.
     pub base_model: String,
@@ -119,4 +228,7 @@ pub struct WeightsInfoResponse {
     /// Whether the attention layers have adapters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_attn: Option<bool>,
+    /// The optimiser; AdamW when the server does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer_config: Option<OptimizerConfig>,
 }

@@ -24,7 +24,7 @@ fn requests_carry_their_type_and_their_defaults_and_no_nulls() {
         model_seq_id: 0,
         base_model: "m".into(),
         lora_config: LoraConfig::rank(8),
-        user_metadata: None,
+        ..Default::default()
     };
     assert_eq!(
         write(&create),
@@ -39,9 +39,9 @@ fn requests_carry_their_type_and_their_defaults_and_no_nulls() {
         r#"{"type":"create_session","tags":[],"user_metadata":{},"sdk_version":"1"}"#
     );
     let step = OptimStepRequest {
-        adam_params: AdamParams::default(),
         model_id: "m".into(),
         seq_id: 3,
+        ..Default::default()
     };
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&write(&step)).unwrap(),
@@ -56,7 +56,7 @@ fn bare_null_and_unknown_fields_read_as_defaults() {
     let step: OptimStepRequest = read(
         r#"{"model_id":"m","seq_id":4,"adam_params":{"learning_rate":0.5,"beta2":null,"new":1},"extra":[]}"#,
     );
-    assert_eq!(step.adam_params, AdamParams::default().learning_rate(0.5));
+    assert_eq!(step.params, AdamParams::default().learning_rate(0.5).into());
     let create: CreateModelRequest = read(
         r#"{"session_id":"s","model_seq_id":1,"base_model":"m","lora_config":{"rank":4,"seed":null},"user_metadata":null}"#,
     );

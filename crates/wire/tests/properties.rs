@@ -52,6 +52,7 @@ fn chunk() -> impl Strategy<Value = Chunk> {
                 data: data.into(),
                 format: "png".into(),
                 expected_tokens,
+                override_dimensions: None,
             }
         }),
         vec(any::<u8>(), 0..9).prop_map(|dmel| Chunk::Dmel { dmel: dmel.into() }),
@@ -63,6 +64,7 @@ fn datum() -> impl Strategy<Value = Datum> {
     (vec(chunk(), 0..4), inputs).prop_map(|(chunks, loss_fn_inputs)| Datum {
         model_input: chunks.into_iter().collect(),
         loss_fn_inputs,
+        ..Datum::default()
     })
 }
 

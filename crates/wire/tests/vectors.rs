@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use serde_json::Value;
 use tinsmith_wire::{
     Chunk, ConfigValue, Datum, ForwardBackwardInput, ForwardBackwardOutput, ForwardBackwardRequest,
-    ForwardRequest, ModelInput, Result, TensorData, json,
+    ForwardRequest, ModelInput, Pass, PassRequest, Result, SampleResponse, TensorData, json, proto,
 };
 
 fn vectors(folder: &str) -> BTreeMap<String, Value> {
@@ -24,13 +24,19 @@ fn vectors(folder: &str) -> BTreeMap<String, Value> {
         .collect()
 }
 
+/// The file beside the vectors that a case names.
+fn bytes(folder: &str, file: &Value) -> Vec<u8> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/wire");
+    fs::read(root.join(folder).join(file.as_str().unwrap())).unwrap()
+}
+
 /// A number of the vectors; NaN and infinities are strings there.
-fn number(v: &Value) -> f32 {
+fn number(v: &Value) -> f64 {
     match v.as_str() {
-        Some("NaN") => f32::NAN,
-        Some("Infinity") => f32::INFINITY,
-        Some("-Infinity") => f32::NEG_INFINITY,
-        _ => v.as_f64().unwrap() as f32,
+        Some("NaN") => f64::NAN,
+        Some("Infinity") => f64::INFINITY,
+        Some("-Infinity") => f64::NEG_INFINITY,
+        _ => v.as_f64().unwrap(),
     }
 }
 
@@ -47,7 +53,8 @@ fn tensor(spec: &Value) -> Result<TensorData> {
     let data: tinsmith_wire::Data = match spec["dtype"].as_str().unwrap() {
         "float32" => {
             let data = spec["data"].as_array().unwrap();
-            data.iter().map(number).collect::<Vec<f32>>().into()
+            let values = data.iter().map(|x| number(x) as f32);
+            values.collect::<Vec<f32>>().into()
         }
         "int64" => integers(&spec["data"]).into(),
         other => panic!("dtype {other}"),
@@ -71,6 +78,16 @@ fn tensors(spec: &Value) -> BTreeMap<String, TensorData> {
         .collect()
 }
 
+fn output(expected: &Value) -> ForwardBackwardOutput {
+    let outputs = expected["loss_fn_outputs"].as_array().unwrap();
+    let metrics = expected["metrics"].as_object().unwrap();
+    ForwardBackwardOutput {
+        loss_fn_output_type: expected["loss_fn_output_type"].as_str().unwrap().to_owned(),
+        loss_fn_outputs: outputs.iter().map(tensors).collect(),
+        metrics: metrics.iter().map(|(name, x)| (name, number(x))).collect(),
+    }
+}
+
 /// The image bytes come as base64 already, so the chunk is read back from its JSON form.
 fn chunk(spec: &Value) -> Chunk {
     let mut spec = spec.clone();
@@ -89,6 +106,7 @@ fn input(spec: &Value) -> ForwardBackwardInput {
             .map(chunk)
             .collect::<ModelInput>(),
         loss_fn_inputs: tensors(&datum["loss_fn_inputs"]),
+        ..Datum::default()
     });
     let config = spec["loss_fn_config"].as_object().map(|config| {
         let value = |v: &Value| match v.as_str() {
@@ -107,22 +125,23 @@ fn input(spec: &Value) -> ForwardBackwardInput {
     }
 }
 
+fn request(spec: &Value) -> PassRequest<'static> {
+    let input = input(spec);
+    PassRequest {
+        pass: match spec["forward_only"].as_bool().unwrap() {
+            true => Pass::Forward,
+            false => Pass::ForwardBackward,
+        },
+        data: input.data.into(),
+        loss_fn: input.loss_fn,
+        loss_fn_config: input.loss_fn_config,
+        model_id: spec["model_id"].as_str().unwrap().to_owned(),
+        seq_id: spec["seq_id"].as_u64().unwrap(),
+    }
+}
+
 fn body(spec: &Value) -> Result<Value> {
-    let (input, seq_id) = (input(spec), spec["seq_id"].as_u64().unwrap());
-    let model_id = spec["model_id"].as_str().unwrap().to_owned();
-    let bytes = if spec["forward_only"].as_bool().unwrap() {
-        json::to_vec(&ForwardRequest {
-            forward_input: input,
-            model_id,
-            seq_id,
-        })
-    } else {
-        json::to_vec(&ForwardBackwardRequest {
-            forward_backward_input: input,
-            model_id,
-            seq_id,
-        })
-    }?;
+    let bytes = json::to_vec(&request(spec))?;
     Ok(serde_json::from_slice(&bytes).unwrap())
 }
 
@@ -188,9 +207,115 @@ fn numbers_that_json_cannot_carry_are_refused_by_name() {
     let error = body(&case["spec"]).unwrap_err().to_string();
     assert_eq!(
         error,
-        "cannot write ForwardBackwardRequest as JSON: at `forward_backward_input.data[0].loss_fn_inputs.weights.data`: \
+        "cannot write PassRequest as JSON: at `forward_backward_input.data[0].loss_fn_inputs.weights.data`: \
          element 0 is NaN, which JSON cannot carry"
     );
+}
+
+#[test]
+fn protobuf_requests_are_those_of_the_sdk_to_the_byte() {
+    let mut compared = 0;
+    for (name, case) in vectors("requests") {
+        let request = request(&case["spec"]);
+        if case["proto"].get("error").is_some() {
+            let error = proto::to_vec(&request).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                "cannot write PassRequest as protobuf: at `data[0].model_input[0].encoded_text.tokens`: \
+                 token 0 is 2147483648, and ids end at 2147483647"
+            );
+            continue;
+        }
+        let expected = bytes("requests", &case["proto"]["file"]);
+        let body = proto::to_vec(&request).unwrap();
+        // The SDK writes a 0 in a map, which is the same as leaving it out.
+        if name == "ppo_config_numbers" {
+            assert_eq!(body.len(), expected.len() - 9);
+        } else {
+            assert_eq!(body, expected, "{name}");
+        }
+        compared += 1;
+    }
+    assert_eq!(compared, 17);
+}
+
+#[test]
+fn protobuf_requests_read_as_what_was_meant() {
+    for (name, case) in vectors("requests") {
+        let Some(file) = case["proto"].get("file") else {
+            continue;
+        };
+        let mut expected = request(&case["spec"]);
+        for input in expected.data.to_mut().iter_mut() {
+            // Protobuf cannot tell a scalar from a tensor without a stated shape.
+            for tensor in input.loss_fn_inputs.values_mut() {
+                if tensor.shape().is_empty() {
+                    *tensor = TensorData::from_parts(tensor.data().clone(), None, None).unwrap();
+                }
+            }
+        }
+        let got: PassRequest = proto::from_vec(bytes("requests", file)).unwrap();
+        if name == "nan_inf" {
+            let weights = &got.data[0].loss_fn_inputs["weights"];
+            let [nan, rest @ ..] = weights.as_f32().unwrap() else {
+                panic!("no weights")
+            };
+            assert!(nan.is_nan());
+            assert_eq!(rest, [f32::INFINITY, f32::NEG_INFINITY, 0.5]);
+        } else {
+            assert_eq!(got, expected, "{name}");
+        }
+    }
+}
+
+/// To the bit, NaN included.
+fn same_outputs(got: &ForwardBackwardOutput, expected: &ForwardBackwardOutput) -> bool {
+    format!("{got:?}") == format!("{expected:?}")
+}
+
+#[test]
+fn protobuf_results_read_as_the_sdk_reads_them() {
+    let mut compared = 0;
+    for (name, case) in vectors("responses") {
+        if case["kind"] != "ForwardBackwardOutput" {
+            continue;
+        }
+        let got: ForwardBackwardOutput =
+            proto::from_vec(bytes("responses", &case["proto_file"])).unwrap();
+        let expected = output(&case["expected"]);
+        assert!(same_outputs(&got, &expected), "{name}: {got:?}");
+        let again = proto::from_vec(proto::to_vec(&got).unwrap()).unwrap();
+        assert!(same_outputs(&again, &expected), "{name}: {again:?}");
+        compared += 1;
+    }
+    assert_eq!(compared, 7);
+}
+
+#[test]
+fn protobuf_samples_read_as_the_sdk_reads_them() {
+    let mut compared = 0;
+    for (name, case) in vectors("responses") {
+        if case["kind"] != "SampleResponse" {
+            continue;
+        }
+        let got = proto::from_vec::<SampleResponse>(bytes("responses", &case["proto_file"]));
+        if case.get("expected_error").is_some() {
+            let error = got.unwrap_err().to_string();
+            assert!(error.ends_with("no stop reason"), "{name}: {error}");
+            continue;
+        }
+        let got = got.unwrap();
+        // The vectors name the CSR indices otherwise than JSON does.
+        let mut expected = case["expected"].clone();
+        let target = expected["target_prompt_logprobs"].take();
+        let mut expected: SampleResponse = serde_json::from_value(expected).unwrap();
+        expected.target_prompt_logprobs = (!target.is_null()).then(|| tensor(&target).unwrap());
+        assert_eq!(got, expected, "{name}");
+        let again: SampleResponse = proto::from_vec(proto::to_vec(&got).unwrap()).unwrap();
+        assert_eq!(again, expected, "{name}");
+        compared += 1;
+    }
+    assert_eq!(compared, 3);
 }
 
 #[test]
@@ -202,24 +327,7 @@ fn responses_read_as_the_sdk_reads_them() {
         };
         let got: ForwardBackwardOutput =
             json::from_slice(&serde_json::to_vec(body).unwrap()).unwrap();
-        let expected = &case["expected"];
-        assert_eq!(
-            got.loss_fn_output_type, expected["loss_fn_output_type"],
-            "{name}"
-        );
-        let outputs: Vec<_> = expected["loss_fn_outputs"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(tensors)
-            .collect();
-        assert_eq!(got.loss_fn_outputs, outputs, "{name}");
-        let metrics = expected["metrics"].as_object().unwrap();
-        let metrics = metrics
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_f64().unwrap()))
-            .collect();
-        assert_eq!(got.metrics, metrics, "{name}");
+        assert_eq!(got, output(&case["expected"]), "{name}");
         compared += 1;
     }
     assert_eq!(compared, 6);

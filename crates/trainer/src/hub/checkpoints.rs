@@ -20,6 +20,7 @@ impl Hub {
             train_unembed: Some(info.lora.train_unembed),
             train_mlp: Some(info.lora.train_mlp),
             train_attn: Some(info.lora.train_attn),
+            ..WeightsInfoResponse::default()
         })
     }
 

@@ -98,6 +98,7 @@ impl Hub {
         let answer = Submitted {
             request_id: request_id.clone(),
             model_id: Some(model_id.clone()),
+            ..Submitted::default()
         };
         let entry = Entry {
             base: base.clone(),
@@ -131,6 +132,7 @@ impl Hub {
             is_lora: Some(true),
             lora_rank: u32::try_from(entry.lora.rank).ok(),
             model_name: Some(entry.base.name.clone()),
+            ..GetInfoResponse::default()
         })
     }
 
@@ -142,6 +144,7 @@ impl Hub {
         let answer = Submitted {
             request_id: request_id.clone(),
             model_id: Some(model_id.clone()),
+            ..Submitted::default()
         };
         let job = self.job(request_id, move |engine, _| {
             engine.unload_model(&model_id);

@@ -83,7 +83,7 @@ impl Hub {
         let answer = |request_id: String| {
             Ok(Submitted {
                 request_id,
-                model_id: None,
+                ..Submitted::default()
             })
         };
         if let Some((id, seq_id)) = place {

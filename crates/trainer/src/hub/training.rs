@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use tinsmith_wire::{
     ForwardBackwardInput, LoadWeightsRequest, LoadWeightsResponse, OptimStepRequest,
-    SaveWeightsForSamplerRequest, SaveWeightsForSamplerResponse, SaveWeightsRequest,
-    SaveWeightsResponse, Submitted,
+    OptimizerParams, SaveWeightsForSamplerRequest, SaveWeightsForSamplerResponse,
+    SaveWeightsRequest, SaveWeightsResponse, Submitted,
 };
 
 use super::{Hub, Request, Sampler};
@@ -52,7 +52,12 @@ impl Hub {
             digest,
             Operation::OptimStep,
             |_| {
-                let adam = body.adam_params;
+                let OptimizerParams::AdamW(adam) = body.params else {
+                    return Err(Error::field(
+                        "optimizer_params",
+                        "models here are trained with AdamW; send `adam_params`".to_owned(),
+                    ));
+                };
                 let ranges = [
                     (
                         "adam_params.learning_rate",
@@ -190,6 +195,7 @@ impl Hub {
         let answer = |request_id: &str| Submitted {
             request_id: request_id.to_owned(),
             model_id: Some(model_id.to_owned()),
+            ..Submitted::default()
         };
         let base = {
             let mut state = self.lock();

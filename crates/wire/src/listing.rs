@@ -1,0 +1,164 @@
+//! What a server keeps: runs, checkpoints, sessions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{UserMetadata, tolerant::or_default};
+
+/// Place in a list that comes in pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Index of the first entry of this page.
+    pub offset: u64,
+    /// Most entries of a page.
+    pub limit: u64,
+    /// Entries of all pages.
+    pub total_count: u64,
+}
+
+/// Reply to `GET /api/v1/training_runs?limit=20&offset=0`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainingRunsResponse {
+    /// One page of them.
+    pub training_runs: Vec<TrainingRun>,
+    /// Which page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+}
+
+/// A model that is or was in training. Reply to `GET /api/v1/training_runs/{id}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainingRun {
+    /// The model.
+    pub training_run_id: String,
+    /// Name of its base.
+    pub base_model: String,
+    /// Whose it is.
+    #[serde(default, deserialize_with = "or_default")]
+    pub model_owner: String,
+    /// Whether it is an adapter.
+    #[serde(default, deserialize_with = "or_default")]
+    pub is_lora: bool,
+    /// Rank of the adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora_rank: Option<u32>,
+    /// Whether it has broken down.
+    #[serde(default, deserialize_with = "or_default")]
+    pub corrupted: bool,
+    /// When it was last used, ISO 8601.
+    #[serde(default, deserialize_with = "or_default")]
+    pub last_request_time: String,
+    /// Its newest checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_checkpoint: Option<Checkpoint>,
+    /// Its newest checkpoint for sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sampler_checkpoint: Option<Checkpoint>,
+    /// The user's notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_metadata: Option<UserMetadata>,
+}
+
+/// Reply to `GET /api/v1/training_runs/{id}/checkpoints`, all of a run, and `GET /api/v1/checkpoints`, a page of all
+/// that the user has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointsResponse {
+    /// The checkpoints.
+    pub checkpoints: Vec<Checkpoint>,
+    /// Which page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+}
+
+/// A checkpoint that a server keeps.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Its name within the run: `weights/{name}`, or `{name}` alone.
+    pub checkpoint_id: String,
+    /// What it is for.
+    #[serde(default, deserialize_with = "or_default")]
+    pub checkpoint_type: CheckpointType,
+    /// When it was made, ISO 8601.
+    #[serde(default, deserialize_with = "or_default")]
+    pub time: String,
+    /// Its address, `tinker://..`.
+    pub tinker_path: String,
+    /// Its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Whether everybody may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<bool>,
+    /// The user's notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_metadata: Option<UserMetadata>,
+    /// When it will be deleted, ISO 8601.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+/// What a checkpoint is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CheckpointType {
+    /// To go on training.
+    #[default]
+    Training,
+    /// To sample from.
+    Sampler,
+    /// To take away.
+    External,
+    /// Something that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// Body of `PUT /api/v1/training_runs/{id}/checkpoints/{checkpoint_id}/ttl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetTtlRequest {
+    /// Seconds to live from now; for good when null, which is written.
+    pub ttl_seconds: Option<u64>,
+}
+
+/// Reply to `GET /api/v1/training_runs/{id}/checkpoints/{checkpoint_id}/external_weights_urls`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExternalWeightsUrls {
+    /// Where to download each file, by the file's name. The addresses are secrets.
+    pub urls: BTreeMap<String, String>,
+    /// Until when, ISO 8601.
+    #[serde(default, deserialize_with = "or_default")]
+    pub expires: String,
+}
+
+/// Reply to `GET /api/v1/sessions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsResponse {
+    /// Their ids.
+    pub sessions: Vec<String>,
+}
+
+/// Reply to `GET /api/v1/sessions/{id}`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// The models it made.
+    #[serde(default, deserialize_with = "or_default")]
+    pub training_run_ids: Vec<String>,
+    /// The sampling sessions it made.
+    #[serde(default, deserialize_with = "or_default")]
+    pub sampler_ids: Vec<String>,
+    /// The user's notes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_metadata: Option<UserMetadata>,
+    /// A name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+}
+
+/// Body and reply of `POST /api/v1/copy_weights`: a checkpoint, and the user's own copy of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyWeights {
+    /// Its address, `tinker://..`.
+    pub tinker_path: String,
+}

@@ -1,0 +1,219 @@
+//! Optimisers and their steps.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{
+    Metrics,
+    tolerant::{finite, or_default, with_defaults},
+};
+
+/// The optimiser of a model, for the model's life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum OptimizerConfig {
+    /// Adam with decoupled weight decay.
+    #[default]
+    AdamW,
+    /// Orthogonalised momentum.
+    Dimuon {
+        /// Version of the algorithm.
+        #[serde(default = "first_version")]
+        version: u32,
+    },
+    /// One that this version does not know: it is read, and not written.
+    #[serde(other, skip_serializing)]
+    Other,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+with_defaults! {
+    /// AdamW's settings for one step.
+    ///
+    /// ```
+    /// use tinsmith_wire::AdamParams;
+    /// let adam = AdamParams::default().learning_rate(1e-5).grad_clip_norm(1.0);
+    /// assert_eq!((adam.learning_rate, adam.beta2), (1e-5, 0.95));
+    /// ```
+    pub struct AdamParams {
+        /// Step size.
+        #[serde(serialize_with = "finite")]
+        pub learning_rate: f64 = 1e-4,
+        /// Decay of the mean of gradients.
+        #[serde(serialize_with = "finite")]
+        pub beta1: f64 = 0.9,
+        /// Decay of the mean of squared gradients.
+        #[serde(serialize_with = "finite")]
+        pub beta2: f64 = 0.95,
+        /// Added to the root of the second moment.
+        #[serde(serialize_with = "finite")]
+        pub eps: f64 = 1e-12,
+        /// Decoupled weight decay.
+        #[serde(serialize_with = "finite")]
+        pub weight_decay: f64 = 0.0,
+        /// Largest global gradient norm; 0 does not clip.
+        #[serde(serialize_with = "finite")]
+        pub grad_clip_norm: f64 = 0.0,
+        /// Which gradient norms the step reports. Fireworks only.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub emit_grad_norm_metrics: Option<GradNormMetrics> = None,
+    }
+}
+
+macro_rules! setters {
+    ($($field:ident)*) => {
+        impl AdamParams {
+            $(
+                #[doc = concat!("Sets `", stringify!($field), "`.")]
+                #[must_use]
+                pub fn $field(mut self, $field: f64) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )*
+        }
+    };
+}
+setters!(learning_rate beta1 beta2 eps weight_decay grad_clip_norm);
+
+/// Which gradient norms an optimiser step reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GradNormMetrics {
+    /// None.
+    Off,
+    /// That of the whole gradient.
+    Basic,
+    /// Those of groups of parameters too.
+    Detailed,
+}
+
+with_defaults! {
+    /// Dimuon's settings for one step.
+    pub struct DimuonParams {
+        /// Step size.
+        #[serde(serialize_with = "finite")]
+        pub learning_rate: f64 = 1e-4,
+        /// Largest global gradient norm; 0 does not clip.
+        #[serde(serialize_with = "finite")]
+        pub grad_clip_norm: f64 = 0.0,
+        /// Decay of the momentum.
+        #[serde(serialize_with = "finite")]
+        pub beta1: f64 = 0.9,
+    }
+}
+
+/// The settings of one step, of the optimiser that the model has.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OptimizerParams {
+    /// Of AdamW.
+    #[serde(rename = "adam_params")]
+    AdamW(AdamParams),
+    /// Of Dimuon.
+    #[serde(rename = "optimizer_params", serialize_with = "tagged_dimuon")]
+    Dimuon(DimuonParams),
+}
+
+impl Default for OptimizerParams {
+    fn default() -> Self {
+        OptimizerParams::AdamW(AdamParams::default())
+    }
+}
+
+impl From<AdamParams> for OptimizerParams {
+    fn from(params: AdamParams) -> Self {
+        OptimizerParams::AdamW(params)
+    }
+}
+
+impl From<DimuonParams> for OptimizerParams {
+    fn from(params: DimuonParams) -> Self {
+        OptimizerParams::Dimuon(params)
+    }
+}
+
+/// What the trainer divides accumulated gradients by, at the step. Fireworks only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradAccumulationNormalization {
+    /// The number of tokens that have a loss.
+    NumLossTokens,
+    /// The number of sequences.
+    NumSequences,
+    /// Nothing.
+    None,
+}
+
+/// Body of `POST /api/v1/optim_step`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(tag = "type", rename = "optim_step")]
+pub struct OptimStepRequest {
+    /// The optimiser's settings.
+    #[serde(flatten)]
+    pub params: OptimizerParams,
+    /// The model.
+    pub model_id: String,
+    /// Place in the model's order of training requests.
+    pub seq_id: u64,
+    /// What accumulated gradients are divided by; left to the server when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grad_accumulation_normalization: Option<GradAccumulationNormalization>,
+}
+
+fn tagged_dimuon<S: serde::Serializer>(
+    params: &DimuonParams,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    #[serde(tag = "type", rename = "dimuon")]
+    struct Tagged<'a> {
+        #[serde(flatten)]
+        params: &'a DimuonParams,
+    }
+    Tagged { params }.serialize(serializer)
+}
+
+impl<'de> Deserialize<'de> for OptimStepRequest {
+    /// `optimizer_params` comes before `adam_params`; with neither, AdamW's defaults.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(tag = "type", rename_all = "lowercase")]
+        enum Tagged {
+            AdamW(AdamParams),
+            Dimuon(DimuonParams),
+        }
+        #[derive(Deserialize)]
+        struct Given {
+            optimizer_params: Option<Tagged>,
+            adam_params: Option<AdamParams>,
+            model_id: String,
+            seq_id: u64,
+            grad_accumulation_normalization: Option<GradAccumulationNormalization>,
+        }
+        let given = Given::deserialize(deserializer)?;
+        let params = match given.optimizer_params {
+            Some(Tagged::AdamW(params)) => params.into(),
+            Some(Tagged::Dimuon(params)) => params.into(),
+            None => given.adam_params.unwrap_or_default().into(),
+        };
+        Ok(OptimStepRequest {
+            params,
+            model_id: given.model_id,
+            seq_id: given.seq_id,
+            grad_accumulation_normalization: given.grad_accumulation_normalization,
+        })
+    }
+}
+
+/// Result of an optimiser step.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OptimStepResponse {
+    /// Numbers about the step, such as `grad_norm`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub metrics: Metrics,
+}
