@@ -133,8 +133,8 @@ fn is_plain(name: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Info {
     pub(crate) base_model: String,
-    /// Seed of the base model's random weights; the adapter fits no other.
-    pub(crate) base_seed: u64,
+    /// That of [`Base`](crate::bases::Base); the adapter fits no other.
+    pub(crate) base_fingerprint: u64,
     pub(crate) lora: LoraConfig,
     /// Optimiser steps behind the moments in the file.
     pub(crate) steps: u64,
@@ -390,7 +390,7 @@ mod tests {
         Checkpoint {
             info: Info {
                 base_model: "tiny-qwen3".into(),
-                base_seed: 0,
+                base_fingerprint: 0,
                 lora,
                 steps: 3,
             },

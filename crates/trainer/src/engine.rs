@@ -10,26 +10,13 @@ use tinsmith_wire::{
     StopReason, TensorData,
 };
 
+use crate::bases::Base;
 use crate::batch::Example;
 use crate::checkpoint::{Checkpoint, Info, Kind, Reference, Store};
 use crate::loss::Loss;
-use crate::model::{Adapter, Generate, LoraConfig, Model, ModelConfig};
+use crate::model::{Adapter, Generate, LoraConfig};
 use crate::optim::AdamW;
 use crate::{Error, Result, pass};
-
-/// A frozen model and the name it goes by.
-#[derive(Debug, Clone)]
-pub(crate) struct Base {
-    pub(crate) name: String,
-    pub(crate) seed: u64,
-    pub(crate) model: Arc<Model>,
-}
-
-impl Base {
-    pub(crate) fn config(&self) -> &ModelConfig {
-        self.model.config()
-    }
-}
 
 /// Weights to sample from: a base model, perhaps with an adapter as it was at some moment.
 #[derive(Debug, Clone)]
@@ -159,7 +146,7 @@ impl Engine {
         let checkpoint = Checkpoint {
             info: Info {
                 base_model: training.base.name.clone(),
-                base_seed: training.base.seed,
+                base_fingerprint: training.base.fingerprint,
                 lora: *training.adapter.config(),
                 steps: optim.steps,
             },
@@ -180,10 +167,11 @@ impl Engine {
         let (has, wants) = (loaded.info.lora, *training.adapter.config());
         let same_sites = (has.train_attn, has.train_mlp, has.train_unembed)
             == (wants.train_attn, wants.train_mlp, wants.train_unembed);
-        if has.rank != wants.rank || !same_sites || loaded.info.base_seed != base.seed {
+        if has.rank != wants.rank || !same_sites || loaded.info.base_fingerprint != base.fingerprint
+        {
             let problem = format!(
-                "{at} holds {has:?} on base seed {}, the model is {wants:?} on {}; create a model like it",
-                loaded.info.base_seed, base.seed
+                "{at} holds {has:?} on weights {:x} of `{}`, the model is {wants:?} on {:x}; create a model like it",
+                loaded.info.base_fingerprint, base.name, base.fingerprint
             );
             return Err(Error::field("path", problem));
         }

@@ -73,6 +73,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A folder does not hold a model that this trainer can run.
+    #[error("cannot load a model from {}: {problem}", .path.display())]
+    Model {
+        /// The folder or the file at fault.
+        path: PathBuf,
+        /// What is wrong with it: the tensor or the field, what was expected and what was found.
+        problem: String,
+    },
     /// The file system failed.
     #[error("cannot {action} {}: {problem}", .path.display())]
     Io {
@@ -113,7 +121,7 @@ impl Error {
             Self::Gone(_) => 410,
             Self::TooLarge { .. } => 413,
             Self::MediaType(_) => 415,
-            Self::Body(_) | Self::Checkpoint { .. } => 422,
+            Self::Body(_) | Self::Checkpoint { .. } | Self::Model { .. } => 422,
             Self::ShuttingDown => 503,
             Self::Io { .. } | Self::Compute(_) | Self::Bind { .. } | Self::Internal(_) => 500,
         }

@@ -8,8 +8,9 @@
 //!
 //! The same as a program: `cargo run --release -p tinsmith-trainer -- --port 8000`.
 //!
-//! * The model is a Qwen3-style decoder on byte tokens with random frozen weights and a trained LoRA adapter
-//!   ([`model`]); its gradients come from `tinsmith-grad`.
+//! * The model is a Qwen3 or Llama decoder with frozen weights and a trained LoRA adapter ([`model`]); its gradients come
+//!   from `tinsmith-grad`. The built-in models read bytes and have random weights; others are loaded from Hugging Face
+//!   folders ([`Builder::model`]).
 //! * Training requests of a model run in the order of their `seq_id`, from 1. One that arrives early waits; a resend is
 //!   answered with the first answer and runs once; another body under a used id is a conflict (409). An id whose
 //!   request was refused (4xx) may be sent again, corrected, or is stepped over by a later request.
@@ -18,10 +19,12 @@
 //! * Same seed, same requests: the same weights, bit for bit ([`Trainer::weights_digest`]).
 //! * Checkpoints are safetensors files, each written wholly or not at all.
 
+mod bases;
 mod batch;
 mod checkpoint;
 mod engine;
 mod error;
+mod files;
 mod futures;
 mod hub;
 mod loss;
@@ -35,6 +38,7 @@ mod stats;
 mod timestamp;
 pub mod tokenizer;
 mod trainer;
+mod vocabulary;
 mod worker;
 
 pub use error::{Error, Result};

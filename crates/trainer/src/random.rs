@@ -10,9 +10,14 @@ pub(crate) fn stream(seed: u64, purpose: &str) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(derive(seed, purpose))
 }
 
-/// A seed for `purpose` under `seed` (64-bit FNV-1a over both).
+/// A seed for `purpose` under `seed`.
 pub(crate) fn derive(seed: u64, purpose: &str) -> u64 {
-    let bytes = seed.to_le_bytes().into_iter().chain(purpose.bytes());
+    digest(seed, purpose.bytes())
+}
+
+/// 64-bit FNV-1a over `seed` and `bytes`.
+pub(crate) fn digest(seed: u64, bytes: impl Iterator<Item = u8>) -> u64 {
+    let bytes = seed.to_le_bytes().into_iter().chain(bytes);
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tinsmith_grad::Tensor;
 use tokio::runtime::{self, Runtime};
 
+use crate::bases::Bases;
 use crate::checkpoint::Store;
 use crate::engine::Engine;
 use crate::hub::Hub;
@@ -48,6 +49,7 @@ pub struct Trainer {
 pub struct Builder {
     host: String,
     port: u16,
+    models: Vec<(String, PathBuf)>,
     state_dir: Option<PathBuf>,
     api_key: Option<String>,
     seed: u64,
@@ -60,6 +62,7 @@ impl Default for Builder {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 0,
+            models: Vec::new(),
             state_dir: None,
             api_key: None,
             seed: 0,
@@ -79,6 +82,21 @@ impl Builder {
     /// The port to listen on; 0, any free one, unless set.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
+        self
+    }
+
+    /// Also serves the model in `folder` ([`Model::load`](crate::model::Model::load)), under `name`; if that is the name
+    /// of a built-in model, in its place. Can be called for several.
+    ///
+    /// ```no_run
+    /// use tinsmith_trainer::Trainer;
+    ///
+    /// let trainer = Trainer::builder().model("Qwen/Qwen3-0.6B", "models/Qwen3-0.6B").spawn()?;
+    /// assert_eq!(trainer.base_models()[0], "Qwen/Qwen3-0.6B");
+    /// # Ok::<_, tinsmith_trainer::Error>(())
+    /// ```
+    pub fn model(mut self, name: impl Into<String>, folder: impl Into<PathBuf>) -> Self {
+        self.models.push((name.into(), folder.into()));
         self
     }
 
@@ -115,8 +133,10 @@ impl Builder {
     /// Starts the trainer; it is listening when this returns.
     ///
     /// # Errors
-    /// [`Error::Bind`] when the address cannot be listened on, [`Error::Io`] when there is no scratch folder to be had.
+    /// Those of [`Model::load`](crate::model::Model::load) for a [`model`](Self::model); [`Error::Bind`] when the address
+    /// cannot be listened on, [`Error::Io`] when there is no scratch folder to be had.
     pub fn spawn(self) -> Result<Trainer> {
+        let bases = Bases::load(&self.models, self.seed)?;
         let address = format!("{}:{}", self.host, self.port);
         let bind = |e: std::io::Error| Error::Bind {
             address: address.clone(),
@@ -145,7 +165,14 @@ impl Builder {
             .name("tinsmith-worker".to_owned())
             .spawn(move || worker::run(&jobs, engine))
             .map_err(start)?;
-        let hub = Arc::new(Hub::new(sender, stop, state_dir, self.seed, self.long_poll));
+        let hub = Arc::new(Hub::new(
+            sender,
+            stop,
+            state_dir,
+            bases,
+            self.seed,
+            self.long_poll,
+        ));
 
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -190,6 +217,11 @@ impl Trainer {
     /// Where it listens, such as `http://127.0.0.1:41234`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The models that adapters can be trained on: loaded ones in the order of the builder's calls, then the built-in ones.
+    pub fn base_models(&self) -> Vec<&str> {
+        self.hub.base_models()
     }
 
     /// How many training requests of `model_id` it has accepted and run.

@@ -7,12 +7,14 @@ use tinsmith_wire::WeightsInfoResponse;
 use super::Hub;
 use crate::Result;
 use crate::checkpoint::Reference;
-use crate::model::ModelConfig;
 use crate::timestamp::timestamp;
 
 impl Hub {
     pub(crate) fn weights_info(&self, path: &str) -> Result<WeightsInfoResponse> {
-        let info = self.store.load(&path.parse()?, ModelConfig::preset)?.info;
+        let info = self
+            .store
+            .load(&path.parse()?, |name| self.bases.config(name))?
+            .info;
         Ok(WeightsInfoResponse {
             base_model: info.base_model,
             is_lora: true,

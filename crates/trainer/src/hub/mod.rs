@@ -9,17 +9,17 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tinsmith_grad::DType;
 use tinsmith_wire::{FutureReply, RequestFailed, RetrieveFutureRequest, Submitted, TryAgain, json};
 
+use crate::bases::{Base, Bases};
 use crate::checkpoint::{Reference, Store};
-use crate::engine::{Base, Engine, Weights, unknown_model};
+use crate::engine::{Engine, Weights, unknown_model};
 use crate::futures::Futures;
-use crate::model::{LoraConfig, Model, ModelConfig, PRESETS};
+use crate::model::LoraConfig;
 use crate::queue::Sequence;
 use crate::stats::ModelStats;
 use crate::worker::{Job, guarded};
@@ -38,7 +38,7 @@ pub(crate) struct Hub {
     long_poll: Duration,
     store: Store,
     stop: Arc<AtomicBool>,
-    bases: [OnceLock<Arc<Model>>; PRESETS.len()],
+    bases: Bases,
     futures: Futures,
     state: Mutex<State>,
 }
@@ -83,6 +83,7 @@ impl Hub {
         jobs: Sender<Job>,
         stop: Arc<AtomicBool>,
         state_dir: PathBuf,
+        bases: Bases,
         seed: u64,
         long_poll: Duration,
     ) -> Self {
@@ -92,7 +93,7 @@ impl Hub {
             long_poll,
             store: Store::new(state_dir),
             stop,
-            bases: Default::default(),
+            bases,
             futures: Futures::default(),
             state: Mutex::new(State {
                 jobs: Some(jobs),
@@ -183,29 +184,6 @@ impl Hub {
         if let Some(stats) = self.lock().stats.get_mut(model_id) {
             add(stats);
         }
-    }
-
-    fn base(&self, name: &str) -> Result<Base> {
-        let at = PRESETS.iter().position(|preset| *preset == name);
-        let (Some(at), Some(config)) = (at, ModelConfig::preset(name)) else {
-            let problem = format!(
-                "no model `{name}` on this trainer; it has {}",
-                PRESETS.join(", ")
-            );
-            return Err(Error::field("base_model", problem));
-        };
-        let model = match self.bases[at].get() {
-            Some(model) => model.clone(),
-            None => {
-                let made = Arc::new(Model::random(config, self.seed, DType::F32)?);
-                self.bases[at].get_or_init(|| made).clone()
-            }
-        };
-        Ok(Base {
-            name: name.to_owned(),
-            seed: self.seed,
-            model,
-        })
     }
 
     fn next_seed(&self, state: &mut State) -> u64 {

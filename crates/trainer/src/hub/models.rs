@@ -8,7 +8,7 @@ use tinsmith_wire::{
 };
 
 use super::{Entry, Hub, Request, Session, reused};
-use crate::model::{LoraConfig, ModelConfig, PRESETS};
+use crate::model::LoraConfig;
 use crate::queue::Sequence;
 use crate::stats::ModelStats;
 use crate::{Error, Result};
@@ -18,15 +18,22 @@ const MAX_RANK: u32 = 1024;
 
 impl Hub {
     pub(crate) fn capabilities(&self) -> ServerCapabilities {
-        let supported = |name: &&str| SupportedModel {
-            model_name: (*name).to_owned(),
-            max_context_length: ModelConfig::preset(name).map(|c| c.max_position_embeddings as u64),
+        let supported = |name: &str| SupportedModel {
+            model_name: name.to_owned(),
+            max_context_length: self
+                .bases
+                .config(name)
+                .map(|c| c.max_position_embeddings as u64),
             trainable: Some(true),
             sampleable: Some(true),
         };
         ServerCapabilities {
-            supported_models: PRESETS.iter().map(supported).collect(),
+            supported_models: self.bases.names().into_iter().map(supported).collect(),
         }
+    }
+
+    pub(crate) fn base_models(&self) -> Vec<&str> {
+        self.bases.names()
     }
 
     pub(crate) fn create_session(&self) -> CreateSessionResponse {
@@ -71,7 +78,7 @@ impl Hub {
                 false => Err(reused("model_seq_id", body.model_seq_id)),
             };
         }
-        let base = self.base(&body.base_model)?;
+        let base = self.bases.get(&body.base_model)?;
         let wanted = &body.lora_config;
         if !(1..=MAX_RANK).contains(&wanted.rank) {
             return Err(Error::field(
@@ -125,9 +132,9 @@ impl Hub {
         Ok(GetInfoResponse {
             model_id: model_id.to_owned(),
             model_data: ModelData {
-                arch: Some("qwen3".to_owned()),
+                arch: Some(entry.base.config().architecture.name().to_owned()),
                 model_name: Some(entry.base.name.clone()),
-                tokenizer_id: Some(entry.base.name.clone()),
+                tokenizer_id: Some(entry.base.tokenizer.clone()),
             },
             is_lora: Some(true),
             lora_rank: u32::try_from(entry.lora.rank).ok(),

@@ -78,6 +78,9 @@ impl Hub {
             }
         };
         let mut generate = generate(&body, weights.base.config())?;
+        if !generate.stop_strings.is_empty() {
+            weights.base.model.vocabulary.check_stop_strings()?;
+        }
 
         let mut state = self.lock();
         let answer = |request_id: String| {
@@ -120,7 +123,7 @@ impl Hub {
                     "missing; name a base model, or a checkpoint as `model_path`",
                 )
             })?;
-            let base = self.base(name)?;
+            let base = self.bases.get(name)?;
             return Ok(Sampler::new(
                 Weights {
                     base,
@@ -130,12 +133,12 @@ impl Hub {
             ));
         };
         let at: Reference = path.parse()?;
-        let loaded = self.store.load(&at, ModelConfig::preset)?;
-        let base = self.base(&loaded.info.base_model)?;
-        if loaded.info.base_seed != base.seed {
+        let loaded = self.store.load(&at, |name| self.bases.config(name))?;
+        let base = self.bases.get(&loaded.info.base_model)?;
+        if loaded.info.base_fingerprint != base.fingerprint {
             let problem = format!(
-                "{at} was trained on base seed {}, this trainer has {}",
-                loaded.info.base_seed, base.seed
+                "{at} was trained on weights {:x} of `{}`, this trainer has {:x}",
+                loaded.info.base_fingerprint, base.name, base.fingerprint
             );
             return Err(Error::field("model_path", problem));
         }
@@ -189,7 +192,7 @@ fn generate(request: &SampleRequest, config: &ModelConfig) -> Result<Generate> {
     }
     let room = config.max_position_embeddings - prompt.len();
     let (stop_tokens, stop_strings) = match stop {
-        None => (vec![config.eos_token_id], Vec::new()),
+        None => (config.eos_token_ids.clone(), Vec::new()),
         Some(Stop::Tokens(tokens)) => (tokens.clone(), Vec::new()),
         Some(Stop::Strings(strings)) => (
             Vec::new(),

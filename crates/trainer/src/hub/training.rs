@@ -10,9 +10,10 @@ use tinsmith_wire::{
 };
 
 use super::{Hub, Request, Sampler};
+use crate::bases::Base;
 use crate::batch::Example;
 use crate::checkpoint::{Kind, Reference};
-use crate::engine::{Base, Engine};
+use crate::engine::Engine;
 use crate::loss::Loss;
 use crate::stats::Operation;
 use crate::{Error, Result};

@@ -1,10 +1,28 @@
 //! What a decoder looks like: the numbers of a Hugging Face `config.json`, and the built-in models.
 
-use serde::{Deserialize, Serialize};
-
+use super::rope::RopeScaling;
 use crate::{Error, Result};
 
-/// The shape of a Qwen3-style decoder. Field names are those of a Hugging Face `config.json`.
+/// A family of decoders. Both have RMSNorm, rotary positions, grouped-query attention and a gated MLP with SiLU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// Queries and keys are normalised head by head. Source: <https://arxiv.org/abs/2505.09388>.
+    Qwen3,
+    /// They are not. Source: <https://arxiv.org/abs/2407.21783>.
+    Llama,
+}
+
+impl Architecture {
+    /// Its `model_type` in a `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qwen3 => "qwen3",
+            Self::Llama => "llama",
+        }
+    }
+}
+
+/// The shape of a decoder. Field names are those of a Hugging Face `config.json`.
 ///
 /// ```
 /// use tinsmith_trainer::model::ModelConfig;
@@ -12,8 +30,10 @@ use crate::{Error, Result};
 /// let config = ModelConfig::preset("tiny-qwen3").unwrap();
 /// assert_eq!((config.hidden_size, config.num_hidden_layers, config.vocab_size), (64, 2, 320));
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
+    /// The family.
+    pub architecture: Architecture,
     /// Number of token ids; every id in a request must be below it.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -34,10 +54,16 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How they are stretched for long contexts.
+    pub rope_scaling: RopeScaling,
+    /// Whether the query, key, value and output projections add a bias.
+    pub attention_bias: bool,
+    /// Whether the gate, up and down projections add a bias.
+    pub mlp_bias: bool,
     /// Whether the unembedding is the embedding matrix itself.
     pub tie_word_embeddings: bool,
-    /// The token that ends a sample when a request names no stop of its own.
-    pub eos_token_id: u32,
+    /// Tokens that end a sample when a request names no stop of its own.
+    pub eos_token_ids: Vec<u32>,
 }
 
 /// Names of the built-in models, smallest first.
@@ -54,6 +80,7 @@ impl ModelConfig {
             _ => return None,
         };
         Some(Self {
+            architecture: Architecture::Qwen3,
             vocab_size: 320,
             hidden_size: hidden,
             intermediate_size: 2 * hidden,
@@ -64,8 +91,11 @@ impl ModelConfig {
             max_position_embeddings: 2048,
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::None,
+            attention_bias: false,
+            mlp_bias: false,
             tie_word_embeddings: false,
-            eos_token_id: crate::tokenizer::IM_END,
+            eos_token_ids: vec![crate::tokenizer::IM_END],
         })
     }
 

@@ -10,7 +10,8 @@ use super::forward::KeyValues;
 use super::layout::Layout;
 use super::lora::{Adapter, Lora};
 use super::weights::Model;
-use crate::{Error, Result, random, tokenizer};
+use crate::vocabulary::Vocabulary;
+use crate::{Error, Result, random};
 
 /// What to sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +87,9 @@ impl Model {
                 "there are no tokens; send at least one",
             ));
         }
+        if !request.stop_strings.is_empty() {
+            self.vocabulary.check_stop_strings()?;
+        }
         let wants_prompt = request.prompt_logprobs || request.top_prompt_logprobs > 0;
         let rows = match wants_prompt {
             true => 0..prompt.len(),
@@ -113,7 +117,7 @@ impl Model {
             .map(|i| Sample::new(request, i))
             .collect();
         let mut live: Vec<usize> = (0..samples.len()).collect();
-        live.retain(|&i| samples[i].extend(request, first));
+        live.retain(|&i| samples[i].extend(request, first, &self.vocabulary));
         select_rows(&mut cache, vec![0; live.len()]);
         while !live.is_empty() {
             keep_going()?;
@@ -122,7 +126,7 @@ impl Model {
             let step = Layout::step(live.len(), length, &self.config, self.dtype);
             let logits = self.advance(lora, &tokens, &step, 0..live.len(), &mut cache)?;
             let kept: Vec<usize> = (0..live.len())
-                .filter(|&row| samples[live[row]].extend(request, &logits[row]))
+                .filter(|&row| samples[live[row]].extend(request, &logits[row], &self.vocabulary))
                 .collect();
             if kept.len() < live.len() {
                 select_rows(&mut cache, kept.iter().map(|&row| row as u32).collect());
@@ -189,7 +193,7 @@ impl Sample {
     }
 
     /// Draws the next token; whether there is more to come.
-    fn extend(&mut self, request: &Generate, logits: &[f32]) -> bool {
+    fn extend(&mut self, request: &Generate, logits: &[f32], vocabulary: &Vocabulary) -> bool {
         let out = &mut self.out;
         if request.max_tokens == 0 {
             return false;
@@ -198,18 +202,27 @@ impl Sample {
         out.tokens.push(token);
         out.logprobs.push(logprob);
         out.stopped = request.stop_tokens.contains(&token)
-            || ends_with_any(&out.tokens, &request.stop_strings);
+            || ends_with_any(&out.tokens, &request.stop_strings, vocabulary);
         !out.stopped && out.tokens.len() < request.max_tokens
     }
 }
 
 /// Whether the text of `tokens` ends with one of `strings`.
-fn ends_with_any(tokens: &[u32], strings: &[Vec<u8>]) -> bool {
+fn ends_with_any(tokens: &[u32], strings: &[Vec<u8>], vocabulary: &Vocabulary) -> bool {
     let longest = strings.iter().map(Vec::len).max().unwrap_or(0);
     if longest == 0 {
         return false;
     }
-    let tail = tokenizer::bytes(&tokens[tokens.len().saturating_sub(longest)..]);
+    // A token may stand for no byte at all, so the tail is taken in bytes, from the end.
+    let mut tail = Vec::new();
+    for token in tokens.iter().rev() {
+        let mut longer = vocabulary.bytes(&[*token]);
+        longer.append(&mut tail);
+        tail = longer;
+        if tail.len() >= longest {
+            break;
+        }
+    }
     strings.iter().any(|s| !s.is_empty() && tail.ends_with(s))
 }
 

@@ -5,7 +5,7 @@ use tinsmith_grad::{Device, Var};
 
 use super::layout::Layout;
 use super::lora::{Lora, Projection, Site};
-use super::weights::{Layer, Model};
+use super::weights::{Layer, Linear, Model};
 
 /// Keys and values of one layer, `[batch, kv_heads, tokens, head_dim]` each, keys already rotated.
 #[derive(Clone)]
@@ -28,7 +28,14 @@ impl Model {
         let ids = Var::from_vec(tokens.to_vec(), &[tokens.len()], &Device::Cpu);
         let mut x = self.embed.index_select(&ids, 0);
         for (i, layer) in self.layers.iter().enumerate() {
-            let linear = |p, x: &Var| lora.linear(Site::Layer(i, p), layer.weight(p), x);
+            let linear = |p, x: &Var| {
+                let Linear { weight, bias } = layer.projection(p);
+                let y = lora.linear(Site::Layer(i, p), weight, x);
+                match bias {
+                    Some(bias) => y + bias,
+                    None => y,
+                }
+            };
             let normed = self.rms_norm(&x, &layer.input_norm);
             x = x + self.attention(layer, &linear, &normed, layout, i, cache.as_deref_mut());
             let normed = self.rms_norm(&x, &layer.mlp_norm);
@@ -64,8 +71,15 @@ impl Model {
         let q = linear(Projection::Query, x).reshape(&[rows, heads, dim]);
         let k = linear(Projection::Key, x).reshape(&[rows, kv, dim]);
         let v = linear(Projection::Value, x);
-        let q = rope(&self.rms_norm(&q, &layer.query_norm), layout) * (dim as f64).powf(-0.5);
-        let k = rope(&self.rms_norm(&k, &layer.key_norm), layout);
+        let (q, k) = match &layer.head_norms {
+            Some(norms) => (
+                self.rms_norm(&q, &norms.query),
+                self.rms_norm(&k, &norms.key),
+            ),
+            None => (q, k),
+        };
+        let q = rope(&q, layout) * (dim as f64).powf(-0.5);
+        let k = rope(&k, layout);
 
         let rectangle = |packed: Var| match &layout.fill {
             Some(fill) => packed.index_select(&fill.to_rectangle, 0),

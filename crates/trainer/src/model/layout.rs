@@ -7,6 +7,7 @@
 use tinsmith_grad::{DType, Device, Var};
 
 use super::config::ModelConfig;
+use super::rope;
 
 /// `exp` of it is zero, at no cost. Every row has its diagonal, so the maximum that softmax subtracts is finite.
 const MASKED: f64 = f64::NEG_INFINITY;
@@ -92,16 +93,13 @@ fn causal(width: usize, dtype: DType) -> Var {
     constant(mask, &[width, width], dtype)
 }
 
-/// Cosines and signed sines of the rotary embedding: frequency `i` of `head_dim / 2` is `theta^(-2i / head_dim)`.
+/// Cosines and signed sines of the rotary embedding.
 fn rotary(
     positions: impl Iterator<Item = usize>,
     config: &ModelConfig,
     dtype: DType,
 ) -> (Var, Var) {
-    let half = config.head_dim / 2;
-    let frequencies: Vec<f64> = (0..half)
-        .map(|i| config.rope_theta.powf(-(i as f64) / half as f64))
-        .collect();
+    let frequencies = rope::frequencies(config);
     let (mut cos, mut sin) = (Vec::new(), Vec::new());
     for position in positions {
         let angles = frequencies.iter().map(|f| f * position as f64);

@@ -79,6 +79,13 @@ impl Projection {
         }
     }
 
+    pub(crate) fn has_bias(self, config: &ModelConfig) -> bool {
+        match self.is_attention() {
+            true => config.attention_bias,
+            false => config.mlp_bias,
+        }
+    }
+
     fn is_attention(self) -> bool {
         matches!(self, Self::Query | Self::Key | Self::Value | Self::Output)
     }

@@ -5,12 +5,13 @@ use tinsmith_grad::{DType, Device, Tensor, Var};
 use super::layout::Layout;
 use super::lora::{ALPHA, Adapter, LoraConfig};
 use super::weights::Model;
-use super::{Choice, Generate, ModelConfig, logprobs};
+use super::{Architecture, Choice, Generate, ModelConfig, RopeScaling, logprobs};
 use crate::random;
 
 /// Small, with every ratio that matters different from one: 2 query heads a key head, 3 layers, odd vocabulary.
 pub(crate) fn tiny() -> ModelConfig {
     ModelConfig {
+        architecture: Architecture::Qwen3,
         vocab_size: 11,
         hidden_size: 6,
         intermediate_size: 10,
@@ -21,8 +22,11 @@ pub(crate) fn tiny() -> ModelConfig {
         max_position_embeddings: 64,
         rms_norm_eps: 1e-6,
         rope_theta: 100.0,
+        rope_scaling: RopeScaling::None,
+        attention_bias: false,
+        mlp_bias: false,
         tie_word_embeddings: false,
-        eos_token_id: 10,
+        eos_token_ids: vec![10],
     }
 }
 
@@ -119,7 +123,10 @@ impl Plain<'_> {
         let mut xs: Matrix = tokens.iter().map(|&t| embed[t as usize].clone()).collect();
         for (i, layer) in model.layers.iter().enumerate() {
             let w = |p: super::lora::Projection| {
-                self.merged(&format!("model.layers.{i}.{}", p.name()), layer.weight(p))
+                self.merged(
+                    &format!("model.layers.{i}.{}", p.name()),
+                    &layer.projection(p).weight,
+                )
             };
             use super::lora::Projection::*;
             let [q, k, v, o, gate, up, down] = [Query, Key, Value, Output, Gate, Up, Down].map(w);
@@ -136,8 +143,8 @@ impl Plain<'_> {
                 normed.iter().enumerate().map(head).collect()
             };
             let (qs, ks, vs) = (
-                heads(&q, Some(&layer.query_norm)),
-                heads(&k, Some(&layer.key_norm)),
+                heads(&q, layer.head_norms.as_ref().map(|n| &n.query)),
+                heads(&k, layer.head_norms.as_ref().map(|n| &n.key)),
                 heads(&v, None),
             );
             for t in 0..tokens.len() {

@@ -1,0 +1,10 @@
+//! The trainer as a client sees it: over HTTP.
+
+mod checkpoints;
+mod order;
+mod pretrained;
+mod refusals;
+mod sampling;
+mod sessions;
+mod support;
+mod training;

@@ -1,0 +1,99 @@
+//! Keys, sessions, and models that go.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tinsmith_trainer::Trainer;
+
+use crate::support::{Client, text, texts};
+
+#[test]
+fn a_key_is_asked_for_when_one_is_set() {
+    let trainer = Trainer::builder().api_key("tml-secret").spawn().unwrap();
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .build();
+    let client = Client {
+        url: trainer.url(),
+        session: String::new(),
+        model: String::new(),
+        agent: config.into(),
+    };
+    let create = |headers: &[(&str, &str)]| client.send("create_session", b"{}", headers);
+    for headers in [&[][..], &[("X-API-Key", "tml-wrong")]] {
+        let (status, answer) = create(headers);
+        assert_eq!(status, 401);
+        assert!(text(&answer["detail"]).contains("API key"), "{answer}");
+    }
+    assert_eq!(create(&[("X-API-Key", "tml-secret")]).0, 200);
+    let health = client
+        .agent
+        .get(format!("{}/api/v1/healthz", client.url))
+        .call()
+        .unwrap();
+    assert_eq!(health.status(), 200);
+}
+
+#[test]
+fn a_session_lives_until_it_is_finished() {
+    let trainer = Trainer::spawn().unwrap();
+    let client = Client::connect(&trainer);
+    let beat = || {
+        client
+            .post("session_heartbeat", json!({"session_id": client.session}))
+            .0
+    };
+    assert_eq!(beat(), 200);
+    let finish = format!("sessions/{}/finish", client.session);
+    for _ in 0..2 {
+        client.ok(
+            &finish,
+            json!({"reason": {"type": "success"}, "detail": null}),
+        );
+    }
+    assert_eq!(beat(), 410);
+}
+
+#[test]
+fn an_unloaded_model_is_gone() {
+    let trainer = Trainer::spawn().unwrap();
+    let client = Client::connect(&trainer);
+    let info = client.ok("get_info", json!({"model_id": client.model}));
+    assert_eq!(
+        (&info["lora_rank"], &info["model_name"]),
+        (&json!(8), &json!("tiny-qwen3"))
+    );
+    let stuck = client.submit("optim_step", client.optim_step(2));
+    client.result("unload_model", json!({"model_id": client.model}));
+    assert!(
+        text(&client.retrieve(&stuck)["error"]).contains("no model"),
+        "what waited behind a gap fails"
+    );
+    assert_eq!(
+        client
+            .refused("forward_backward", client.forward_backward(1, &texts()))
+            .0,
+        404
+    );
+    assert!(trainer.weights(&client.model).is_err());
+}
+
+#[test]
+fn dropping_a_trainer_does_not_wait_for_polls_or_gaps() {
+    let trainer = Trainer::builder()
+        .long_poll(Duration::from_secs(600))
+        .spawn()
+        .unwrap();
+    let client = Client::connect(&trainer);
+    let stuck = client.submit("optim_step", client.optim_step(2));
+    let poll = std::thread::spawn(move || {
+        let body = json!({"request_id": stuck}).to_string();
+        client
+            .agent
+            .post(format!("{}/api/v1/retrieve_future", client.url))
+            .send(body.as_bytes())
+            .is_err()
+    });
+    drop(trainer);
+    assert!(poll.join().unwrap(), "the poll is cut off");
+}
