@@ -253,15 +253,16 @@ fn check_logprobs(logprobs: &TensorData, targets: &TensorData) -> Result<(), Dat
 
 pub(crate) fn report(evaluated: Evaluated, bytes_received: u64, times: PhaseTimes) -> StepReport {
     let gradient = GradientReport::of(&evaluated.gradient);
+    let metrics: Metrics = evaluated.metrics.into_iter().collect();
     StepReport {
         loss: evaluated.value,
         terms: evaluated.terms,
-        metrics: evaluated.metrics.into_iter().collect(),
         server_metrics: Metrics::default(),
         gradient,
         drift: None,
         surrogate: None,
-        warnings: Warning::about(&gradient, None, None),
+        warnings: Warning::about(&gradient, None, None, &metrics),
+        metrics,
         times,
         bytes_received,
     }
@@ -277,7 +278,12 @@ fn finish(
 ) -> (ForwardBackwardOutput, StepReport) {
     report.drift = Drift::between(first, &output);
     report.surrogate = SurrogateCheck::of(weights, &output);
-    report.warnings = Warning::about(&report.gradient, report.drift, report.surrogate);
+    report.warnings = Warning::about(
+        &report.gradient,
+        report.drift,
+        report.surrogate,
+        &report.metrics,
+    );
     report.times.backward = backward;
     report.bytes_received += received;
     report.server_metrics = output.metrics.clone();

@@ -106,9 +106,9 @@ pub enum Error {
         /// Where [`Loss::new`](crate::Loss::new) was called.
         at: &'static Location<'static>,
     },
-    /// Two terms or two metrics of one name, or a metric that would replace the loss in the results.
+    /// Two terms or two metrics of one name.
     #[error(
-        "the loss (made at {at}) gives the name {name:?} twice, or it is one that the result uses itself: choose another; nothing was trained"
+        "the loss (made at {at}) gives the name {name:?} twice: rename one; nothing was trained"
     )]
     NameTaken {
         /// The name.

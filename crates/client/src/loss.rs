@@ -31,9 +31,6 @@ struct Term {
     value: Var,
 }
 
-/// The loss itself, and the server's of the second pass.
-const RESERVED: [&str; 2] = ["loss:sum", "surrogate_loss:sum"];
-
 /// A number to report beside a loss: known already, or evaluated with the loss.
 #[derive(Debug, Clone)]
 pub enum MetricValue {
@@ -215,14 +212,13 @@ impl Loss {
         })
     }
 
-    /// Every term and every metric has a name of its own, and none one of those that the result uses itself.
+    /// Every term and every metric has a name of its own.
     fn check_names(&self) -> Result<()> {
         let terms = self.terms.iter().map(|term| &term.name);
         let metrics = self.metrics.iter().map(|(name, _)| name);
         for names in [terms.collect::<Vec<_>>(), metrics.collect()] {
             for (i, &name) in names.iter().enumerate() {
-                let is_taken = names[..i].contains(&name) || RESERVED.contains(&name.as_str());
-                if is_taken {
+                if names[..i].contains(&name) {
                     let name = name.clone();
                     return Err(Error::NameTaken { name, at: self.at });
                 }

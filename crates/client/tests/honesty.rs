@@ -150,7 +150,19 @@ fn a_name_given_twice_is_refused() {
         error.to_string()
     };
     assert!(refused(|loss| loss.metric("kl", 1.0).metric("kl", 2.0)).contains("\"kl\" twice"));
-    assert!(refused(|loss| loss.metric("loss:sum", 1.0)).contains("\"loss:sum\""));
-    assert!(refused(|loss| loss.metric("surrogate_loss:sum", 1.0)).contains("surrogate_loss:sum"));
     assert!(refused(|loss| loss.regularize("loss", 1.0, Var::scalar(1.0))).contains("\"loss\""));
+}
+
+/// As the Python SDK does, the loss keeps its name; here it is said.
+#[test]
+fn a_metric_that_would_hide_the_loss_is_replaced_with_a_warning() {
+    let fake = Fake::start();
+    let training = fake.training();
+    let step = training.forward_backward_custom(&[datum(2)], |batch| {
+        Ok(Loss::new(batch.logprobs().sum()).metric("loss:sum", 7.0))
+    });
+    let (output, report) = step.unwrap().result_with_report().unwrap();
+    assert_eq!(output.metrics["loss:sum"], -2.0);
+    assert!(report.warnings.contains(&Warning::MetricReplaced("loss:sum")));
+    assert!(report.to_string().contains("rename it"), "{report}");
 }

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use tinsmith_wire::Metrics;
 
 use super::{Drift, GradientReport, SurrogateCheck};
 
@@ -14,13 +15,19 @@ pub enum Warning {
     Drift(Drift),
     /// The server computed another loss than that of the weights it was sent.
     Surrogate(SurrogateCheck),
+    /// A metric of this name stands for something else in the result.
+    MetricReplaced(&'static str),
 }
+
+/// The loss itself, and the server's of the second pass.
+const RESERVED: [&str; 2] = ["loss:sum", "surrogate_loss:sum"];
 
 impl Warning {
     pub(crate) fn about(
         gradient: &GradientReport,
         drift: Option<Drift>,
         surrogate: Option<SurrogateCheck>,
+        metrics: &Metrics,
     ) -> Vec<Warning> {
         let zero = (gradient.max_abs == 0.0).then_some(Warning::ZeroGradient);
         let drift = drift
@@ -29,7 +36,15 @@ impl Warning {
         let surrogate = surrogate
             .filter(|check| !check.agrees)
             .map(Warning::Surrogate);
-        zero.into_iter().chain(drift).chain(surrogate).collect()
+        let replaced = RESERVED
+            .into_iter()
+            .filter(|name| metrics.get(name).is_some());
+        let replaced = replaced.map(Warning::MetricReplaced);
+        zero.into_iter()
+            .chain(drift)
+            .chain(surrogate)
+            .chain(replaced)
+            .collect()
     }
 }
 
@@ -51,6 +66,11 @@ impl fmt::Display for Warning {
                 "the server divides the weights of each sequence by their sum (its loss is {:.6}, that of the weights sent {:.6}): the scale and \
                  for some sequences the sign of the gradient are lost, so a custom loss does not train as written on this server",
                 check.server, check.expected
+            ),
+            Warning::MetricReplaced(name) => write!(
+                f,
+                "the metric {name:?} of the loss function is not in the result, where that name stands for {}: rename it",
+                if *name == "loss:sum" { "the loss" } else { "the server's loss" }
             ),
             Warning::Surrogate(check) => write!(
                 f,
