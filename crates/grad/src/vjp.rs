@@ -180,7 +180,7 @@ fn signed(dims: &[usize]) -> Vec<isize> {
 
 /// The sum of `g` over the copies that broadcasting made of an operand of shape `shape`.
 pub(crate) fn sum_to(g: &Var, shape: &[usize]) -> Var {
-    if g.shape() == shape {
+    if g.shape() == shape || g.error().is_some() {
         return g.clone();
     }
     let added = g.rank() - shape.len();

@@ -1,5 +1,7 @@
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use candle_core::DType;
+
 use super::unary::require_float;
 use crate::dims::{self, Dims};
 use crate::error::{Error, Loc, Result};
@@ -151,7 +153,7 @@ fn binary(op: BinaryOp, lhs: &Var, rhs: &Var) -> Var {
     })
 }
 
-/// A constant scalar takes the dtype and device of the other operand.
+/// A plain number takes the dtype and device of the other operand.
 #[track_caller]
 pub(super) fn adapt(lhs: &Var, rhs: &Var) -> (Var, Var) {
     let lhs = like(lhs, rhs);
@@ -161,13 +163,17 @@ pub(super) fn adapt(lhs: &Var, rhs: &Var) -> (Var, Var) {
 
 #[track_caller]
 fn like(constant: &Var, other: &Var) -> Var {
-    match constant.0.op {
-        Op::Full(value) if constant.rank() == 0 && constant.dtype() != other.dtype() => {
-            Var::full(value, &[], other.dtype(), other.device())
-        }
-        Op::Full(value)
-            if constant.rank() == 0 && !constant.device().same_device(other.device()) =>
-        {
+    let number = |v: &Var| match v.0.op {
+        Op::Full(value) if v.rank() == 0 => Some(value),
+        _ => None,
+    };
+    // Of two numbers the one that has no dtype and device of its own gives way.
+    let gives_way =
+        number(other).is_none() || (constant.dtype() == DType::F64 && constant.device().is_cpu());
+    let is_alike =
+        constant.dtype() == other.dtype() && constant.device().same_device(other.device());
+    match number(constant) {
+        Some(value) if gives_way && !is_alike => {
             Var::full(value, &[], other.dtype(), other.device())
         }
         _ => constant.clone(),

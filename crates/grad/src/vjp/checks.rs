@@ -348,3 +348,13 @@ fn conditions_and_indices_are_not_reached() {
         assert!(matches!(grad(&y.sum(), &[&i]), Err(Error::Unused { .. })));
     }
 }
+
+/// The gradient that arrives at the choice is the constant 1 in f32, and meets the plain number 0.
+#[test]
+fn a_choice_between_f32_numbers_has_a_gradient_of_f32() {
+    let x = Var::from_vec(vec![1f32, 2.0], &[2], &device());
+    let sum = x.sum();
+    let loss = sum.gt(0.0).select(&sum, 0.0);
+    let gradient = &grad(&loss, &[&x]).unwrap()[0];
+    assert_eq!(gradient.to_vec::<f32>().unwrap(), [1.0, 1.0]);
+}
