@@ -13,11 +13,12 @@ fn all_ops() -> Vec<Step> {
 }
 
 /// The loss, its gradients and the gradients of those: three kinds of roots in one schedule.
-fn roots(program: &support::Program, dtype: DType) -> Vec<Var> {
+fn roots(program: &support::Program, dtype: DType, device: &Device) -> Vec<Var> {
     let leaves: Vec<Var> = program
         .leaves()
         .iter()
-        .map(|leaf| Var::new(leaf.to_dtype(dtype).tensor().unwrap()))
+        .map(|leaf| leaf.to_dtype(dtype).tensor().unwrap())
+        .map(|leaf| Var::new(leaf.to_device(device).unwrap()))
         .collect();
     let loss = program.record(&leaves, &all_ops());
     let wrt: Vec<&Var> = leaves.iter().collect();
@@ -51,9 +52,14 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 }
 
 fn compare(program: &support::Program, dtype: DType, tolerance: f64) -> Result<(), TestCaseError> {
-    let roots = roots(program, dtype);
-    let reference = evaluate(&roots, Executor::Reference);
-    let fused = evaluate(&roots, Executor::Fused { threads: 1 });
+    let reference = evaluate(
+        &roots(program, dtype, &support::device()),
+        Executor::Reference,
+    );
+    let fused = evaluate(
+        &roots(program, dtype, &Device::Cpu),
+        Executor::Fused { threads: 1 },
+    );
     for (i, (reference, fused)) in reference.iter().zip(&fused).enumerate() {
         prop_assert_eq!(reference.dims(), fused.dims());
         prop_assert_eq!(reference.dtype(), fused.dtype());
@@ -84,7 +90,8 @@ proptest! {
 
     #[test]
     fn both_executors_agree_in_f32(program in programs()) {
-        // Rounding differs, and second derivatives of steep functions make much of it.
+        // In one op the executors differ by rounding only, which a unit test of `exec` bounds; here it is amplified by
+        // what comes after, second derivatives of steep functions above all.
         compare(&program, DType::F32, 2e-4)?;
     }
 }

@@ -1,7 +1,7 @@
 //! Random graphs, tensors to feed them, and the device that tests run on.
 
 use proptest::prelude::*;
-use tinsmith_grad::{Device, Ragged, Var};
+use tinsmith_grad::{DType, Device, Ragged, Var};
 
 /// Where the tests of ops run: the device that `TINSMITH_TEST_DEVICE` names, `cpu`, `cuda:0` or `metal:0`; the CPU by
 /// default.
@@ -62,8 +62,17 @@ impl Program {
             .collect()
     }
 
-    /// Runs the steps that `ops` knows over `leaves`; a scalar in which every value takes part, some of them often.
+    /// A scalar in which every value of the program takes part, some of them often.
     pub fn record(&self, leaves: &[Var], ops: &[fn(&Var, &Var, usize) -> Var]) -> Var {
+        let values = self.values(leaves, ops);
+        let parts = values
+            .iter()
+            .map(|v| v.sum() / (1.0 + v.elem_count() as f64));
+        parts.reduce(|a, b| a + b).expect("a program has a leaf")
+    }
+
+    /// Runs the steps that `ops` knows over `leaves`: those, and what was made of them.
+    pub fn values(&self, leaves: &[Var], ops: &[fn(&Var, &Var, usize) -> Var]) -> Vec<Var> {
         let mut pool = leaves.to_vec();
         for &(op, a, b) in &self.steps {
             let (x, y) = (
@@ -72,15 +81,14 @@ impl Program {
             );
             let made = ops[op as usize % ops.len()](x, y, a as usize ^ b as usize);
             let is_finite = |v: &Var| {
-                v.to_vec::<f64>()
-                    .is_ok_and(|values| values.iter().all(|x| x.is_finite()))
+                let values = v.to_dtype(DType::F64).to_vec::<f64>();
+                values.is_ok_and(|values| values.iter().all(|x| x.is_finite()))
             };
             if made.elem_count() < 500 && is_finite(&made) {
                 pool.push(made);
             }
         }
-        let parts = pool.iter().map(|v| v.sum() / (1.0 + v.elem_count() as f64));
-        parts.reduce(|a, b| a + b).expect("a program has a leaf")
+        pool
     }
 }
 
