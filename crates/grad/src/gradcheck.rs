@@ -23,6 +23,22 @@ use crate::var::Var;
 /// assert!(gradcheck(|x| (&x[0] * x[0].detach()).sum(), &[logprobs]).is_err());
 /// # anyhow::Ok(())
 /// ```
+///
+/// A loss of your own is a function of its differentiable inputs; what is constant in it is captured.
+///
+/// ```
+/// use tinsmith_grad::{Device, Ragged, Var, gradcheck};
+///
+/// /// The mean over sequences of the log-probability of each.
+/// fn my_loss(logprobs: &Ragged) -> Var {
+///     -logprobs.sum_per_seq().mean()
+/// }
+///
+/// let logprobs = Var::from_vec(vec![-1.5f32, -0.2, -3.0], &[3], &Device::Cpu);
+/// let report = gradcheck(|x| my_loss(&Ragged::new(x[0].clone(), &[2, 1])), &[logprobs])?;
+/// assert_eq!(report.compared, 3);
+/// # anyhow::Ok(())
+/// ```
 pub fn gradcheck(f: impl Fn(&[Var]) -> Var, inputs: &[Var]) -> Result<GradcheckReport> {
     Gradcheck::default().run(f, inputs)
 }

@@ -48,7 +48,8 @@
 //! | comparisons, `detach`, casts to integers, indices | everywhere | none: what lies behind is not reached |
 //!
 //! NaN is kept by `maximum`, `minimum`, `clamp`, `relu`, `max` and `min`. `softplus` is x itself above 20.
-//! Deviations: `sign` of NaN is 0.
+//! Deviations: `sign` of NaN is 0; `max_dims` and `min_dims` are PyTorch's `amax` and `amin`, which share among ties, where
+//! its `max(dim)` and `min(dim)` give all to one.
 //!
 //! # CUDA
 //!
