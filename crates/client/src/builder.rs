@@ -3,25 +3,21 @@
 use std::{env, sync::Arc};
 
 use tinsmith_wire::UserMetadata;
+use ureq::http::{HeaderName, HeaderValue};
 
 use crate::{
-    ChunkLimits, Clock, Error, Result, RetryConfig, ServiceClient, SystemClock, transport::Http,
+    ChunkLimits, Clock, Dialect, Error, LogProgress, Progress, RequestOrder, RestClient, Result,
+    RetryConfig, ServiceClient, SystemClock, address::Address, auth::Auth, server::Service,
+    transport::Http,
 };
 
-/// Where the hosted service is.
-const DEFAULT_BASE_URL: &str = "https://tinker.thinkingmachines.dev/services/tinker-prod";
-
-/// How JSON and protobuf divide the work on the wire.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Dialect {
-    /// JSON bodies and results: Tinker SDK 0.1 to 0.18, Fireworks, SkyRL-tx, the local trainer.
-    #[default]
-    Json,
-}
+/// Where the hosted services are.
+const TINKER_BASE_URL: &str = "https://tinker.thinkingmachines.dev/services/tinker-prod";
+const FIREWORKS_BASE_URL: &str = "https://api.fireworks.ai/training/v1/serverless";
 
 /// Settings of a [`ServiceClient`], from [`ServiceClient::builder`]. What is not set comes from the environment:
-/// `TINKER_BASE_URL`, `TINKER_API_KEY`, `TINKER_TAGS` (separated by commas).
+/// `TINKER_BASE_URL`, `TINKER_API_KEY`, `TINKER_TAGS` (separated by commas), and for servers behind Cloudflare Access
+/// `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`.
 ///
 /// ```
 /// use tinsmith_client::ServiceClient;
@@ -41,12 +37,17 @@ pub struct ServiceClientBuilder {
     pub(crate) tags: Option<Vec<String>>,
     pub(crate) user_metadata: UserMetadata,
     pub(crate) project_id: Option<String>,
+    pub(crate) display_name: Option<String>,
     pub(crate) sdk_version: String,
-    pub(crate) retry: RetryConfig,
-    pub(crate) chunks: ChunkLimits,
-    pub(crate) dialect: Dialect,
+    pub(crate) chunks: Option<ChunkLimits>,
+    pub(crate) dialect: Option<Dialect>,
+    pub(crate) order: Option<RequestOrder>,
+    pub(crate) service: Service,
+    headers: Vec<(String, String)>,
+    retry: RetryConfig,
     plain_http_allowed: bool,
     clock: Arc<dyn Clock>,
+    progress: Arc<dyn Progress>,
 }
 
 impl std::fmt::Debug for ServiceClientBuilder {
@@ -68,12 +69,17 @@ impl Default for ServiceClientBuilder {
             tags: None,
             user_metadata: UserMetadata::new(),
             project_id: None,
+            display_name: None,
             sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
+            chunks: None,
+            dialect: None,
+            order: None,
+            service: Service::Tinker,
+            headers: Vec::new(),
             retry: RetryConfig::default(),
-            chunks: ChunkLimits::default(),
-            dialect: Dialect::default(),
             plain_http_allowed: false,
             clock: Arc::new(SystemClock::default()),
+            progress: Arc::new(LogProgress),
         }
     }
 }
@@ -109,6 +115,26 @@ impl ServiceClientBuilder {
         self
     }
 
+    /// The session's name for people.
+    pub fn display_name(mut self, name: impl Into<String>) -> Self {
+        self.display_name = Some(name.into());
+        self
+    }
+
+    /// Trains on Fireworks: its address when no other is set, the key of `FIREWORKS_API_KEY`, its JSON dialect and its
+    /// ways of counting.
+    pub fn fireworks(mut self) -> Self {
+        self.service = Service::Fireworks;
+        self.dialect = Some(Dialect::Json);
+        self
+    }
+
+    /// A header that every request carries, such as one that a gateway wants.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
     /// The client version to report; a server may choose its behaviour by it. This crate's own by default.
     pub fn sdk_version(mut self, version: impl Into<String>) -> Self {
         self.sdk_version = version.into();
@@ -121,15 +147,27 @@ impl ServiceClientBuilder {
         self
     }
 
-    /// How much one training request may hold.
+    /// How much one training request may hold, in place of what the server says.
     pub fn chunk_limits(mut self, limits: ChunkLimits) -> Self {
-        self.chunks = limits;
+        self.chunks = Some(limits);
         self
     }
 
-    /// What the server speaks.
+    /// What the server speaks, in place of what its `client/config` suggests.
     pub fn dialect(mut self, dialect: Dialect) -> Self {
-        self.dialect = dialect;
+        self.dialect = Some(dialect);
+        self
+    }
+
+    /// By what the server orders requests. By sequence id unless set, or unless it is recognised as SkyRL-tx.
+    pub fn request_order(mut self, order: RequestOrder) -> Self {
+        self.order = Some(order);
+        self
+    }
+
+    /// Who hears of retries, queues and messages while calls wait. The `log` crate unless set.
+    pub fn progress(mut self, progress: impl Progress) -> Self {
+        self.progress = Arc::new(progress);
         self
     }
 
@@ -155,29 +193,65 @@ impl ServiceClientBuilder {
         ServiceClient::start(http, &self)
     }
 
+    /// A client for what the server keeps, without a session.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings that cannot work. Nothing is sent yet.
+    pub fn rest(self) -> Result<RestClient> {
+        Ok(RestClient::new(Arc::new(self.http()?)))
+    }
+
     fn http(&self) -> Result<Http> {
+        let (default_base, key_name) = match self.service {
+            Service::Tinker => (TINKER_BASE_URL, "TINKER_API_KEY"),
+            Service::Fireworks => (FIREWORKS_BASE_URL, "FIREWORKS_API_KEY"),
+        };
         let base = self
             .base_url
             .clone()
             .or_else(|| variable("TINKER_BASE_URL"));
-        let base = base.as_deref().unwrap_or(DEFAULT_BASE_URL);
-        let key = self.api_key.clone().or_else(|| variable("TINKER_API_KEY"));
-        if key.is_none() && base == DEFAULT_BASE_URL {
+        let base = base.as_deref().unwrap_or(default_base);
+        let key = self.api_key.clone().or_else(|| variable(key_name));
+        if key.is_none() && base == default_base {
             return Err(Error::Config {
                 what: "API key",
-                reason:
-                    "the hosted service needs one: set TINKER_API_KEY, or api_key on the builder; \
-                         for another server set TINKER_BASE_URL"
-                        .into(),
+                reason: format!(
+                    "the hosted service needs one: set {key_name}, or api_key on the builder; for another server set \
+                     TINKER_BASE_URL"
+                ),
             });
         }
-        Http::new(
-            base,
-            key,
-            self.plain_http_allowed,
+        let address = Address::new(base, key.as_deref(), self.plain_http_allowed)?;
+        Ok(Http::new(
+            address,
+            Auth::new(key),
+            self.all_headers()?,
             self.retry.clone(),
             self.clock.clone(),
-        )
+            self.progress.clone(),
+        ))
+    }
+
+    /// The headers that were set, and those that the environment asks for.
+    fn all_headers(&self) -> Result<Vec<(String, String)>> {
+        let gateway = [
+            ("CF-Access-Client-Id", "CLOUDFLARE_ACCESS_CLIENT_ID"),
+            ("CF-Access-Client-Secret", "CLOUDFLARE_ACCESS_CLIENT_SECRET"),
+        ];
+        let gateway = gateway
+            .into_iter()
+            .filter_map(|(header, name)| Some((header.to_owned(), variable(name)?)));
+        let all: Vec<(String, String)> = self.headers.iter().cloned().chain(gateway).collect();
+        for (name, value) in &all {
+            let usable = name.parse::<HeaderName>().is_ok() && HeaderValue::from_str(value).is_ok();
+            if !usable {
+                return Err(Error::Config {
+                    what: "header",
+                    reason: format!("{name:?} and its value cannot be sent in HTTP"),
+                });
+            }
+        }
+        Ok(all)
     }
 
     pub(crate) fn session_tags(&self) -> Vec<String> {

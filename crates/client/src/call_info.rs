@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What was going on when a call failed. Prints as one line.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallInfo {
     /// The call, such as `optim_step`.
@@ -22,6 +22,25 @@ pub struct CallInfo {
     pub queue_state_reason: Option<String>,
     /// Whether some attempt may have reached the server.
     pub(crate) maybe_received: bool,
+    /// Whether the server knows a repetition of the request when it sees one.
+    pub(crate) knows_repetition: bool,
+}
+
+impl CallInfo {
+    /// A call that nothing has been sent for.
+    pub(crate) fn of(call: &'static str) -> Self {
+        CallInfo {
+            call,
+            seq_id: None,
+            request_id: None,
+            attempts: 0,
+            last_status: None,
+            queue_state: None,
+            queue_state_reason: None,
+            maybe_received: false,
+            knows_repetition: true,
+        }
+    }
 }
 
 impl fmt::Display for CallInfo {

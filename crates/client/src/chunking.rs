@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use tinsmith_wire::{Chunk, Datum, TensorData};
 
+use crate::server::Service;
+
 /// How much one training request may hold; more goes in several, whose results are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkLimits {
@@ -24,11 +26,11 @@ impl Default for ChunkLimits {
 
 impl ChunkLimits {
     /// The ranges of data that go together, in order.
-    pub(crate) fn split(&self, data: &[Datum]) -> Vec<Range<usize>> {
+    pub(crate) fn split(&self, data: &[Datum], service: Service) -> Vec<Range<usize>> {
         let mut chunks = Vec::new();
         let (mut start, mut bytes) = (0, 0usize);
         for (i, datum) in data.iter().enumerate() {
-            let more = estimated_bytes(datum);
+            let more = estimated_bytes(datum, service);
             if i > start
                 && (bytes.saturating_add(more) > self.max_bytes || i - start >= self.max_len)
             {
@@ -44,7 +46,8 @@ impl ChunkLimits {
     }
 }
 
-fn estimated_bytes(datum: &Datum) -> usize {
+/// What a datum counts toward [`ChunkLimits::max_bytes`]. Fireworks counts 10 bytes a tensor element.
+pub(crate) fn estimated_bytes(datum: &Datum, service: Service) -> usize {
     let input = datum.model_input.chunks.iter().map(|chunk| match chunk {
         Chunk::EncodedText { tokens } => 4 * tokens.len(),
         Chunk::Image { data, .. } => data.len(),
@@ -56,7 +59,10 @@ fn estimated_bytes(datum: &Datum) -> usize {
         let indices = tensor
             .sparse()
             .map_or(0, |csr| csr.crow.len() + csr.col.len());
-        tensor.data().len() * tensor.dtype().size() + 8 * indices
+        match service {
+            Service::Tinker => tensor.data().len() * tensor.dtype().size() + 8 * indices,
+            Service::Fireworks => 10 * (tensor.data().len() + indices),
+        }
     };
     input.sum::<usize>() + datum.loss_fn_inputs.values().map(tensor).sum::<usize>()
 }
@@ -116,7 +122,10 @@ mod tests {
                 .iter()
                 .map(datum)
                 .collect();
-            let bytes: Vec<usize> = data.iter().map(estimated_bytes).collect();
+            let bytes: Vec<usize> = data
+                .iter()
+                .map(|datum| estimated_bytes(datum, Service::Tinker))
+                .collect();
             assert_eq!(
                 Value::from(bytes),
                 case["estimated_bytes"],
@@ -127,7 +136,11 @@ mod tests {
                 max_len: size(&case["max_chunk_len"]),
                 max_bytes: size(&case["max_chunk_bytes"]),
             };
-            let lengths: Vec<usize> = limits.split(&data).iter().map(Range::len).collect();
+            let lengths: Vec<usize> = limits
+                .split(&data, Service::Tinker)
+                .iter()
+                .map(Range::len)
+                .collect();
             assert_eq!(
                 Value::from(lengths),
                 case["expected_chunk_lens"],

@@ -4,18 +4,19 @@
 //! The server's cross entropy is `sum(-weights * logprobs)`. With `weights = -dL/dlogprobs` its gradient by the model
 //! is that of L, by the chain rule.
 
-use std::{panic::Location, sync::Arc, time::Duration};
+use std::{ops::Range, panic::Location, sync::Arc, time::Duration};
 
-use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Metrics, TensorData};
+use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Metrics, Pass, TensorData};
 
 use crate::{
     ApiFuture, Batch, DatumProblem, Drift, Error, GradientReport, Loss, PhaseTimes, Result,
     StepReport, SurrogateCheck, Warning,
     combine::combine,
     loss::Evaluated,
+    model::{Model, PassOver},
     preflight,
     session::Session,
-    training::{Model, Pass},
+    sparse,
 };
 
 /// A custom-loss step whose second pass is under way.
@@ -80,23 +81,18 @@ where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
     preflight::check(data, |name| matches!(name, "target_tokens" | "weights"))?;
+    model.check_data(data)?;
     let http = &model.session.http;
     let targets = targets(data)?;
     let first = first_pass(data, &targets)?;
-    let chunks = model.session.chunks.split(&first);
+    let server = &model.session.server;
+    let chunks = server.chunks.split(&first, server.service);
 
     // Holding the turn until the end reserves the ids of both passes. If something fails in between, those of the
     // second have not been sent and nobody can have taken a later one, so the next request takes them.
     let mut turn = model.order.turn()?;
     let start = http.clock.now();
-    let pending = model.send_pass(
-        &mut turn,
-        Pass::Forward,
-        &first,
-        &chunks,
-        &LossFn::CrossEntropy,
-        None,
-    )?;
+    let pending = model.send_pass(&mut turn, over(Pass::Forward, &first, &chunks))?;
     drop(first);
     let session = model.session.clone();
     let forward = ApiFuture::joined(session, pending, |_, parts, received| {
@@ -112,15 +108,8 @@ where
     model.recorder.write(data, &logprobs, &evaluated)?;
     let loss_done = http.clock.now();
 
-    let second = second_pass(data, &targets, &evaluated.gradient)?;
-    let pending = model.send_pass(
-        &mut turn,
-        Pass::ForwardBackward,
-        &second,
-        &chunks,
-        &LossFn::CrossEntropy,
-        None,
-    )?;
+    let second = second_pass(data, &targets, &evaluated.gradient, server.reads_csr())?;
+    let pending = model.send_pass(&mut turn, over(Pass::ForwardBackward, &second, &chunks))?;
     drop(turn);
     let sent = http.clock.now();
 
@@ -153,6 +142,16 @@ where
     })
 }
 
+fn over<'a>(pass: Pass, data: &'a [Datum], chunks: &'a [Range<usize>]) -> PassOver<'a> {
+    PassOver {
+        pass,
+        data,
+        chunks,
+        loss_fn: &LossFn::CrossEntropy,
+        config: None,
+    }
+}
+
 pub(crate) fn targets(data: &[Datum]) -> Result<Vec<TensorData>> {
     let dense = |(index, datum): (usize, &Datum)| {
         let fail = |problem| Error::Datum {
@@ -183,13 +182,22 @@ fn first_pass(data: &[Datum], targets: &[TensorData]) -> Result<Vec<Datum>> {
 }
 
 /// The data as they travel in the second pass.
-fn second_pass(data: &[Datum], targets: &[TensorData], gradient: &[f32]) -> Result<Vec<Datum>> {
+fn second_pass(
+    data: &[Datum],
+    targets: &[TensorData],
+    gradient: &[f32],
+    may_be_sparse: bool,
+) -> Result<Vec<Datum>> {
     let mut rest = gradient;
     let travelling = data.iter().zip(targets).map(|(datum, targets)| {
         let (own, others) = rest.split_at(targets.elem_count());
         rest = others;
-        let weights = own.iter().map(|g| -g).collect();
-        Ok(travelling(datum, targets, shaped_as(targets, weights)?))
+        let weights: Vec<f32> = own.iter().map(|g| -g).collect();
+        let weights = match *targets.shape() {
+            [rows, cols] if may_be_sparse => sparse::matrix(weights, [rows, cols]),
+            _ => shaped_as(targets, weights),
+        };
+        Ok(travelling(datum, targets, weights?))
     });
     travelling.collect()
 }

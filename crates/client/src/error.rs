@@ -5,7 +5,7 @@ use std::{fmt, panic::Location, path::PathBuf, time::Duration};
 use tinsmith_grad as grad;
 use tinsmith_wire::{self as wire, ErrorCategory};
 
-use crate::{CallInfo, DatumProblem};
+use crate::{CallInfo, DatumProblem, Dialect};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -190,6 +190,23 @@ pub enum Error {
         /// The server's own words, cut to a readable length.
         message: String,
     },
+    /// The server refused the first training pass in a way that suggests another dialect.
+    #[error(
+        "{call}: the server answered {status}: {message}; the request was in the {} dialect, so if this server speaks {} \
+         set ServiceClientBuilder::dialect",
+        dialect_name(*spoken),
+        other_dialect_name(*spoken)
+    )]
+    WrongDialect {
+        /// What was asked.
+        call: Box<CallInfo>,
+        /// The HTTP status.
+        status: u16,
+        /// The server's own words.
+        message: String,
+        /// What the request was in.
+        spoken: Dialect,
+    },
     /// The server accepted a request and failed to execute it.
     #[error(
         "{call}: failed on the server ({}): {message}",
@@ -237,7 +254,7 @@ pub enum Error {
         /// What was asked.
         call: Box<CallInfo>,
         /// What could not be read.
-        source: wire::Error,
+        source: Box<wire::Error>,
         /// The first bytes of the answer.
         excerpt: String,
     },
@@ -298,6 +315,20 @@ fn category_name(category: &ErrorCategory) -> &'static str {
         ErrorCategory::User => "the request is at fault",
         ErrorCategory::Server => "the server is at fault",
         ErrorCategory::Unknown => "cause not given",
+    }
+}
+
+fn dialect_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Json => "JSON",
+        Dialect::Protobuf => "protobuf",
+    }
+}
+
+fn other_dialect_name(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Json => "protobuf",
+        Dialect::Protobuf => "JSON",
     }
 }
 

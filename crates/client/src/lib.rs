@@ -34,34 +34,56 @@
 //!   names the datum and the source line, before the second pass is sent.
 //! * **The API key** appears in no error and no debug output, and does not travel unencrypted except on this machine.
 
+mod address;
+mod answers;
+mod auth;
 mod batch;
+mod budget;
 mod builder;
 mod call_info;
+mod capabilities;
 mod check_loss;
+mod checkpoint;
+mod checkpoint_path;
 mod chunking;
 mod clock;
 mod combine;
+mod completions;
 mod custom_loss;
 mod error;
+mod exchange;
+mod fireworks;
 mod future;
 mod heartbeat;
 mod loss;
 mod metrics_writer;
+mod model;
+mod optim;
 mod order;
+mod pending;
 mod preflight;
 mod problem;
+mod progress;
 mod record;
 mod report;
+mod rest;
 mod retry;
+mod sample;
 mod sampling;
+mod server;
+mod service;
 mod session;
+mod sparse;
 mod training;
 mod transport;
 
 pub use batch::Batch;
-pub use builder::{Dialect, ServiceClientBuilder};
+pub use builder::ServiceClientBuilder;
 pub use call_info::CallInfo;
+pub use capabilities::{Capabilities, Support};
 pub use check_loss::{LossCheck, check_loss, check_loss_at};
+pub use checkpoint::SaveOptions;
+pub use checkpoint_path::CheckpointPath;
 pub use chunking::ChunkLimits;
 pub use clock::{Clock, SystemClock};
 pub use custom_loss::CustomStep;
@@ -69,21 +91,26 @@ pub use error::{Error, Result};
 pub use future::ApiFuture;
 pub use loss::{Loss, MetricValue, TermReport};
 pub use metrics_writer::MetricsWriter;
+pub use optim::OptimStep;
 pub use problem::DatumProblem;
+pub use progress::{Event, LogProgress, Progress, Severity, Traffic};
 pub use record::{ReplayedStep, replay};
 pub use report::{
     Drift, GradientReport, PhaseTimes, ServerLoss, StepReport, SurrogateCheck, Warning,
 };
+pub use rest::{ArchiveUrl, RestClient};
 pub use retry::RetryConfig;
-pub use sampling::SamplingClient;
-pub use session::ServiceClient;
+pub use sampling::{SampleOptions, SamplingClient};
+pub use server::{Dialect, RequestOrder};
+pub use service::{ModelOptions, ServiceClient};
 pub use training::TrainingClient;
 
 pub use tinsmith_grad as grad;
 pub use tinsmith_losses as losses;
 pub use tinsmith_wire as wire;
 pub use wire::{
-    AdamParams, ConfigValue, Datum, ForwardBackwardOutput, LoraConfig, LossFn, LossFnConfig,
-    Metrics, ModelInput, SampleResponse, SampledSequence, SamplingParams, Stop, StopReason,
-    TensorData,
+    AdamParams, ConfigValue, Datum, DimuonParams, FinishReason, ForwardBackwardOutput,
+    GradAccumulationNormalization, GradNormMetrics, LoraConfig, LossFn, LossFnConfig, Metrics,
+    ModelInput, OptimizerConfig, OptimizerParams, SampleResponse, SampledSequence, SamplerKind,
+    SamplingParams, Stop, StopReason, TensorData,
 };

@@ -79,6 +79,30 @@ impl Turn<'_> {
     }
 }
 
+impl Turn<'_> {
+    /// Sends `n` requests under the next ids; `send` is given the first of these, and gives what was accepted, with the
+    /// error that kept it from sending the rest. A batch in part is worse than none, so that poisons the client too.
+    pub fn send_batch<T>(
+        &mut self,
+        n: usize,
+        send: impl FnOnce(u64) -> (Vec<T>, Option<Error>),
+    ) -> Result<Vec<T>> {
+        let (accepted, error) = send(self.state.next);
+        match error {
+            None => {
+                self.state.next += n as u64;
+                Ok(accepted)
+            }
+            Some(error) => {
+                if !accepted.is_empty() || error.was_seen_by_server() {
+                    self.state.poisoned = Some(error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         *lock(&self.order.holder) = None;
@@ -120,7 +144,7 @@ mod tests {
         let order = Order::new();
         let sent: Result<()> = order.turn().unwrap().send(|_| {
             Err(Error::Status {
-                call: Box::default(),
+                call: Box::new(crate::CallInfo::of("optim_step")),
                 status: 422,
                 message: "unfit".into(),
             })
@@ -131,6 +155,24 @@ mod tests {
             matches!(&error, Error::Poisoned { first } if first.contains("422: unfit")),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_batch_sent_in_part_poisons_and_one_not_sent_at_all_does_not() {
+        let order = Order::new();
+        let unsent = || Some(Error::SessionOver);
+        let mut turn = order.turn().unwrap();
+        assert!(
+            turn.send_batch(3, |_| (Vec::<u64>::new(), unsent()))
+                .is_err()
+        );
+        assert_eq!(
+            turn.send_batch(3, |first| (vec![first; 3], None)).unwrap(),
+            [1; 3]
+        );
+        assert!(turn.send_batch(3, |first| (vec![first], unsent())).is_err());
+        drop(turn);
+        assert!(matches!(order.turn(), Err(Error::Poisoned { .. })));
     }
 
     #[test]

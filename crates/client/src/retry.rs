@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use tinsmith_wire::json;
-
-use crate::{
-    CallInfo, Error, Result,
-    transport::{Failure, Http, Reply},
-};
+use crate::transport::Reply;
 
 /// Times and counts of everything that waits. The defaults suit a hosted trainer.
 ///
@@ -44,11 +39,17 @@ pub struct RetryConfig {
     pub jitter: f64,
     /// The longest wait that a server may ask for by `Retry-After`. 60 s.
     pub max_retry_after: Duration,
+    /// The longest pause, in all, while the server wants a bill to be paid (402); such pauses count toward no other
+    /// limit on submitting. A server may set less. 3600 s.
+    pub billing_pause: Duration,
     /// Whether to repeat a request that may have arrived though no answer came back. Right for servers that know
-    /// a repetition by its sequence id; a server that ignores it (SkyRL-tx) would execute the request twice. Yes.
+    /// a repetition by its sequence id; where one does not (SkyRL-tx), the client does not repeat training requests
+    /// anyway. Yes.
     pub resend_uncertain: bool,
     /// Between two heartbeats of a session. 10 s.
     pub heartbeat_period: Duration,
+    /// How long heartbeats may fail before [`Event::HeartbeatLost`](crate::Event::HeartbeatLost). 120 s.
+    pub heartbeat_warning: Duration,
 }
 
 impl Default for RetryConfig {
@@ -66,8 +67,10 @@ impl Default for RetryConfig {
             max_delay: Duration::from_secs(10),
             jitter: 0.25,
             max_retry_after: Duration::from_secs(60),
+            billing_pause: Duration::from_secs(3600),
             resend_uncertain: true,
             heartbeat_period: Duration::from_secs(10),
+            heartbeat_warning: Duration::from_secs(120),
         }
     }
 }
@@ -86,17 +89,21 @@ impl RetryConfig {
 /// What a request is for, as far as repeating it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The first call to a server.
+    /// The first calls to a server.
     Start,
-    /// Anything else.
+    /// What can be asked any number of times.
+    Query,
+    /// A request that the server executes.
     Submit,
     /// Saving under a name: 409 says that the name is taken, which waiting does not change.
     Save,
+    /// A sample; when there are too many (429) this is the time to leave the server alone.
+    Sample(Duration),
 }
 
 /// What to do about an answer.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
     Done,
     /// Send the same again.
     Again,
@@ -105,10 +112,13 @@ enum Verdict {
     Final,
 }
 
-fn verdict(reply: &Reply, kind: Kind) -> Verdict {
+/// What to do about this answer. Where the server `may_do_twice` what it is sent twice, only answers that promise that
+/// nothing was done lead to a repetition.
+pub(crate) fn verdict(reply: &Reply, kind: Kind, may_do_twice: bool) -> Verdict {
     let by_status = match reply.status {
         200..300 => return Verdict::Done,
         409 if kind == Kind::Save => Verdict::Final,
+        408 | 500..=502 | 504.. if may_do_twice => Verdict::Final,
         402 | 408 | 409 | 425 | 429 | 500.. => Verdict::Again,
         // Proxies inject these.
         400 if reply.body.is_empty() => Verdict::Anew,
@@ -121,157 +131,45 @@ fn verdict(reply: &Reply, kind: Kind) -> Verdict {
     }
 }
 
-/// An attempt without success.
-struct Setback {
-    error: Error,
-    verdict: Verdict,
-    asked_wait: Option<Duration>,
+/// The pauses of a call while a bill is unpaid.
+#[derive(Debug, Default)]
+pub(crate) struct BillingPauses {
+    total: Duration,
+    last: Option<Duration>,
 }
 
-fn out_of_time(last: Error, info: &CallInfo, limit: Duration) -> Error {
-    let last = match last {
-        Error::Status {
-            status, message, ..
-        } => format!("{status}: {message}"),
-        Error::Unreachable { reason, .. } => reason,
-        other => other.to_string(),
-    };
-    Error::Deadline {
-        call: Box::new(info.clone()),
-        limit,
-        last: Some(last),
+/// Between two questions whether a bill was paid.
+const BILLING_STEP: Duration = Duration::from_secs(5);
+/// After so long without another, the next pause belongs to another bill.
+const BILLING_QUIET: Duration = Duration::from_secs(300);
+
+impl BillingPauses {
+    /// The next pause, from `now` on; none once they have lasted `limit`.
+    pub fn next(&mut self, now: Duration, limit: Duration) -> Option<Duration> {
+        if self
+            .last
+            .is_some_and(|last| now.saturating_sub(last) > BILLING_QUIET + BILLING_STEP)
+        {
+            self.total = Duration::ZERO;
+        }
+        self.last = Some(now);
+        self.total += BILLING_STEP;
+        (self.total <= limit).then_some(BILLING_STEP)
     }
 }
 
-impl Http {
-    /// Posts the JSON form of `body` until it is answered with success, refused, or given up on, and reads the answer.
-    pub fn call<B: serde::Serialize, T: serde::de::DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &B,
-        mut info: CallInfo,
-        kind: Kind,
-    ) -> Result<T> {
-        let body = json::to_vec(body).map_err(Error::Encode)?;
-        let answer = self.exchange(path, Some(&body), &mut info, kind)?;
-        self.read(&answer, info)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Reads an answer.
-    pub fn read<T: serde::de::DeserializeOwned>(&self, answer: &[u8], info: CallInfo) -> Result<T> {
-        json::from_slice(answer).map_err(|source| Error::Reply {
-            call: Box::new(info),
-            source,
-            excerpt: self.words(answer),
-        })
-    }
-
-    /// Sends the same bytes (a GET without) until they are answered with success, refused, or given up on.
-    pub fn exchange(
-        &self,
-        path: &str,
-        body: Option<&[u8]>,
-        info: &mut CallInfo,
-        kind: Kind,
-    ) -> Result<Vec<u8>> {
-        let retry = &self.retry;
-        let start = self.clock.now();
-        let mut key = self.idempotency_key();
-        loop {
-            let limit = match kind {
-                Kind::Start if !info.maybe_received => retry.start_timeout,
-                _ => retry.submit_timeout,
-            };
-            let left = limit.saturating_sub(self.since(start));
-            let setback = match self.attempt(
-                path,
-                body,
-                &key,
-                info,
-                kind,
-                left.min(retry.attempt_timeout),
-            ) {
-                Ok(answer) => return Ok(answer),
-                Err(setback) => setback,
-            };
-            if setback.verdict == Verdict::Final || info.attempts >= retry.submit_attempts {
-                return Err(setback.error);
-            }
-            if setback.verdict == Verdict::Anew {
-                key = self.idempotency_key();
-            }
-            let asked = setback
-                .asked_wait
-                .filter(|wait| !wait.is_zero() && *wait <= retry.max_retry_after);
-            let wait = asked.unwrap_or_else(|| retry.delay(info.attempts, self.clock.random()));
-            if self.since(start) + wait >= limit {
-                return Err(out_of_time(setback.error, info, limit));
-            }
-            self.clock.sleep(wait);
-        }
-    }
-
-    fn attempt(
-        &self,
-        path: &str,
-        body: Option<&[u8]>,
-        key: &str,
-        info: &mut CallInfo,
-        kind: Kind,
-        timeout: Duration,
-    ) -> Result<Vec<u8>, Box<Setback>> {
-        info.attempts += 1;
-        let outcome = self.send(path, body, &[("X-Idempotency-Key", key)], timeout);
-        let maybe_received = !matches!(outcome, Err(Failure::NotSent(_)));
-        info.maybe_received |= maybe_received;
-        info.last_status = outcome.as_ref().ok().map(|reply| reply.status);
-        match outcome {
-            Ok(reply) => match verdict(&reply, kind) {
-                Verdict::Done => Ok(reply.body),
-                verdict => Err(Box::new(Setback {
-                    error: self.refusal(&reply, info),
-                    verdict,
-                    asked_wait: reply.retry_after,
-                })),
-            },
-            Err(failure) => {
-                let twice = maybe_received && body.is_some() && !self.retry.resend_uncertain;
-                let verdict = if twice {
-                    Verdict::Final
-                } else {
-                    Verdict::Again
-                };
-                let reason = self.redact(&failure.to_string());
-                let error = Error::Unreachable {
-                    call: Box::new(info.clone()),
-                    reason,
-                    maybe_received,
-                };
-                Err(Box::new(Setback {
-                    error,
-                    verdict,
-                    asked_wait: None,
-                }))
-            }
-        }
-    }
-
-    /// The time since an earlier [`now`](crate::Clock::now).
-    pub fn since(&self, start: Duration) -> Duration {
-        self.clock.now().saturating_sub(start)
-    }
-
-    pub(crate) fn refusal(&self, reply: &Reply, info: &CallInfo) -> Error {
-        let message = match &reply.location {
-            Some(to) => format!(
-                "a redirect to {to}, which is not followed: set the base URL to the server itself"
-            ),
-            None => self.words(&reply.body),
-        };
-        Error::Status {
-            call: Box::new(info.clone()),
-            status: reply.status,
-            message: self.redact(&message),
-        }
+    #[test]
+    fn billing_pauses_end_and_another_bill_starts_anew() {
+        let mut pauses = BillingPauses::default();
+        let (step, limit) = (Duration::from_secs(5), Duration::from_secs(12));
+        assert_eq!(pauses.next(step, limit), Some(step));
+        assert_eq!(pauses.next(2 * step, limit), Some(step));
+        assert_eq!(pauses.next(3 * step, limit), None);
+        let later = 3 * step + Duration::from_secs(306);
+        assert_eq!(pauses.next(later, limit), Some(step));
     }
 }

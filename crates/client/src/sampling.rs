@@ -1,16 +1,14 @@
 //! Sampling from a model.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
-use tinsmith_wire::{ModelInput, SampleRequest, SampleResponse, SamplingParams};
+use tinsmith_wire::{ModelInput, SampleRequest, SampleResponse, SamplingParams, TensorData};
 
 use crate::{
-    ApiFuture, Error, Result,
-    retry::Kind,
-    session::{Session, call},
+    ApiFuture, CallInfo, Error, RequestOrder, Result,
+    completions::Completions,
+    sample::{Sample, Sampler},
+    session::Session,
 };
 
 /// Samples from a model as it was when this was made. Clones share its sampling session.
@@ -27,21 +25,76 @@ use crate::{
 /// assert!(logprobs[0].is_none() && logprobs[1] < Some(0.0));
 /// # anyhow::Ok(())
 /// ```
+///
+/// A sample that the server loses, or fails to take for now, is submitted again, unless the server forbids it. When more
+/// samples are under way than the server allows, further ones are sent when they are waited for.
 #[derive(Debug, Clone)]
 pub struct SamplingClient {
-    session: Arc<Session>,
-    id: String,
-    path: Option<String>,
-    next: Arc<AtomicU64>,
+    sampler: Arc<Sampler>,
+}
+
+/// What to sample, and what to tell about it. What is beyond [`SamplingParams`] and the logprobs of the prompt, newer servers
+/// know only.
+///
+/// ```
+/// use tinsmith_client::{SampleOptions, SamplingParams};
+/// let options = SampleOptions {
+///     num_samples: 4,
+///     topk_prompt_logprobs: 5,
+///     ..SampleOptions::new(SamplingParams::max_tokens(16))
+/// };
+/// # drop(options);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampleOptions {
+    /// How many sequences.
+    pub num_samples: u32,
+    /// How to sample them.
+    pub params: SamplingParams,
+    /// Whether the logprobs of the prompt are wanted.
+    pub prompt_logprobs: bool,
+    /// How many likeliest tokens per prompt position are wanted.
+    pub topk_prompt_logprobs: u32,
+    /// How many likeliest tokens per sampled position are wanted.
+    pub topk_sample_logprobs: u32,
+    /// Tokens whose logprobs are wanted at each prompt position after the first: `int64` `[len - 1, K]`, -1 for none.
+    pub target_prompt_logprobs: Option<TensorData>,
+    /// How many other tokens per prompt position are wanted.
+    pub prompt_alt_tokens_k: u32,
+    /// Of how many positions at the end of the prompt logprobs are wanted; of all when absent.
+    pub prompt_logprobs_last_n: Option<u32>,
+    /// Whether the server is to record how stable its numbers are.
+    pub record_stability_info: bool,
+}
+
+impl SampleOptions {
+    /// One sequence, and nothing beside it.
+    pub fn new(params: SamplingParams) -> Self {
+        SampleOptions {
+            num_samples: 1,
+            params,
+            prompt_logprobs: false,
+            topk_prompt_logprobs: 0,
+            topk_sample_logprobs: 0,
+            target_prompt_logprobs: None,
+            prompt_alt_tokens_k: 0,
+            prompt_logprobs_last_n: None,
+            record_stability_info: false,
+        }
+    }
 }
 
 impl SamplingClient {
     pub(crate) fn new(session: Arc<Session>, id: String, path: Option<String>) -> Self {
-        SamplingClient {
+        let sampler = Sampler {
             session,
             id,
             path,
-            next: Arc::default(),
+            next: AtomicU64::new(0),
+            completions: Completions::default(),
+        };
+        SamplingClient {
+            sampler: Arc::new(sampler),
         }
     }
 
@@ -51,12 +104,17 @@ impl SamplingClient {
         Ok(Self::new(session, id, path))
     }
 
-    /// The checkpoint that is sampled from, if it is one with a name.
-    pub fn path(&self) -> Option<&str> {
-        self.path.as_deref()
+    /// The sampling session's id on the server.
+    pub fn sampler_id(&self) -> &str {
+        &self.sampler.id
     }
 
-    /// Samples `num_samples` continuations of `prompt`.
+    /// The checkpoint it samples from, if it has a path.
+    pub fn path(&self) -> Option<&str> {
+        self.sampler.path.as_deref()
+    }
+
+    /// Continues `prompt` in `num_samples` ways.
     ///
     /// # Errors
     /// [`Error::Config`] for an empty prompt or no samples, before anything is sent; [`Error::Status`],
@@ -67,7 +125,23 @@ impl SamplingClient {
         num_samples: u32,
         params: &SamplingParams,
     ) -> Result<ApiFuture<SampleResponse>> {
-        self.submit(prompt, num_samples, params, false, Ok)
+        let options = SampleOptions {
+            num_samples,
+            ..SampleOptions::new(params.clone())
+        };
+        self.sample_with(prompt, &options)
+    }
+
+    /// Continues `prompt`, and tells of it what `options` ask for.
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample).
+    pub fn sample_with(
+        &self,
+        prompt: &ModelInput,
+        options: &SampleOptions,
+    ) -> Result<ApiFuture<SampleResponse>> {
+        self.submit(prompt, options, Ok)
     }
 
     /// The logprob of each token of `prompt` given those before it; none for the first.
@@ -76,11 +150,18 @@ impl SamplingClient {
     /// As [`sample`](Self::sample); the future's [`Error::Unexpected`] when the server gives no logprobs, or too few.
     pub fn compute_logprobs(&self, prompt: &ModelInput) -> Result<ApiFuture<Vec<Option<f32>>>> {
         let expected = prompt.len();
+        let session = self.sampler.session.clone();
         let logprobs = move |answer: SampleResponse| {
-            let found = answer.prompt_logprobs.unwrap_or_default();
+            let mut found = answer.prompt_logprobs.unwrap_or_default();
+            // SkyRL-tx leaves out the first token, which has none.
+            if session.server.order() == RequestOrder::ByArrival
+                && expected == Some(found.len() + 1)
+            {
+                found.insert(0, None);
+            }
             if expected.is_some_and(|expected| expected != found.len()) {
                 return Err(Error::Unexpected {
-                    call: Box::new(call("asample")),
+                    call: Box::new(CallInfo::of("asample")),
                     problem: format!(
                         "{} prompt_logprobs for a prompt of {} tokens",
                         found.len(),
@@ -90,15 +171,17 @@ impl SamplingClient {
             }
             Ok(found)
         };
-        self.submit(prompt, 1, &SamplingParams::max_tokens(1), true, logprobs)
+        let options = SampleOptions {
+            prompt_logprobs: true,
+            ..SampleOptions::new(SamplingParams::max_tokens(1))
+        };
+        self.submit(prompt, &options, logprobs)
     }
 
     fn submit<T: 'static>(
         &self,
         prompt: &ModelInput,
-        num_samples: u32,
-        params: &SamplingParams,
-        prompt_logprobs: bool,
+        options: &SampleOptions,
         finish: impl FnOnce(SampleResponse) -> Result<T> + Send + 'static,
     ) -> Result<ApiFuture<T>> {
         let bad = |what, reason: &str| {
@@ -110,26 +193,23 @@ impl SamplingClient {
         if prompt.is_empty() {
             return bad("prompt", "it is empty: sampling needs at least one token");
         }
-        if num_samples == 0 {
+        if options.num_samples == 0 {
             return bad("num_samples", "it must be at least 1");
         }
-        let seq_id = self.next.fetch_add(1, Ordering::Relaxed);
         let request = SampleRequest {
-            num_samples,
+            num_samples: options.num_samples,
             prompt: prompt.clone(),
-            sampling_params: params.clone(),
-            sampling_session_id: Some(self.id.clone()),
-            seq_id: Some(seq_id),
-            prompt_logprobs,
+            sampling_params: options.params.clone(),
+            sampling_session_id: Some(self.sampler.id.clone()),
+            prompt_logprobs: options.prompt_logprobs,
+            topk_prompt_logprobs: options.topk_prompt_logprobs,
+            topk_sample_logprobs: options.topk_sample_logprobs,
+            target_prompt_logprobs: options.target_prompt_logprobs.clone(),
+            prompt_alt_tokens_k: options.prompt_alt_tokens_k,
+            prompt_logprobs_last_n: options.prompt_logprobs_last_n,
+            record_stability_info: options.record_stability_info,
             ..SampleRequest::default()
         };
-        let pending =
-            self.session
-                .submit("asample", "Sample", &request, Some(seq_id), Kind::Submit)?;
-        Ok(ApiFuture::single(
-            self.session.clone(),
-            pending,
-            |_, answer| finish(answer),
-        ))
+        Sample::start(self.sampler.clone(), request, finish).map(ApiFuture::new)
     }
 }

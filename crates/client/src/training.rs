@@ -1,25 +1,24 @@
 //! A model in training.
 
-use std::{ops::Range, panic::Location, sync::Arc};
+use std::{panic::Location, sync::Arc};
 
 use tinsmith_wire::{
-    AdamParams, Datum, ForwardBackwardInput, ForwardBackwardOutput, ForwardBackwardRequest,
-    ForwardRequest, GetInfoRequest, GetInfoResponse, LoadWeightsRequest, LoadWeightsResponse,
-    LossFn, LossFnConfig, OptimStepRequest, OptimStepResponse, SaveWeightsForSamplerRequest,
-    SaveWeightsForSamplerResponse, SaveWeightsRequest, SaveWeightsResponse, UnloadModelRequest,
+    AdamParams, Datum, ForwardBackwardOutput, GetInfoRequest, GetInfoResponse, LossFn,
+    LossFnConfig, OptimStepRequest, OptimStepResponse, Pass, UnloadModelRequest,
     UnloadModelResponse,
 };
 
 use crate::{
-    ApiFuture, Batch, CustomStep, Error, Loss, Result, SamplingClient,
+    ApiFuture, Batch, CallInfo, CustomStep, Loss, OptimStep, Result,
     combine::combine,
-    custom_loss,
-    future::Pending,
-    order::{Order, Turn},
+    custom_loss, fireworks,
+    model::{Model, PassOver},
+    order::Order,
     preflight,
     record::Recorder,
     retry::Kind,
-    session::{Session, call},
+    server::Service,
+    session::{Session, Submission},
 };
 
 /// A model in training. Clones share it.
@@ -34,21 +33,6 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct TrainingClient {
     pub(crate) model: Arc<Model>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Model {
-    pub session: Arc<Session>,
-    pub id: String,
-    pub order: Order,
-    pub recorder: Recorder,
-}
-
-/// The two passes over data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pass {
-    Forward,
-    ForwardBackward,
 }
 
 impl TrainingClient {
@@ -79,8 +63,8 @@ impl TrainingClient {
         http.call(
             "/api/v1/get_info",
             &GetInfoRequest { model_id },
-            call("get_info"),
-            Kind::Submit,
+            CallInfo::of("get_info"),
+            Kind::Query,
         )
     }
 
@@ -137,15 +121,28 @@ impl TrainingClient {
         config: Option<LossFnConfig>,
     ) -> Result<ApiFuture<ForwardBackwardOutput>> {
         preflight::check(data, |_| true)?;
-        let chunks = self.model.session.chunks.split(data);
-        let mut turn = self.model.order.turn()?;
-        let pending = self
-            .model
-            .send_pass(&mut turn, pass, data, &chunks, &loss_fn, config)?;
-        let session = self.model.session.clone();
-        Ok(ApiFuture::joined(session, pending, |_, parts, _| {
-            Ok(combine(parts))
-        }))
+        self.model.check_data(data)?;
+        let session = &self.model.session;
+        let batch = PassOver {
+            pass,
+            data,
+            chunks: &session.server.chunks.split(data, session.server.service),
+            loss_fn: &loss_fn,
+            config: config.as_ref(),
+        };
+        let pending = self.model.send_pass(&mut self.model.order.turn()?, batch)?;
+        let tokens = (session.server.service == Service::Fireworks
+            && loss_fn == LossFn::CrossEntropy)
+            .then(|| fireworks::response_tokens(data));
+        Ok(ApiFuture::joined(
+            session.clone(),
+            pending,
+            move |_, parts, _| {
+                let mut output = combine(parts);
+                fireworks::complete(&mut output.metrics, tokens);
+                Ok(output)
+            },
+        ))
     }
 
     /// Trains on a loss of your own, in two passes: the model's logprobs come from the server, `loss` and its gradient
@@ -198,102 +195,34 @@ impl TrainingClient {
     /// # Errors
     /// [`Error::Status`], [`Error::Deadline`], [`Error::Unreachable`]. [`Error::may_have_been_applied`] tells whether the
     /// step may have been taken all the same.
+    ///
+    /// ```
+    /// # use tinsmith_client::{AdamParams, LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let step = training.optim_step(&AdamParams::default().learning_rate(1e-5))?.result()?;
+    /// assert_eq!(step.metrics["grad_norm"], 0.0); // nothing has gathered
+    /// # anyhow::Ok(())
+    /// ```
     pub fn optim_step(&self, params: &AdamParams) -> Result<ApiFuture<OptimStepResponse>> {
+        self.optim_step_with(params.clone().into())
+    }
+
+    /// As [`optim_step`](Self::optim_step), of another optimiser or of a normalised gradient.
+    ///
+    /// # Errors
+    /// As [`optim_step`](Self::optim_step).
+    pub fn optim_step_with(&self, step: OptimStep) -> Result<ApiFuture<OptimStepResponse>> {
         let request = |seq_id| OptimStepRequest {
-            params: params.clone().into(),
+            params: step.params,
             model_id: self.model.id.clone(),
             seq_id,
-            ..OptimStepRequest::default()
+            grad_accumulation_normalization: step.grad_accumulation_normalization,
         };
-        self.model.send_one(
-            "optim_step",
-            "OptimStep",
-            Kind::Submit,
-            request,
-            |_, answer| Ok(answer),
-        )
-    }
-
-    /// Saves weights and optimiser state under `name` (letters, digits, `-`, `_`); the result has the path to load
-    /// them by.
-    ///
-    /// # Errors
-    /// As [`optim_step`](Self::optim_step); [`Error::Status`] 409 when the name is taken.
-    pub fn save_state(&self, name: &str) -> Result<ApiFuture<SaveWeightsResponse>> {
-        let request = |seq_id| SaveWeightsRequest {
-            model_id: self.model.id.clone(),
-            path: Some(name.to_owned()),
-            seq_id,
-            overwrite: false,
-            ttl_seconds: None,
-            user_metadata: None,
-        };
-        self.model.send_one(
-            "save_weights",
-            "SaveWeights",
-            Kind::Save,
-            request,
-            |_, answer| Ok(answer),
-        )
-    }
-
-    /// Loads weights from a path of [`save_state`](Self::save_state); the optimiser starts anew.
-    ///
-    /// # Errors
-    /// As [`optim_step`](Self::optim_step).
-    pub fn load_state(&self, path: &str) -> Result<ApiFuture<LoadWeightsResponse>> {
-        self.load(path, false)
-    }
-
-    /// Loads weights and optimiser state from a path of [`save_state`](Self::save_state).
-    ///
-    /// # Errors
-    /// As [`optim_step`](Self::optim_step).
-    pub fn load_state_with_optimizer(&self, path: &str) -> Result<ApiFuture<LoadWeightsResponse>> {
-        self.load(path, true)
-    }
-
-    fn load(&self, path: &str, optimizer: bool) -> Result<ApiFuture<LoadWeightsResponse>> {
-        let request = |seq_id| LoadWeightsRequest {
-            model_id: self.model.id.clone(),
-            path: path.to_owned(),
-            seq_id,
-            optimizer,
-            ..LoadWeightsRequest::default()
-        };
-        self.model.send_one(
-            "load_weights",
-            "LoadWeights",
-            Kind::Submit,
-            request,
-            |_, answer| Ok(answer),
-        )
-    }
-
-    /// A client that samples from the model as it is now. With a `name` the weights are kept under it, to be sampled
-    /// from again ([`SamplingClient::path`]); without, they go with the session.
-    ///
-    /// # Errors
-    /// As [`save_state`](Self::save_state).
-    pub fn save_weights_for_sampler(
-        &self,
-        name: Option<&str>,
-    ) -> Result<ApiFuture<SamplingClient>> {
-        let session = &self.model.session;
-        let request = |seq_id| SaveWeightsForSamplerRequest {
-            model_id: self.model.id.clone(),
-            path: name.map(str::to_owned),
-            sampling_session_seq_id: name.is_none().then(|| session.next_sampler()),
-            seq_id,
-            ..SaveWeightsForSamplerRequest::default()
-        };
-        self.model.send_one(
-            "save_weights_for_sampler",
-            "SaveWeightsForSampler",
-            Kind::Save,
-            request,
-            sampler,
-        )
+        let submission = Submission::new("optim_step", "OptimStep");
+        self.model
+            .send_one(submission, request, |_, answer| Ok(answer))
     }
 
     /// Frees the model on the server. The end of the session does so too.
@@ -305,101 +234,9 @@ impl TrainingClient {
         let request = UnloadModelRequest {
             model_id: self.model.id.clone(),
         };
-        let pending =
-            session.submit("unload_model", "UnloadModel", &request, None, Kind::Submit)?;
+        let pending = session.submit(Submission::new("unload_model", "UnloadModel"), &request)?;
         Ok(ApiFuture::single(session.clone(), pending, |_, answer| {
             Ok(answer)
         }))
-    }
-}
-
-/// A client for what was saved: its sampling session, or a new one on its path.
-fn sampler(session: &Arc<Session>, saved: SaveWeightsForSamplerResponse) -> Result<SamplingClient> {
-    match (saved.sampling_session_id, saved.path) {
-        (Some(id), path) => Ok(SamplingClient::new(session.clone(), id, path)),
-        (None, Some(path)) => SamplingClient::create(session.clone(), &path),
-        (None, None) => Err(Error::Unexpected {
-            call: Box::new(call("save_weights_for_sampler")),
-            problem: "the answer has neither a path nor a sampling session".into(),
-        }),
-    }
-}
-
-impl Model {
-    /// Sends one training request, in its turn.
-    fn send_one<B, P, T>(
-        &self,
-        name: &'static str,
-        request_type: &'static str,
-        kind: Kind,
-        request: impl FnOnce(u64) -> B,
-        finish: impl FnOnce(&Arc<Session>, P) -> Result<T> + Send + 'static,
-    ) -> Result<ApiFuture<T>>
-    where
-        B: serde::Serialize,
-        P: serde::de::DeserializeOwned + Send + 'static,
-        T: 'static,
-    {
-        let pending = self.order.turn()?.send(|seq_id| {
-            self.session
-                .submit(name, request_type, &request(seq_id), Some(seq_id), kind)
-        })?;
-        Ok(ApiFuture::single(self.session.clone(), pending, finish))
-    }
-
-    /// Sends a batch, one request a chunk, in order.
-    pub fn send_pass(
-        &self,
-        turn: &mut Turn<'_>,
-        pass: Pass,
-        data: &[Datum],
-        chunks: &[Range<usize>],
-        loss_fn: &LossFn,
-        config: Option<LossFnConfig>,
-    ) -> Result<Vec<Pending<ForwardBackwardOutput>>> {
-        let send = |chunk: &Range<usize>| {
-            let input = ForwardBackwardInput {
-                data: data[chunk.clone()].to_vec(),
-                loss_fn: loss_fn.clone(),
-                loss_fn_config: config.clone(),
-            };
-            turn.send(|seq_id| self.send_chunk(pass, input, seq_id))
-        };
-        chunks.iter().map(send).collect()
-    }
-
-    fn send_chunk(
-        &self,
-        pass: Pass,
-        input: ForwardBackwardInput,
-        seq_id: u64,
-    ) -> Result<Pending<ForwardBackwardOutput>> {
-        let model_id = self.id.clone();
-        let seq = Some(seq_id);
-        match pass {
-            Pass::Forward => {
-                let request = ForwardRequest {
-                    forward_input: input,
-                    model_id,
-                    seq_id,
-                };
-                self.session
-                    .submit("forward", "Forward", &request, seq, Kind::Submit)
-            }
-            Pass::ForwardBackward => {
-                let request = ForwardBackwardRequest {
-                    forward_backward_input: input,
-                    model_id,
-                    seq_id,
-                };
-                self.session.submit(
-                    "forward_backward",
-                    "ForwardBackward",
-                    &request,
-                    seq,
-                    Kind::Submit,
-                )
-            }
-        }
     }
 }

@@ -1,11 +1,18 @@
 //! One HTTP exchange: address, key, headers, bytes.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
-use tinsmith_wire::ErrorBody;
-use ureq::http::Uri;
+use tinsmith_wire::{ErrorBody, proto};
+use ureq::http::{self, Method};
 
-use crate::{Clock, Error, Result, RetryConfig};
+use crate::{CallInfo, Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth::Auth};
 
 /// Longest answer that is read.
 const MAX_ANSWER: u64 = 4 << 30;
@@ -16,19 +23,101 @@ const MAX_WORDS: usize = 400;
 pub(crate) struct Http {
     agent: ureq::Agent,
     base: String,
-    key: Option<String>,
+    pub auth: Auth,
+    headers: Vec<(String, String)>,
     pub retry: RetryConfig,
     pub clock: Arc<dyn Clock>,
+    pub progress: Arc<dyn Progress>,
+    requests: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Protobuf,
+}
+
+impl Format {
+    fn media_type(self) -> &'static str {
+        match self {
+            Format::Json => "application/json",
+            Format::Protobuf => "application/x-protobuf",
+        }
+    }
+}
+
+/// A body, ready to be sent any number of times.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    pub bytes: Vec<u8>,
+    pub format: Format,
+}
+
+impl Payload {
+    pub fn json(value: &impl serde::Serialize) -> crate::Result<Self> {
+        Ok(Payload {
+            bytes: tinsmith_wire::json::to_vec(value).map_err(crate::Error::Encode)?,
+            format: Format::Json,
+        })
+    }
+
+    pub fn protobuf(message: &impl proto::Message) -> crate::Result<Self> {
+        Ok(Payload {
+            bytes: proto::to_vec(message).map_err(Error::Encode)?,
+            format: Format::Protobuf,
+        })
+    }
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub method: Method,
+    /// From the base URL on.
+    pub path: &'a str,
+    pub payload: Option<&'a Payload>,
+    /// The form in which a result is wanted.
+    pub accept: Format,
+    pub headers: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> Request<'a> {
+    pub fn post(path: &'a str, payload: &'a Payload) -> Self {
+        Request {
+            method: Method::POST,
+            path,
+            payload: Some(payload),
+            accept: Format::Json,
+            headers: &[],
+        }
+    }
+
+    pub fn bare(method: Method, path: &'a str) -> Self {
+        Request {
+            method,
+            path,
+            payload: None,
+            accept: Format::Json,
+            headers: &[],
+        }
+    }
 }
 
 /// What came back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reply {
     pub status: u16,
+    pub format: Format,
     pub body: Vec<u8>,
     pub retry_after: Option<Duration>,
     pub should_retry: Option<bool>,
     pub location: Option<String>,
+    pub expires: Option<String>,
+    /// The server says that the token is no longer good.
+    pub is_token_refused: bool,
 }
 
 /// Nothing came back.
@@ -54,112 +143,132 @@ impl fmt::Display for Failure {
 
 impl fmt::Debug for Http {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = self.key.as_ref().map(|_| "(secret)");
         f.debug_struct("Http")
             .field("base", &self.base)
-            .field("key", &key)
+            .field("auth", &self.auth)
             .finish_non_exhaustive()
     }
 }
 
 impl Http {
-    /// Checks the address and the key; connects to nothing.
+    /// Connects to nothing yet.
     pub fn new(
-        base: &str,
-        key: Option<String>,
-        plain_http_allowed: bool,
+        address: Address,
+        auth: Auth,
+        headers: Vec<(String, String)>,
         retry: RetryConfig,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self> {
-        let base = base.trim_end_matches('/');
-        let loopback = is_loopback(&check_address(base)?);
-        if !base.starts_with("https:") && key.is_some() && !loopback && !plain_http_allowed {
-            let reason = "the API key would travel unencrypted over plain http; use https, or allow_plain_http on the builder";
-            return Err(bad("base URL", reason));
-        }
-        if key
-            .as_deref()
-            .is_some_and(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic()))
-        {
-            return Err(bad(
-                "API key",
-                "it is empty or holds characters that no key has, such as spaces",
-            ));
-        }
+        progress: Arc<dyn Progress>,
+    ) -> Self {
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // A redirect would carry the key to another place.
             .max_redirects(0)
             .timeout_connect(Some(retry.connect_timeout))
             .user_agent(concat!("tinsmith/", env!("CARGO_PKG_VERSION")));
-        if loopback {
+        if address.is_loopback {
             config = config.proxy(None);
         }
-        Ok(Http {
+        Http {
             agent: config.build().into(),
-            base: base.to_owned(),
-            key,
+            base: address.base,
+            auth,
+            headers,
             retry,
             clock,
-        })
+            progress,
+            requests: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+        }
     }
 
-    /// Sends one request, a POST if there is a body, and waits for its answer, of whatever status.
-    pub fn send(
+    /// Sends one request and waits for its answer, of whatever status. With a new token, if the server says that the
+    /// one in use is spent.
+    pub fn send(&self, request: &Request<'_>, timeout: Duration) -> Result<Reply, Failure> {
+        let key = self.auth.current(self);
+        let reply = self.send_as(key.as_deref(), request, timeout)?;
+        match key {
+            Some(key) if reply.is_token_refused && self.auth.replace(self, &key) => {
+                let key = self.auth.current(self);
+                self.send_as(key.as_deref(), request, timeout)
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    /// Sends one request under this key.
+    pub fn send_as(
         &self,
-        path: &str,
-        body: Option<&[u8]>,
-        headers: &[(&str, &str)],
+        key: Option<&str>,
+        request: &Request<'_>,
         timeout: Duration,
     ) -> Result<Reply, Failure> {
-        let url = format!("{}{path}", self.base);
+        let url = format!("{}{}", self.base, request.path);
+        let mut head = http::Request::builder()
+            .method(&request.method)
+            .uri(url)
+            .header("Accept", request.accept.media_type());
+        let own = self.headers.iter().map(|(name, value)| (&**name, &**value));
+        let key = key.map(|key| ("X-API-Key", key));
+        for (name, value) in own.chain(request.headers.iter().copied()).chain(key) {
+            head = head.header(name, value);
+        }
+        let unsendable = |error: http::Error| Failure::NotSent(error.to_string());
+        let response = match request.payload {
+            Some(payload) => {
+                head = head.header("Content-Type", payload.format.media_type());
+                self.sent
+                    .fetch_add(payload.bytes.len() as u64, Ordering::Relaxed);
+                let request = head.body(payload.bytes.as_slice()).map_err(unsendable)?;
+                self.run(request, timeout)?
+            }
+            None => self.run(head.body(()).map_err(unsendable)?, timeout)?,
+        };
+        self.reply(response)
+    }
+
+    fn run(
+        &self,
+        request: http::Request<impl ureq::AsSendBody>,
+        timeout: Duration,
+    ) -> Result<http::Response<ureq::Body>, Failure> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         // A timeout of zero would mean none.
         let timeout = Some(timeout.max(Duration::from_millis(1)));
-        let key = self.key.as_deref().map(|key| ("X-API-Key", key));
-        let headers = headers
-            .iter()
-            .copied()
-            .chain(key)
-            .chain([("Accept", "application/json")]);
-        let response = match body {
-            Some(body) => {
-                let mut request = self
-                    .agent
-                    .post(&url)
-                    .header("Content-Type", "application/json");
-                for (name, value) in headers {
-                    request = request.header(name, value);
-                }
-                request.config().timeout_global(timeout).build().send(body)
-            }
-            None => {
-                let mut request = self.agent.get(&url);
-                for (name, value) in headers {
-                    request = request.header(name, value);
-                }
-                request.config().timeout_global(timeout).build().call()
-            }
-        };
-        let mut response = response.map_err(failure)?;
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(timeout)
+            .build();
+        self.agent.run(request).map_err(failure)
+    }
+
+    fn reply(&self, mut response: http::Response<ureq::Body>) -> Result<Reply, Failure> {
         let text = |name: &str| {
-            response
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
-        let seconds = |name: &str, unit: f64| {
-            let number: f64 = text(name)?.trim().parse().ok()?;
-            Duration::try_from_secs_f64(number * unit).ok()
+            let value = response.headers().get(name);
+            value.and_then(|value| value.to_str().ok())
         };
         let status = response.status().as_u16();
+        let is_proto =
+            text("content-type").is_some_and(|kind| kind.starts_with("application/x-protobuf"));
+        let is_token_refused = status == 401
+            && text("www-authenticate").is_some_and(|how| how.contains("error=\"invalid_token\""));
         let reply = Reply {
             status,
-            retry_after: seconds("retry-after-ms", 1e-3).or_else(|| seconds("retry-after", 1.0)),
+            format: if is_proto {
+                Format::Protobuf
+            } else {
+                Format::Json
+            },
+            body: Vec::new(),
+            retry_after: retry_after(text),
             should_retry: text("x-should-retry").and_then(|value| value.parse().ok()),
             location: text("location")
                 .filter(|_| (300..400).contains(&status))
                 .map(str::to_owned),
-            body: Vec::new(),
+            expires: text("expires").map(str::to_owned),
+            is_token_refused,
         };
         let body = response
             .body_mut()
@@ -167,7 +276,52 @@ impl Http {
             .limit(MAX_ANSWER)
             .read_to_vec()
             .map_err(failure)?;
+        self.received
+            .fetch_add(body.len() as u64, Ordering::Relaxed);
         Ok(Reply { body, ..reply })
+    }
+
+    /// Writes what is at `url` to `to`. Nothing of this server's, the key above all, goes along.
+    pub fn download(&self, url: &str, to: &mut impl io::Write) -> crate::Result<u64> {
+        let info = || Box::new(CallInfo::of("download"));
+        let lost = |error: &dyn fmt::Display| Error::Unreachable {
+            call: info(),
+            reason: error.to_string(),
+            maybe_received: true,
+        };
+        let mut response = self.agent.get(url).call().map_err(|error| lost(&error))?;
+        let status = response.status().as_u16();
+        let mut body = response.body_mut().as_reader();
+        if !(200..300).contains(&status) {
+            let mut text = Vec::new();
+            let read = io::Read::read_to_end(&mut io::Read::take(body, 1 << 16), &mut text);
+            return Err(Error::Status {
+                call: info(),
+                status,
+                message: read.map_or_else(|error| error.to_string(), |_| self.words(&text)),
+            });
+        }
+        io::copy(&mut body, to).map_err(|error| lost(&error))
+    }
+
+    /// An address that may be relative to the server.
+    pub fn absolute(&self, url: &str) -> String {
+        match (url.starts_with('/'), self.base.split_once("://")) {
+            (true, Some((scheme, rest))) => {
+                let host = rest.split('/').next().unwrap_or_default();
+                format!("{scheme}://{host}{url}")
+            }
+            _ => url.to_owned(),
+        }
+    }
+
+    /// What has gone over the wire.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            requests: self.requests.load(Ordering::Relaxed),
+            bytes_sent: self.sent.load(Ordering::Relaxed),
+            bytes_received: self.received.load(Ordering::Relaxed),
+        }
     }
 
     /// A fresh key for one logical call.
@@ -179,6 +333,11 @@ impl Http {
         )
     }
 
+    /// The time since an earlier [`now`](crate::Clock::now).
+    pub fn since(&self, start: Duration) -> Duration {
+        self.clock.now().saturating_sub(start)
+    }
+
     /// What the server said, fit to print: the `detail` of a JSON body, else the text, cut short and on one line.
     pub fn words(&self, body: &[u8]) -> String {
         let detail = tinsmith_wire::json::from_slice::<ErrorBody>(body)
@@ -188,58 +347,32 @@ impl Http {
             String::from_utf8_lossy(&body[..body.len().min(1 << 16)]).into_owned()
         });
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let line = self.redact(&line);
+        let line = self.auth.redact(&line);
         match line.char_indices().nth(MAX_WORDS) {
             _ if line.is_empty() => "(no message)".to_owned(),
             Some((end, _)) => format!("{}..", &line[..end]),
             None => line,
         }
     }
-
-    /// The text without the key, which a server may repeat.
-    pub fn redact(&self, text: &str) -> String {
-        match &self.key {
-            // A shorter one is no secret, and may be part of any word.
-            Some(key) if key.len() >= 8 => text.replace(key, "(API key)"),
-            _ => text.to_owned(),
-        }
-    }
 }
 
-fn bad(what: &'static str, reason: &str) -> Error {
-    Error::Config {
-        what,
-        reason: reason.to_owned(),
-    }
-}
-
-/// The host of a base URL that can be one.
-fn check_address(base: &str) -> Result<String> {
-    let uri: Uri = base
-        .parse()
-        .map_err(|_| bad("base URL", "it is not a URL"))?;
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(bad(
-            "base URL",
-            "it needs a scheme and a host, such as https://host/path",
-        ));
+/// How long the server asks to be left alone: milliseconds, seconds, or until a date. That is counted from the server's
+/// own date, as clocks differ.
+fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Duration> {
+    let seconds = |name: &str, unit: f64| {
+        let number: f64 = header(name)?.trim().parse().ok()?;
+        Duration::try_from_secs_f64(number * unit).ok()
     };
-    if !matches!(scheme, "https" | "http") {
-        return Err(bad("base URL", "the scheme must be https or http"));
-    }
-    if authority.as_str().contains('@') {
-        return Err(bad(
-            "base URL",
-            "it holds a user name; give the key as API key",
-        ));
-    }
-    Ok(authority.host().to_owned())
-}
-
-fn is_loopback(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let until_date = || {
+        let until = httpdate::parse_http_date(header("retry-after")?.trim()).ok()?;
+        let now = header("date").and_then(|date| httpdate::parse_http_date(date).ok());
+        until
+            .duration_since(now.unwrap_or_else(SystemTime::now))
+            .ok()
+    };
+    seconds("retry-after-ms", 1e-3)
+        .or_else(|| seconds("retry-after", 1.0))
+        .or_else(until_date)
 }
 
 fn failure(error: ureq::Error) -> Failure {

@@ -163,6 +163,10 @@ fn a_metric_that_would_hide_the_loss_is_replaced_with_a_warning() {
     });
     let (output, report) = step.unwrap().result_with_report().unwrap();
     assert_eq!(output.metrics["loss:sum"], -2.0);
-    assert!(report.warnings.contains(&Warning::MetricReplaced("loss:sum")));
+    assert!(
+        report
+            .warnings
+            .contains(&Warning::MetricReplaced("loss:sum"))
+    );
     assert!(report.to_string().contains("rename it"), "{report}");
 }

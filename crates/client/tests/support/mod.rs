@@ -12,7 +12,9 @@ use std::{
 
 use serde_json::{Value, json};
 use tinsmith_client::{
-    Clock, Datum, LoraConfig, ModelInput, ServiceClient, ServiceClientBuilder, TrainingClient,
+    Clock, Datum, ForwardBackwardOutput, LoraConfig, ModelInput, ServiceClient,
+    ServiceClientBuilder, TensorData, TrainingClient,
+    wire::{PassRequest, proto},
 };
 
 /// A request as it came in.
@@ -28,12 +30,23 @@ impl Request {
     pub fn body(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or(Value::Null)
     }
+    /// A training pass, in whichever form it came.
+    pub fn pass(&self) -> PassRequest<'static> {
+        match self.headers["content-type"].as_str() {
+            "application/x-protobuf" => proto::from_vec(self.bytes.clone()).unwrap(),
+            _ => tinsmith_client::wire::json::from_slice(&self.bytes).unwrap(),
+        }
+    }
     pub fn seq_id(&self) -> u64 {
-        self.body()["seq_id"].as_u64().unwrap()
+        match self.headers["content-type"].as_str() {
+            "application/x-protobuf" => self.pass().seq_id,
+            _ => self.body()["seq_id"].as_u64().unwrap(),
+        }
     }
     /// The last part of the path.
     pub fn call(&self) -> &str {
-        self.path.rsplit('/').next().unwrap()
+        let path = self.path.split('?').next().unwrap();
+        path.rsplit('/').next().unwrap()
     }
 }
 
@@ -80,6 +93,16 @@ impl Reply {
     }
 }
 
+/// A protobuf answer.
+pub fn protobuf(message: &impl proto::Message) -> Reply {
+    Reply::Send {
+        status: 200,
+        body: proto::to_vec(message).unwrap(),
+        headers: vec![],
+    }
+    .header("Content-Type", "application/x-protobuf")
+}
+
 /// The result of a request that was accepted.
 type Work = Box<dyn Fn(&Request) -> Value + Send>;
 
@@ -92,7 +115,7 @@ struct State {
     requests: Vec<Request>,
     /// Answers to give first, by the last part of the path.
     script: HashMap<String, VecDeque<Reply>>,
-    results: HashMap<String, Value>,
+    results: HashMap<String, Reply>,
     work: HashMap<String, Work>,
     /// Connections that the client closed while waiting in silence.
     hung_up: usize,
@@ -163,10 +186,10 @@ impl Fake {
     /// Everything asked of the model's training order, as `call seq_id`.
     pub fn order(&self) -> Vec<String> {
         let state = self.state.0.lock().unwrap();
-        let training = state
-            .requests
-            .iter()
-            .filter(|r| !r.body()["seq_id"].is_null() && r.call() != "asample");
+        let training = state.requests.iter().filter(|r| {
+            let is_pass = matches!(r.call(), "forward" | "forward_backward");
+            is_pass || !r.body()["seq_id"].is_null() && r.call() != "asample"
+        });
         training
             .map(|r| format!("{} {}", r.call(), r.seq_id()))
             .collect()
@@ -275,6 +298,7 @@ impl State {
             return reply;
         }
         match call {
+            "config" => raw(404, r#"{"detail":"Not Found"}"#),
             "create_session" => ok(json!({"session_id": "session"})),
             "session_heartbeat" => ok(json!({"type": "session_heartbeat"})),
             "get_info" => ok(json!({"model_id": "model", "model_data": {"base_model": "tiny"}})),
@@ -282,13 +306,15 @@ impl State {
             "healthz" => ok(json!({"status": "ok"})),
             "create_sampling_session" => ok(json!({"sampling_session_id": "sampler"})),
             "retrieve_future" => {
-                ok(self.results[request.body()["request_id"].as_str().unwrap()].clone())
+                self.results[request.body()["request_id"].as_str().unwrap()].clone()
             }
             _ => {
                 let id = format!("r{}", self.results.len());
+                let is_protobuf = request.headers["content-type"] == "application/x-protobuf";
                 let result = match self.work.get(call) {
-                    Some(work) => work(request),
-                    None => usual(call),
+                    _ if is_protobuf => protobuf(&minus_one(&request.pass())),
+                    Some(work) => ok(work(request)),
+                    None => ok(usual(call)),
                 };
                 self.results.insert(id.clone(), result);
                 ok(json!({"request_id": id}))
@@ -306,6 +332,20 @@ fn usual(call: &str) -> Value {
         "save_weights_for_sampler" => json!({"path": "tinker://model/sampler_weights/a"}),
         "unload_model" => json!({"model_id": "model"}),
         other => panic!("no answer to {other}"),
+    }
+}
+
+/// Logprobs of -1, shaped as the targets.
+fn minus_one(request: &PassRequest) -> ForwardBackwardOutput {
+    let output = |datum: &Datum| {
+        let targets = datum.input("target_tokens").unwrap();
+        let logprobs = TensorData::new(vec![-1.0f32; targets.elem_count()], &targets.shape());
+        [("logprobs".to_owned(), logprobs.unwrap())].into()
+    };
+    ForwardBackwardOutput {
+        loss_fn_outputs: request.data.iter().map(output).collect(),
+        metrics: [("loss:sum", 4.0)].into_iter().collect(),
+        ..ForwardBackwardOutput::default()
     }
 }
 

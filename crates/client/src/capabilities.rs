@@ -1,0 +1,78 @@
+//! What a server supports.
+
+use serde::Serialize;
+use serde_json::Value;
+use tinsmith_wire::{ClientConfig, ServerCapabilities, SupportedModel};
+
+use crate::{CallInfo, Dialect, Error, RequestOrder, Result, session::Session, transport::Http};
+
+/// What a server supports, as far as harmless questions can tell.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// What is spoken with it.
+    pub dialect: Dialect,
+    /// By what it orders a model's requests.
+    pub request_order: RequestOrder,
+    /// Its limits and switches; absent when it has no `client/config`.
+    pub client_config: Option<ClientConfig>,
+    /// The models on offer.
+    pub models: Vec<SupportedModel>,
+    /// Whether it says that it is well.
+    pub health: Support,
+    /// Whether it lists training runs.
+    pub training_runs: Support,
+    /// Whether it lists all of a user's checkpoints.
+    pub checkpoints: Support,
+    /// Whether it lists sessions.
+    pub sessions: Support,
+}
+
+/// Whether a server does something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Support {
+    /// It does.
+    Yes,
+    /// It does not know of it.
+    No,
+    /// It knows of it, and refuses or fails.
+    Refused,
+}
+
+pub(crate) fn models(http: &Http) -> Result<ServerCapabilities> {
+    let info = CallInfo::of("get_server_capabilities");
+    http.get("/api/v1/get_server_capabilities", info)
+}
+
+pub(crate) fn probe(session: &Session) -> Result<Capabilities> {
+    let http = &session.http;
+    let models = match models(http) {
+        Ok(answer) => answer.supported_models,
+        Err(Error::Status { .. } | Error::Reply { .. }) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(Capabilities {
+        dialect: session.server.dialect,
+        request_order: session.server.order(),
+        client_config: session.server.config.clone(),
+        models,
+        health: ask(http, "healthz")?,
+        training_runs: ask(http, "training_runs?limit=1&offset=0")?,
+        checkpoints: ask(http, "checkpoints?limit=1&offset=0")?,
+        sessions: ask(http, "sessions")?,
+    })
+}
+
+fn ask(http: &Http, path: &str) -> Result<Support> {
+    let path = format!("/api/v1/{path}");
+    match http.get::<Value>(&path, CallInfo::of("probe")) {
+        Ok(_) => Ok(Support::Yes),
+        Err(Error::Status {
+            status: 404 | 405 | 501,
+            ..
+        }) => Ok(Support::No),
+        Err(Error::Status { .. } | Error::Reply { .. }) => Ok(Support::Refused),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,311 @@
+//! What a server keeps: runs, checkpoints, sessions.
+
+use std::{io, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tinsmith_wire::{
+    Checkpoint, CheckpointsResponse, Cursor, ExternalWeightsUrls, SamplerInfo, ServerCapabilities,
+    SessionInfo, SessionsResponse, SetTtlRequest, TrainingRun, TrainingRunsResponse,
+    WeightsInfoRequest, WeightsInfoResponse,
+};
+use ureq::http::Method;
+
+use crate::{
+    CallInfo, CheckpointPath, Error, Result, capabilities,
+    retry::Kind,
+    transport::{Http, Payload, Request},
+};
+
+/// A client for what the server keeps. It needs no session: [`ServiceClientBuilder::rest`](crate::ServiceClientBuilder::rest),
+/// or [`ServiceClient::rest`](crate::ServiceClient::rest).
+///
+/// ```
+/// use tinsmith_client::{LoraConfig, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+/// let saved = training.save_state("first")?.result()?;
+///
+/// let rest = service.rest();
+/// assert_eq!(rest.checkpoints(training.model_id())?[0].tinker_path, saved.path);
+/// rest.delete_checkpoint(&saved.path)?;
+/// assert!(rest.checkpoints(training.model_id())?.is_empty());
+/// # anyhow::Ok(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct RestClient {
+    http: Arc<Http>,
+}
+
+/// Where a checkpoint can be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ArchiveUrl {
+    /// The address of a tar file. Whoever has it can read the weights.
+    pub url: String,
+    /// Until when it is good, as an HTTP date, if the server says.
+    pub expires: Option<String>,
+}
+
+/// Entries asked for at once.
+const PAGE: u64 = 100;
+
+impl RestClient {
+    pub(crate) fn new(http: Arc<Http>) -> Self {
+        RestClient { http }
+    }
+
+    /// All training runs of the user, page by page.
+    ///
+    /// # Errors
+    /// [`Error::Status`] where the server keeps no list, [`Error::Deadline`], [`Error::Reply`].
+    pub fn training_runs(&self) -> Result<Vec<TrainingRun>> {
+        self.pages("training_runs", |page: TrainingRunsResponse| {
+            (page.training_runs, page.cursor)
+        })
+    }
+
+    /// One training run, by the id of its model.
+    ///
+    /// # Errors
+    /// [`Error::Status`] 404 when there is none, [`Error::Deadline`], [`Error::Reply`].
+    pub fn training_run(&self, id: &str) -> Result<TrainingRun> {
+        self.get("training_runs", &format!("training_runs/{}", escaped(id)))
+    }
+
+    /// The checkpoints of a training run.
+    ///
+    /// # Errors
+    /// As [`training_run`](Self::training_run).
+    pub fn checkpoints(&self, run: &str) -> Result<Vec<Checkpoint>> {
+        let path = format!("training_runs/{}/checkpoints", escaped(run));
+        let answer: CheckpointsResponse = self.get("checkpoints", &path)?;
+        Ok(answer.checkpoints)
+    }
+
+    /// All checkpoints of the user, page by page.
+    ///
+    /// # Errors
+    /// As [`training_runs`](Self::training_runs).
+    pub fn all_checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        self.pages("checkpoints", |page: CheckpointsResponse| {
+            (page.checkpoints, page.cursor)
+        })
+    }
+
+    /// Deletes a checkpoint (`tinker://..`), for good.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what is no path; [`Error::Status`] 404 when there is none.
+    pub fn delete_checkpoint(&self, path: &str) -> Result<()> {
+        self.act(Method::DELETE, path, "")
+    }
+
+    /// Lets everybody read a checkpoint.
+    ///
+    /// # Errors
+    /// As [`delete_checkpoint`](Self::delete_checkpoint).
+    pub fn publish_checkpoint(&self, path: &str) -> Result<()> {
+        self.act(Method::POST, path, "/publish")
+    }
+
+    /// Takes back [`publish_checkpoint`](Self::publish_checkpoint).
+    ///
+    /// # Errors
+    /// As [`delete_checkpoint`](Self::delete_checkpoint).
+    pub fn unpublish_checkpoint(&self, path: &str) -> Result<()> {
+        self.act(Method::DELETE, path, "/publish")
+    }
+
+    /// Keeps a checkpoint for so long from now, in whole seconds; for good when `None`.
+    ///
+    /// # Errors
+    /// As [`delete_checkpoint`](Self::delete_checkpoint).
+    pub fn set_checkpoint_ttl(&self, path: &str, ttl: Option<Duration>) -> Result<()> {
+        let payload = Payload::json(&SetTtlRequest {
+            ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
+        })?;
+        let path = address(path, "/ttl")?;
+        let request = Request {
+            method: Method::PUT,
+            ..Request::post(&path, &payload)
+        };
+        let mut info = CallInfo::of("checkpoints/ttl");
+        self.http
+            .exchange(&request, &mut info, Kind::Query)
+            .map(drop)
+    }
+
+    /// Where a checkpoint can be fetched as a tar file. Servers of SDK 0.38 have
+    /// [`external_weights_urls`](Self::external_weights_urls) instead.
+    ///
+    /// # Errors
+    /// As [`delete_checkpoint`](Self::delete_checkpoint); [`Error::Unexpected`] when the server gives no address.
+    pub fn archive_url(&self, path: &str) -> Result<ArchiveUrl> {
+        let mut info = CallInfo::of("checkpoints/archive");
+        let path = address(path, "/archive")?;
+        let request = Request::bare(Method::GET, &path);
+        let reply = self
+            .http
+            .exchange_for_redirect(&request, &mut info, Kind::Query)?;
+        match reply.location {
+            Some(url) => Ok(ArchiveUrl {
+                url: self.http.absolute(&url),
+                expires: reply.expires,
+            }),
+            None => Err(Error::Unexpected {
+                call: Box::new(info),
+                problem: format!(
+                    "no redirect to an archive, but: {}",
+                    self.http.words(&reply.body)
+                ),
+            }),
+        }
+    }
+
+    /// Where the files of an external checkpoint can be fetched.
+    ///
+    /// # Errors
+    /// As [`delete_checkpoint`](Self::delete_checkpoint).
+    pub fn external_weights_urls(&self, path: &str) -> Result<ExternalWeightsUrls> {
+        let path = address(path, "/external_weights_urls")?;
+        let info = CallInfo::of("checkpoints/external_weights_urls");
+        self.http.get(&path, info)
+    }
+
+    /// Writes what is at `url`, an address of [`archive_url`](Self::archive_url) or
+    /// [`external_weights_urls`](Self::external_weights_urls), to `to`, and gives the number of bytes. The API key is not
+    /// sent there.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Unreachable`], the latter also when `to` cannot be written.
+    pub fn download(&self, url: &str, to: &mut impl io::Write) -> Result<u64> {
+        self.http.download(url, to)
+    }
+
+    /// What a checkpoint (`tinker://..`) was trained from.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
+    pub fn weights_info(&self, path: &str) -> Result<WeightsInfoResponse> {
+        let request = WeightsInfoRequest {
+            tinker_path: path.to_owned(),
+        };
+        self.post("weights_info", &request)
+    }
+
+    /// Ids of all sessions of the user.
+    ///
+    /// # Errors
+    /// As [`training_runs`](Self::training_runs).
+    pub fn sessions(&self) -> Result<Vec<String>> {
+        let answer: SessionsResponse = self.get("sessions", "sessions")?;
+        Ok(answer.sessions)
+    }
+
+    /// What was made in a session.
+    ///
+    /// # Errors
+    /// As [`training_run`](Self::training_run).
+    pub fn session(&self, id: &str) -> Result<SessionInfo> {
+        self.get("sessions", &format!("sessions/{}", escaped(id)))
+    }
+
+    /// What a sampling session samples from.
+    ///
+    /// # Errors
+    /// As [`training_run`](Self::training_run).
+    pub fn sampler(&self, id: &str) -> Result<SamplerInfo> {
+        self.get("samplers", &format!("samplers/{}", escaped(id)))
+    }
+
+    /// The models that the server offers.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
+    pub fn get_server_capabilities(&self) -> Result<ServerCapabilities> {
+        capabilities::models(&self.http)
+    }
+
+    fn get<T: DeserializeOwned>(&self, name: &'static str, path: &str) -> Result<T> {
+        self.http
+            .get(&format!("/api/v1/{path}"), CallInfo::of(name))
+    }
+
+    fn post<T: DeserializeOwned>(&self, name: &'static str, body: &impl Serialize) -> Result<T> {
+        let path = format!("/api/v1/{name}");
+        self.http.call(&path, body, CallInfo::of(name), Kind::Query)
+    }
+
+    /// Does something to a checkpoint, of which there is nothing to tell.
+    fn act(&self, method: Method, path: &str, what: &str) -> Result<()> {
+        let path = address(path, what)?;
+        let mut info = CallInfo::of("checkpoints");
+        self.http
+            .exchange(&Request::bare(method, &path), &mut info, Kind::Query)
+            .map(drop)
+    }
+
+    /// All entries of a list, however many pages it has.
+    fn pages<P: DeserializeOwned, T>(
+        &self,
+        name: &'static str,
+        open: impl Fn(P) -> (Vec<T>, Option<Cursor>),
+    ) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        loop {
+            let offset = all.len();
+            let page = self.get(name, &format!("{name}?limit={PAGE}&offset={offset}"))?;
+            let (entries, cursor) = open(page);
+            let is_last = entries.is_empty();
+            all.extend(entries);
+            // A list without a cursor is whole.
+            let total = cursor.map_or(0, |cursor| cursor.total_count);
+            if is_last || all.len() as u64 >= total {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+fn address(path: &str, what: &str) -> Result<String> {
+    let path: CheckpointPath = path.parse()?;
+    Ok(format!(
+        "/api/v1/training_runs/{}/checkpoints/{}{what}",
+        escaped(&path.run),
+        path.checkpoint_id
+            .split('/')
+            .map(escaped)
+            .collect::<Vec<_>>()
+            .join("/")
+    ))
+}
+
+/// One segment of a path, with all but letters, digits and `-._~:` as `%XX`.
+fn escaped(segment: &str) -> String {
+    let write = |byte: u8| match byte {
+        b'-' | b'.' | b'_' | b'~' | b':' => (byte as char).to_string(),
+        byte if byte.is_ascii_alphanumeric() => (byte as char).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    segment.bytes().map(write).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_has_an_address_below_its_run() {
+        let of = |path| address(path, "/ttl").unwrap();
+        assert_eq!(
+            of("tinker://s:train:0/weights/a-1"),
+            "/api/v1/training_runs/s:train:0/checkpoints/weights/a-1/ttl"
+        );
+        assert_eq!(
+            of("tinker://model_1/a?b"),
+            "/api/v1/training_runs/model_1/checkpoints/a%3Fb/ttl"
+        );
+        assert!(address("weights/a", "").is_err());
+    }
+}

@@ -1,0 +1,253 @@
+//! Where models and samplers come from.
+
+use std::sync::Arc;
+
+use tinsmith_wire::{
+    CreateModelRequest, CreateModelResponse, FinishReason, Health, LoraConfig, OptimizerConfig,
+    ServerCapabilities, UserMetadata, WeightsInfoResponse,
+};
+
+use crate::{
+    ApiFuture, CallInfo, Capabilities, Dialect, Error, RequestOrder, RestClient, Result,
+    SamplingClient, ServiceClientBuilder, Traffic, TrainingClient, capabilities,
+    session::{Session, Submission},
+    transport::Http,
+};
+
+/// A session with a training service. It lives on the server as long as this, or any client made from it, lives here;
+/// clones share it.
+///
+/// ```
+/// use tinsmith_client::{LoraConfig, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// let models = service.get_server_capabilities()?.supported_models;
+/// let training = service.create_lora_training_client(&models[0].model_name, &LoraConfig::rank(8))?;
+/// assert_eq!(training.get_info()?.lora_rank, Some(8));
+/// # anyhow::Ok(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ServiceClient {
+    session: Arc<Session>,
+}
+
+/// What a new model is besides its adapter.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ModelOptions {
+    /// Its optimiser, for good; the server's AdamW when absent.
+    pub optimizer: Option<OptimizerConfig>,
+    /// Notes on it.
+    pub user_metadata: Option<UserMetadata>,
+}
+
+impl ModelOptions {
+    /// Sets the optimiser.
+    #[must_use]
+    pub fn optimizer(mut self, optimizer: OptimizerConfig) -> Self {
+        self.optimizer = Some(optimizer);
+        self
+    }
+
+    /// Adds notes.
+    #[must_use]
+    pub fn user_metadata(mut self, notes: UserMetadata) -> Self {
+        self.user_metadata = Some(notes);
+        self
+    }
+}
+
+impl ServiceClient {
+    /// Starts a session with the server that the environment names: `TINKER_BASE_URL` (the hosted service when unset),
+    /// `TINKER_API_KEY`, `TINKER_TAGS`.
+    ///
+    /// # Errors
+    /// As [`ServiceClientBuilder::connect`].
+    pub fn from_env() -> Result<Self> {
+        Self::builder().connect()
+    }
+
+    /// Settings, to start a session with.
+    pub fn builder() -> ServiceClientBuilder {
+        ServiceClientBuilder::default()
+    }
+
+    pub(crate) fn within(session: Arc<Session>) -> Self {
+        ServiceClient { session }
+    }
+
+    pub(crate) fn start(http: Http, settings: &ServiceClientBuilder) -> Result<Self> {
+        let session = Arc::new(Session::start(http, settings)?);
+        Ok(ServiceClient { session })
+    }
+
+    /// The session's id on the server.
+    pub fn session_id(&self) -> &str {
+        &self.session.id
+    }
+
+    /// What is spoken with the server.
+    pub fn dialect(&self) -> Dialect {
+        self.session.server.dialect
+    }
+
+    /// By what the server orders requests, as far as is known: SkyRL-tx is recognised when it accepts the first model.
+    pub fn request_order(&self) -> RequestOrder {
+        self.session.server.order()
+    }
+
+    /// What this session has sent and received so far.
+    pub fn traffic(&self) -> Traffic {
+        self.session.http.traffic()
+    }
+
+    /// The models that the server offers.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
+    pub fn get_server_capabilities(&self) -> Result<ServerCapabilities> {
+        capabilities::models(&self.session.http)
+    }
+
+    /// What the server supports, as it says itself and as harmless questions show.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`], [`Error::Unreachable`]; a question that the server refuses is an answer.
+    ///
+    /// ```
+    /// use tinsmith_client::{ServiceClient, Support};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let capabilities = service.capabilities()?;
+    /// assert_eq!(capabilities.health, Support::Yes);
+    /// assert!(!capabilities.models.is_empty());
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn capabilities(&self) -> Result<Capabilities> {
+        capabilities::probe(&self.session)
+    }
+
+    /// Whether the server is well: an error if not.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
+    pub fn health(&self) -> Result<Health> {
+        let info = CallInfo::of("healthz");
+        self.session.http.get("/api/v1/healthz", info)
+    }
+
+    /// A client for what the server keeps: runs, checkpoints, sessions.
+    pub fn rest(&self) -> RestClient {
+        RestClient::new(self.session.http.clone())
+    }
+
+    /// What a checkpoint (`tinker://..`) was trained from.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
+    pub fn weights_info(&self, path: &str) -> Result<WeightsInfoResponse> {
+        self.rest().weights_info(path)
+    }
+
+    /// Creates a LoRA adapter on `base_model` and waits until it can be trained.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an adapter that trains nothing, before anything is sent; [`Error::Status`] or
+    /// [`Error::RequestFailed`] for a model that the server does not have.
+    pub fn create_lora_training_client(
+        &self,
+        base_model: &str,
+        config: &LoraConfig,
+    ) -> Result<TrainingClient> {
+        self.create_training_client(base_model, config, ModelOptions::default())
+    }
+
+    /// As [`create_lora_training_client`](Self::create_lora_training_client), with another optimiser or with notes.
+    ///
+    /// # Errors
+    /// As [`create_lora_training_client`](Self::create_lora_training_client).
+    pub fn create_training_client(
+        &self,
+        base_model: &str,
+        config: &LoraConfig,
+        options: ModelOptions,
+    ) -> Result<TrainingClient> {
+        check_lora(config)?;
+        let session = &self.session;
+        let request = CreateModelRequest {
+            session_id: session.id.clone(),
+            model_seq_id: session.next_model(),
+            base_model: base_model.to_owned(),
+            lora_config: config.clone(),
+            optimizer_config: options.optimizer,
+            user_metadata: options.user_metadata,
+        };
+        let submission = Submission::new("create_model", "CreateModel");
+        let pending = session.submit(submission, &request)?;
+        let created: CreateModelResponse =
+            ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)).result()?;
+        Ok(TrainingClient::new(session.clone(), created.model_id))
+    }
+
+    /// Creates a model that goes on from a checkpoint (`tinker://..`) of
+    /// [`save_state`](TrainingClient::save_state): with its weights, and with a new optimiser.
+    ///
+    /// # Errors
+    /// [`Error::Status`] or [`Error::RequestFailed`] for a checkpoint that the server does not have.
+    pub fn create_training_client_from_state(&self, path: &str) -> Result<TrainingClient> {
+        TrainingClient::from_state(&self.session, path, false)
+    }
+
+    /// As [`create_training_client_from_state`](Self::create_training_client_from_state), with the optimiser's state too.
+    ///
+    /// # Errors
+    /// As [`create_training_client_from_state`](Self::create_training_client_from_state).
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let first = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let saved = first.save_state("halfway")?.result()?;
+    /// let second = service.create_training_client_from_state_with_optimizer(&saved.path)?;
+    /// assert_eq!(second.get_info()?.lora_rank, Some(8));
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn create_training_client_from_state_with_optimizer(
+        &self,
+        path: &str,
+    ) -> Result<TrainingClient> {
+        TrainingClient::from_state(&self.session, path, true)
+    }
+
+    /// Samples from `model`: the name of a base model, or a checkpoint (`tinker://..`) saved for sampling.
+    ///
+    /// # Errors
+    /// [`Error::Status`] for a model or checkpoint that the server does not have.
+    pub fn create_sampling_client(&self, model: &str) -> Result<SamplingClient> {
+        SamplingClient::create(self.session.clone(), model)
+    }
+
+    /// Tells the server how the session ended; it accepts no further requests from here. Without this the session ends
+    /// when its last client is dropped, and the server notices by the missing heartbeat.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`]. A server that does not want to know is no error.
+    pub fn finish(&self, reason: FinishReason, detail: Option<&str>) -> Result<()> {
+        self.session.finish(reason, detail.map(str::to_owned))
+    }
+}
+
+fn check_lora(config: &LoraConfig) -> Result<()> {
+    let reason = if config.rank == 0 {
+        "the rank must be at least 1"
+    } else if !(config.train_attn || config.train_mlp || config.train_unembed) {
+        "at least one of train_attn, train_mlp and train_unembed must be set"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config {
+        what: "LoraConfig",
+        reason: reason.into(),
+    })
+}
