@@ -125,6 +125,13 @@ impl Ragged {
     }
 
     /// Each sequence on its own, `[length, ..trailing]`: views, not copies.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.seqs()[0].to_vec::<f64>()?, [1.0, 5.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn seqs(&self) -> Vec<Var> {
         let at = here();
@@ -133,6 +140,13 @@ impl Ragged {
     }
 
     /// The lengths as numbers to compute with: `[num_seqs]`, in the dtype and on the device of the values, constant.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.counts().to_vec::<f64>()?, [2.0, 1.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn counts(&self) -> Var {
         let counts: Vec<f64> = self.lengths().iter().map(|&n| n as f64).collect();
@@ -157,6 +171,13 @@ impl Ragged {
     }
 
     /// The batch of the sequences `seqs`, in that order; a sequence may be named more than once.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.select(&[1, 0]).values().to_vec::<f64>()?, [4.0, 1.0, 5.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn select(&self, seqs: &[usize]) -> Ragged {
         let at = here();
@@ -181,6 +202,13 @@ impl Ragged {
     }
 
     /// Each sequence cut to its first `lengths[i]` rows: the explicit way to align two batches.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.truncate_to(&[1, 1]).values().to_vec::<f64>()?, [1.0, 4.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn truncate_to(&self, lengths: &[usize]) -> Ragged {
         let at = here();
@@ -254,24 +282,52 @@ fn whole(seqs: &[Var]) -> Option<Var> {
 /// By sequence. Results have one row for each sequence: `[num_seqs, ..trailing]`.
 impl Ragged {
     /// The sum of each sequence; 0 for an empty one.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.sum_per_seq().to_vec::<f64>()?, [6.0, 4.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn sum_per_seq(&self) -> Var {
         self.values.segment_reduce(ReduceOp::Sum, &self.segments)
     }
 
     /// The greatest row of each sequence, elementwise; -inf for an empty one. Ties share the gradient.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.max_per_seq().to_vec::<f64>()?, [5.0, 4.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn max_per_seq(&self) -> Var {
         self.values.segment_reduce(ReduceOp::Max, &self.segments)
     }
 
     /// The smallest row of each sequence, elementwise; inf for an empty one. Ties share the gradient.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.min_per_seq().to_vec::<f64>()?, [1.0, 4.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn min_per_seq(&self) -> Var {
         self.values.segment_reduce(ReduceOp::Min, &self.segments)
     }
 
     /// The mean of each sequence; NaN for an empty one.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.mean_per_seq().to_vec::<f64>()?, [3.0, 4.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn mean_per_seq(&self) -> Var {
         located(Location::caller(), || {
@@ -282,6 +338,13 @@ impl Ragged {
     }
 
     /// ln Σ e^x of each sequence, without overflow; -inf for an empty one.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.logsumexp_per_seq().to_vec::<f64>()?[1], 4.0);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn logsumexp_per_seq(&self) -> Var {
         located(Location::caller(), || {
@@ -291,6 +354,13 @@ impl Ragged {
     }
 
     /// e^x / Σ e^x within each sequence.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.softmax_per_seq().values().to_vec::<f64>()?[2], 1.0);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn softmax_per_seq(&self) -> Ragged {
         located(Location::caller(), || {
@@ -300,6 +370,13 @@ impl Ragged {
     }
 
     /// x - ln Σ e^x within each sequence.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.log_softmax_per_seq().values().to_vec::<f64>()?[2], 0.0);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn log_softmax_per_seq(&self) -> Ragged {
         located(Location::caller(), || {
@@ -309,12 +386,26 @@ impl Ragged {
     }
 
     /// The sum of products with `rhs`, sequence by sequence.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.dot_per_seq(&x).to_vec::<f64>()?, [26.0, 16.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn dot_per_seq(&self, rhs: &Ragged) -> Var {
         located(Location::caller(), || (self * rhs).sum_per_seq())
     }
 
     /// One row for each sequence (`[num_seqs, ..]`) copied to all rows of its sequence.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.expand(&x.max_per_seq()).values().to_vec::<f64>()?, [5.0, 5.0, 4.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn expand(&self, per_seq: &Var) -> Ragged {
         Ragged {
@@ -547,6 +638,13 @@ with_operand! { maximum minimum pow eq ne lt le gt ge }
 impl Ragged {
     /// Elementwise choice by this u8 mask; see [`Var::select`], from which it differs in name because
     /// [`select`](Ragged::select) chooses sequences.
+    ///
+    /// ```
+    /// # use tinsmith_grad::{Device, Ragged};
+    /// # let x = Ragged::from_vecs(&[vec![1f64, 5.0], vec![4.0]], &Device::Cpu);
+    /// assert_eq!(x.gt(3.0).where_(&x, 0.0).values().to_vec::<f64>()?, [0.0, 5.0, 4.0]);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn where_(&self, on_true: impl RaggedOperand, on_false: impl RaggedOperand) -> Ragged {
         let at = here();
