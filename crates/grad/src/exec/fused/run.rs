@@ -10,9 +10,10 @@ use super::rows::Cursor;
 use super::vmath::{Arg, Calls, Choice, Dispatch, Kernels, Taken};
 use crate::op::ReduceOp;
 
-/// Elements of a register. 2 KiB of f32: few enough that a kernel's registers and operands stay in L1 and memory is read
-/// on while computing, and enough that an instruction's overhead is small beside its work.
-const BLOCK: usize = 512;
+/// Elements of a register. 1.5 KiB of f32: enough that an instruction's overhead is small beside its work, and few enough that
+/// registers and operands stay in L1 and the processor, fetching ahead, has the next block there in time. Not a power of two,
+/// so that arrays of one alignment do not compete for the same cache sets.
+const BLOCK: usize = 384;
 
 /// Bytes of a cache line. Registers begin at one: vectors that lie across two lines take twice as long.
 const LINE: usize = 64;

@@ -46,6 +46,10 @@ impl Values {
         match node.op {
             KernelOp::Copy if node_of(&a).is_some() => a,
             KernelOp::Unary(Unary::Neg) => self.negative(a),
+            KernelOp::Unary(Unary::Exp) => {
+                let exponent = self.but_for_zero(a);
+                self.push(Node::new(node.op, &[exponent]))
+            }
             KernelOp::Binary(Binary::Mul) => self.product(a, b),
             KernelOp::Binary(Binary::Div) if is_constant(b, 1.0) => a,
             KernelOp::Binary(Binary::Add) => match (self.negated(a), self.negated(b)) {
@@ -109,6 +113,18 @@ impl Values {
             nodes.push(node);
             nodes.len() as u32 - 1
         }))
+    }
+
+    /// `arg`, or what is simpler and differs from it in the sign of zeros only: `a` for `a == b ? b : a`. The limit of a
+    /// ratio that lets the gradient of the unlimited one pass has this form.
+    fn but_for_zero(&self, arg: Arg) -> Arg {
+        match node_of(&arg).map(|node| self.nodes[node]) {
+            Some(Node {
+                op: KernelOp::Choose(Binary::Eq, Then::Nothing),
+                args: [a, b, x, y],
+            }) if (x, y) == (b, a) || (x, y) == (a, b) => y,
+            _ => arg,
+        }
     }
 
     /// What `arg` is the negative of.
@@ -194,4 +210,178 @@ fn then(node: &Node) -> Option<(Then, Arg)> {
 
 fn is_constant(arg: Arg, value: f64) -> bool {
     arg == Arg::Constant(value.to_bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::compile::compile;
+    use super::super::plan::Rows;
+    use super::super::run::{Operands, run};
+    use super::*;
+
+    const A: Arg = Arg::Array(0);
+    const B: Arg = Arg::Array(1);
+
+    fn constant(value: f64) -> Arg {
+        Arg::Constant(value.to_bits())
+    }
+
+    /// The last of `nodes`, stored and summed, for all pairs of some values: the number of instructions, the stored bits (one
+    /// NaN as good as another), and the sum.
+    fn evaluate(nodes: &[(KernelOp, &[Arg])], results: &[Outcome]) -> (usize, Vec<u32>, f64) {
+        let kernel = Kernel {
+            nodes: nodes
+                .iter()
+                .map(|&(op, args)| Node::new(op, args))
+                .collect(),
+            results: results.to_vec(),
+            arrays: 2,
+            numbers: 0,
+        };
+        let program = compile(&kernel);
+        let (a, b): (Vec<f32>, Vec<f32>) = pairs().unzip();
+        let mut out = vec![9.0; a.len()];
+        let operands = Operands {
+            len: a.len(),
+            arrays: vec![&a, &b],
+            numbers: Vec::new(),
+            rows: vec![&Rows::One],
+        };
+        let outputs = [out.as_mut_slice()].into_iter().take(program.stores);
+        let sums = run(&program, &operands, outputs.collect(), &mut Vec::new(), 1);
+        let sum = sums.first().map_or(0.0, |sums| sums[0]);
+        (program.code.len(), bits(out), sum)
+    }
+
+    fn pairs() -> impl Iterator<Item = (f32, f32)> {
+        const VALUES: [f32; 8] = [0.0, -0.0, 1.0, -1.0, 0.3, -7.5, f32::INFINITY, f32::NAN];
+        VALUES.into_iter().flat_map(|a| VALUES.map(|b| (a, b)))
+    }
+
+    fn bits(values: impl IntoIterator<Item = f32>) -> Vec<u32> {
+        let one_nan = |x: f32| if x.is_nan() { f32::NAN } else { x };
+        values.into_iter().map(|x| one_nan(x).to_bits()).collect()
+    }
+
+    #[test]
+    fn signs_and_factors_of_one_cost_nothing_and_change_no_bit() {
+        type Case<'a> = (&'a [(KernelOp, &'a [Arg])], usize, fn(f32, f32) -> f32);
+        const NEG: KernelOp = KernelOp::Unary(Unary::Neg);
+        let op = KernelOp::Binary;
+        let n = Arg::Node;
+        let cases: [Case; 9] = [
+            (&[(NEG, &[A]), (op(Binary::Add), &[n(0), B])], 1, |a, b| {
+                -a + b
+            }),
+            (&[(NEG, &[B]), (op(Binary::Add), &[A, n(0)])], 1, |a, b| {
+                a + -b
+            }),
+            (&[(NEG, &[B]), (op(Binary::Sub), &[A, n(0)])], 1, |a, b| {
+                a - -b
+            }),
+            (
+                &[(NEG, &[A]), (NEG, &[n(0)]), (op(Binary::Add), &[n(1), B])],
+                1,
+                |a, b| a + b,
+            ),
+            (
+                &[
+                    (op(Binary::Mul), &[A, constant(-1.0)]),
+                    (NEG, &[B]),
+                    (op(Binary::Mul), &[n(0), n(1)]),
+                ],
+                1,
+                |a, b| a * b,
+            ),
+            (&[(NEG, &[A]), (op(Binary::Mul), &[n(0), B])], 2, |a, b| {
+                -a * b
+            }),
+            (
+                &[
+                    (op(Binary::Mul), &[constant(1.0), A]),
+                    (op(Binary::Div), &[B, constant(1.0)]),
+                    (op(Binary::Sub), &[n(0), n(1)]),
+                ],
+                1,
+                |a, b| a - b,
+            ),
+            (
+                &[
+                    (op(Binary::Lt), &[A, B]),
+                    (NEG, &[A]),
+                    (KernelOp::Select, &[n(0), n(1), B]),
+                ],
+                1,
+                |a, b| if a < b { -a } else { b },
+            ),
+            (
+                &[
+                    (op(Binary::Ge), &[A, B]),
+                    (op(Binary::Minimum), &[A, constant(0.3)]),
+                    (KernelOp::Select, &[n(0), n(1), B]),
+                ],
+                1,
+                |a, b| {
+                    let least = if a.is_nan() { a } else { a.min(0.3) };
+                    if a >= b { least } else { b }
+                },
+            ),
+        ];
+        for (nodes, instructions, formula) in cases {
+            let value = n(nodes.len() as u32 - 1);
+            let (count, got, _) = evaluate(nodes, &[Outcome::Store { value }]);
+            assert_eq!(got, bits(pairs().map(|(a, b)| formula(a, b))), "{nodes:?}");
+            assert_eq!(count, instructions, "{nodes:?}");
+        }
+    }
+
+    #[test]
+    fn an_exponential_does_not_see_which_of_two_equals_was_chosen() {
+        let exp = KernelOp::Unary(Unary::Exp);
+        let chosen: [(KernelOp, &[Arg]); 3] = [
+            (KernelOp::Binary(Binary::Eq), &[A, B]),
+            (KernelOp::Select, &[Arg::Node(0), B, A]),
+            (exp, &[Arg::Node(1)]),
+        ];
+        let store = |value| [Outcome::Store { value }];
+        let (count, got, _) = evaluate(&chosen, &store(Arg::Node(2)));
+        let (_, want, _) = evaluate(&[(exp, &[A])], &store(Arg::Node(0)));
+        assert_eq!((count, got), (1, want));
+    }
+
+    #[test]
+    fn a_product_that_is_only_summed_is_not_formed() {
+        let rows = 0;
+        let finite = KernelOp::Clamp {
+            lo: (-9f64).to_bits(),
+            hi: 9f64.to_bits(),
+        };
+        let is_number = KernelOp::Binary(Binary::Eq);
+        let nodes: [(KernelOp, &[Arg]); 4] = [
+            (is_number, &[B, B]),
+            (KernelOp::Select, &[Arg::Node(0), B, constant(2.0)]),
+            (finite, &[Arg::Node(1)]),
+            (
+                KernelOp::Binary(Binary::Mul),
+                &[Arg::Node(2), constant(0.1)],
+            ),
+        ];
+        let sum = Outcome::Reduce {
+            op: ReduceOp::Sum,
+            rows,
+            value: Arg::Node(3),
+        };
+        let (count, _, got) = evaluate(&nodes, &[sum]);
+        let terms = pairs().map(|(_, b)| if b.is_nan() { 2.0 } else { b.clamp(-9.0, 9.0) } * 0.1);
+        let want: f64 = terms.map(f64::from).sum();
+        assert_eq!(count, 3);
+        assert!((got - want).abs() < 1e-12, "{got} {want}");
+        let stored = [
+            sum,
+            Outcome::Store {
+                value: Arg::Node(3),
+            },
+        ];
+        assert_eq!(evaluate(&nodes, &stored).2, got);
+    }
 }
