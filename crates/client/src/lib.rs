@@ -24,12 +24,29 @@
 //! # anyhow::Ok(())
 //! ```
 //!
+//! # Which server
+//!
+//! [`ServiceClientBuilder`] names it, or the environment does. What the server speaks ([`Dialect`]) and how much it takes at
+//! once is asked of the server; builder settings override the answers. [`ServiceClientBuilder::fireworks`] trains on
+//! Fireworks. [`ServiceClient::capabilities`] shows what a server supports.
+//!
+//! | to | there is |
+//! | --- | --- |
+//! | train | [`TrainingClient`]: [`forward_backward`](TrainingClient::forward_backward), [`forward_backward_custom`](TrainingClient::forward_backward_custom), [`optim_step`](TrainingClient::optim_step) |
+//! | keep and go on | [`save_state`](TrainingClient::save_state), [`load_state`](TrainingClient::load_state), [`create_training_client_from_state`](ServiceClient::create_training_client_from_state) |
+//! | sample | [`SamplingClient`], from a name, a checkpoint, or [`save_weights_for_sampler`](TrainingClient::save_weights_for_sampler) |
+//! | list, delete, download | [`RestClient`] |
+//! | see what goes on | [`Progress`], [`Traffic`], [`StepReport`] |
+//!
+//! # What holds everywhere
+//!
 //! * **Two passes.** The trainer's forward pass returns logprobs; the loss function and its gradient run here, in
 //!   [`grad`]; the gradient goes back as the weights of a second, linear pass. [`losses`] has the usual losses ready.
 //! * **Blocking, with futures.** A call returns when the trainer has accepted it, an [`ApiFuture`] waits for the result.
 //!   Nothing waits for ever: [`RetryConfig`] holds every limit.
-//! * **Exactly once.** A repetition carries the same bytes under the same sequence id. Where nobody can know whether a
-//!   request was executed, [`Error::may_have_been_applied`] says so.
+//! * **Exactly once.** A repetition carries the same bytes under the same sequence id. A server that does not know a
+//!   repetition when it sees one (SkyRL-tx) is recognised, and sent none. Where nobody can know whether a request was
+//!   executed, [`Error::may_have_been_applied`] says so.
 //! * **Nothing trains by accident.** A loss that is not one number, not finite, or leaves out a datum is an error that
 //!   names the datum and the source line, before the second pass is sent.
 //! * **The API key** appears in no error and no debug output, and does not travel unencrypted except on this machine.

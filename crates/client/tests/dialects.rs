@@ -45,11 +45,11 @@ fn a_pass_in_protobuf_is_what_it_is_in_json() {
     let training = training(&fake.service());
     let sent = datum(3).with("weights", vec![0.0f32, 0.5, 1.0]);
     let forward = training
-        .forward(&[sent.clone()], LossFn::CrossEntropy, None)
+        .forward(std::slice::from_ref(&sent), LossFn::CrossEntropy, None)
         .unwrap();
     let config = [("clip_low_threshold".to_owned(), 0.8.into())].into();
     let output = training
-        .forward_backward(&[sent.clone()], LossFn::Ppo, Some(config))
+        .forward_backward(std::slice::from_ref(&sent), LossFn::Ppo, Some(config))
         .unwrap();
     let output = output.result().unwrap();
     assert_eq!(

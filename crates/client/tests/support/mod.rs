@@ -30,17 +30,21 @@ impl Request {
     pub fn body(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or(Value::Null)
     }
+    pub fn is_protobuf(&self) -> bool {
+        let kind = self.headers.get("content-type");
+        kind.is_some_and(|kind| kind == "application/x-protobuf")
+    }
     /// A training pass, in whichever form it came.
     pub fn pass(&self) -> PassRequest<'static> {
-        match self.headers["content-type"].as_str() {
-            "application/x-protobuf" => proto::from_vec(self.bytes.clone()).unwrap(),
-            _ => tinsmith_client::wire::json::from_slice(&self.bytes).unwrap(),
+        match self.is_protobuf() {
+            true => proto::from_vec(self.bytes.clone()).unwrap(),
+            false => tinsmith_client::wire::json::from_slice(&self.bytes).unwrap(),
         }
     }
     pub fn seq_id(&self) -> u64 {
-        match self.headers["content-type"].as_str() {
-            "application/x-protobuf" => self.pass().seq_id,
-            _ => self.body()["seq_id"].as_u64().unwrap(),
+        match self.is_protobuf() {
+            true => self.pass().seq_id,
+            false => self.body()["seq_id"].as_u64().unwrap(),
         }
     }
     /// The last part of the path.
@@ -310,9 +314,8 @@ impl State {
             }
             _ => {
                 let id = format!("r{}", self.results.len());
-                let is_protobuf = request.headers["content-type"] == "application/x-protobuf";
                 let result = match self.work.get(call) {
-                    _ if is_protobuf => protobuf(&minus_one(&request.pass())),
+                    _ if request.is_protobuf() => protobuf(&minus_one(&request.pass())),
                     Some(work) => ok(work(request)),
                     None => ok(usual(call)),
                 };
