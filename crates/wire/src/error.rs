@@ -52,6 +52,28 @@ pub enum Error {
         /// The dtype that was found.
         found: crate::DType,
     },
+    /// The rows of a matrix are of different lengths.
+    #[error("row {row} has {found} elements, the first row has {cols}")]
+    Ragged {
+        /// The row at fault.
+        row: usize,
+        /// Its length.
+        found: usize,
+        /// Length of the first row.
+        cols: usize,
+    },
+    /// A datum cannot be built of what was given.
+    #[error("cannot build a datum: `{field}`: {reason}")]
+    Datum {
+        /// What is at fault.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A body cannot be compressed or decompressed.
+    #[cfg(feature = "zstd")]
+    #[error("zstd body: {0}")]
+    Zstd(String),
     /// A dense form would not fit in memory.
     #[error("a dense tensor of shape {shape:?} does not fit in memory")]
     TooLarge {

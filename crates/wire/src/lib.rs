@@ -26,11 +26,13 @@
 //! * Errors name the message and the path: ``at `data[3].loss_fn_inputs.weights`: ..``.
 //! * Clones are cheap: tokens, images and tensor values are shared.
 //!
-//! Feature `candle` adds conversions between [`TensorData`] and candle tensors.
+//! Feature `candle` adds conversions between [`TensorData`] and candle tensors, feature `zstd` compressed bodies.
 
+mod builders;
 #[cfg(feature = "candle")]
 mod candle;
 mod config;
+mod custom_loss;
 mod datum;
 mod error;
 mod future;
@@ -47,9 +49,16 @@ mod tensor_json;
 mod tolerant;
 mod training;
 mod weights;
+#[cfg(feature = "zstd")]
+pub mod zstd;
 
+pub use builders::{ShiftConfig, WeightReduction};
 pub use config::{
     AuthTokenRequest, AuthTokenResponse, ClientConfig, ClientConfigRequest, DynamicConfig,
+};
+pub use custom_loss::{
+    Argument, CreateCustomLossRequest, CreateCustomLossResponse, CustomLossInput, Form, GraphNode,
+    LossGraph, NodeOp, NonFinite,
 };
 pub use datum::{Chunk, Datum, ImageDimensions, ModelInput};
 pub use error::{Error, Result};

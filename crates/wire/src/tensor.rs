@@ -218,6 +218,61 @@ impl TensorData {
         }
     }
 
+    /// A matrix of these rows.
+    ///
+    /// # Errors
+    /// [`Error::Ragged`] when the rows are of different lengths.
+    ///
+    /// ```
+    /// use tinsmith_wire::TensorData;
+    /// assert_eq!(TensorData::from_rows(&[[1i64, 2], [3, 4]])?.shape(), [2, 2].as_slice());
+    /// assert!(TensorData::from_rows(&[vec![1.0f32], vec![]]).is_err());
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
+    pub fn from_rows<T: Copy, R: AsRef<[T]>>(rows: &[R]) -> Result<Self>
+    where
+        Vec<T>: Into<Data>,
+    {
+        let cols = rows.first().map_or(0, |row| row.as_ref().len());
+        let mut values = Vec::with_capacity(rows.len() * cols);
+        for (row, cells) in rows.iter().map(AsRef::as_ref).enumerate() {
+            if cells.len() != cols {
+                let found = cells.len();
+                return Err(Error::Ragged { row, found, cols });
+            }
+            values.extend_from_slice(cells);
+        }
+        Self::new(values, &[rows.len(), cols])
+    }
+
+    /// The CSR form, if that takes fewer numbers: of a dense matrix for which
+    /// `rows + 1 + 2 * nonzeros < rows * columns`. Anything else is shared as it is.
+    ///
+    /// ```
+    /// use tinsmith_wire::TensorData;
+    /// let weights = TensorData::from_rows(&[[0.0f32, 0.0, 0.0, 9.0], [8.0, 0.0, 0.0, 0.0]])?.into_smaller();
+    /// assert_eq!(*weights.sparse().unwrap().col, [3, 0]);
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
+    #[must_use]
+    pub fn into_smaller(self) -> Self {
+        let (None, Some(&[rows, cols])) = (&self.sparse, self.shape.as_deref()) else {
+            return self;
+        };
+        let sparse = match &self.data {
+            Data::F32(values) => gather(values, rows, cols),
+            Data::I64(values) => gather(values, rows, cols),
+        };
+        match sparse {
+            Some((data, csr)) => TensorData {
+                data,
+                sparse: Some(csr),
+                ..self
+            },
+            None => self,
+        }
+    }
+
     /// The dense form; unlisted values of a sparse tensor are 0. A dense tensor is shared, not copied.
     ///
     /// # Errors
@@ -299,6 +354,31 @@ fn check_csr(csr: &Csr, shape: Option<&[usize]>, values: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The nonzeros of a dense matrix, if they take less than the whole.
+fn gather<T>(values: &[T], rows: usize, cols: usize) -> Option<(Data, Csr)>
+where
+    T: Copy + Default + PartialEq,
+    Vec<T>: Into<Data>,
+{
+    let nonzeros = values.iter().filter(|&&x| x != T::default()).count();
+    // An empty matrix may claim any number of rows.
+    if values.is_empty() || rows + 1 + 2 * nonzeros >= values.len() {
+        return None;
+    }
+    let (mut listed, mut col) = (Vec::with_capacity(nonzeros), Vec::with_capacity(nonzeros));
+    let mut crow = Vec::with_capacity(rows + 1);
+    crow.push(0);
+    for row in values.chunks_exact(cols) {
+        for (c, &x) in (0i64..).zip(row).filter(|&(_, &x)| x != T::default()) {
+            listed.push(x);
+            col.push(c);
+        }
+        crow.push(col.len() as i64);
+    }
+    let (crow, col) = (crow.into(), col.into());
+    Some((listed.into(), Csr { crow, col }))
 }
 
 fn scatter<T: Copy + Default>(values: &[T], csr: &Csr, shape: &[usize]) -> Result<Vec<T>> {

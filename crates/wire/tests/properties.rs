@@ -1,87 +1,13 @@
 //! For any tensor, any datum, any bytes.
 
+mod support;
+
 use proptest::{collection::vec, prelude::*};
+use support::{damaged, datum, sparse, tensor};
 use tinsmith_wire::*;
 
-fn data(n: usize) -> impl Strategy<Value = Data> {
-    let finite = any::<f32>().prop_filter("JSON has no NaN", |x| x.is_finite());
-    prop_oneof![
-        vec(finite, n).prop_map(Data::from),
-        vec(any::<i64>(), n).prop_map(Data::from),
-    ]
-}
-
-fn dense() -> impl Strategy<Value = TensorData> {
-    vec(0..4usize, 0..4).prop_flat_map(|shape| {
-        let n = shape.iter().product();
-        data(n).prop_map(move |data| TensorData::new(data, &shape).unwrap())
-    })
-}
-
-/// Each cell of a `[rows, cols]` matrix is listed or not.
-fn sparse() -> impl Strategy<Value = TensorData> {
-    (0..4usize, 0..4usize)
-        .prop_flat_map(|(rows, cols)| {
-            vec(vec(any::<bool>(), cols), rows).prop_map(move |m| (m, cols))
-        })
-        .prop_flat_map(|(mask, cols)| {
-            let col: Vec<i64> = mask
-                .iter()
-                .flat_map(|row| (0..).zip(row).filter(|(_, on)| **on).map(|(c, _)| c))
-                .collect();
-            let mut crow = vec![0i64];
-            for row in &mask {
-                crow.push(crow[crow.len() - 1] + row.iter().filter(|on| **on).count() as i64);
-            }
-            let shape = [mask.len(), cols];
-            data(col.len()).prop_map(move |data| {
-                TensorData::csr(data, crow.clone(), col.clone(), shape).unwrap()
-            })
-        })
-}
-
-fn tensor() -> impl Strategy<Value = TensorData> {
-    prop_oneof![dense(), sparse()]
-}
-
-fn chunk() -> impl Strategy<Value = Chunk> {
-    prop_oneof![
-        vec(any::<u32>(), 0..5).prop_map(Chunk::from_tokens),
-        (vec(any::<u8>(), 0..9), any::<Option<u32>>()).prop_map(|(data, expected_tokens)| {
-            Chunk::Image {
-                data: data.into(),
-                format: "png".into(),
-                expected_tokens,
-                override_dimensions: None,
-            }
-        }),
-        vec(any::<u8>(), 0..9).prop_map(|dmel| Chunk::Dmel { dmel: dmel.into() }),
-    ]
-}
-
-fn datum() -> impl Strategy<Value = Datum> {
-    let inputs = proptest::collection::btree_map(".{0,8}", tensor(), 0..4);
-    (vec(chunk(), 0..4), inputs).prop_map(|(chunks, loss_fn_inputs)| Datum {
-        model_input: chunks.into_iter().collect(),
-        loss_fn_inputs,
-        ..Datum::default()
-    })
-}
-
-/// A JSON text with one byte changed, dropped or doubled.
-fn damaged() -> impl Strategy<Value = Vec<u8>> {
-    (datum(), any::<proptest::sample::Index>(), any::<u8>(), 0..3).prop_map(
-        |(datum, at, byte, how)| {
-            let mut text = json::to_vec(&datum).unwrap();
-            let at = at.index(text.len());
-            match how {
-                0 => text[at] = byte,
-                1 => drop(text.remove(at)),
-                _ => text.insert(at, text[at]),
-            }
-            text
-        },
-    )
+fn damaged_json() -> impl Strategy<Value = Vec<u8>> {
+    damaged(datum().prop_map(|datum| json::to_vec(&datum).unwrap()))
 }
 
 proptest! {
@@ -130,7 +56,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_decoders_panic(bytes in prop_oneof![vec(any::<u8>(), 0..64), damaged()]) {
+    fn no_bytes_make_the_decoders_panic(bytes in prop_oneof![vec(any::<u8>(), 0..64), damaged_json()]) {
         let _ = json::from_slice::<Datum>(&bytes);
         let _ = json::from_slice::<TensorData>(&bytes);
         let _ = json::from_slice::<SampleRequest>(&bytes);

@@ -1,7 +1,7 @@
 //! The protobuf codec of the messages that have a protobuf form. [`json`](crate::json) has all the others.
 //!
-//! Requests are written from where their tokens and tensors are, without a copy in between. Decoding takes no more
-//! memory than a small multiple of the body, whatever sizes the body claims.
+//! Requests are written from where their tokens and tensors are, without a copy in between. Decoding takes memory in
+//! proportion to the body, whatever sizes the body claims.
 
 use prost::Message as _;
 
