@@ -1,7 +1,9 @@
-//! The project's tasks: `cargo xtask ci | vectors | bench | cuda-check`. Each is one file; this one only dispatches.
+//! The project's tasks: `cargo xtask ci | vectors | bench | cuda-check | corpus`. Each is one file; this one only
+//! dispatches.
 
 mod bench;
 mod ci;
+mod corpus;
 mod cuda;
 mod vectors;
 
@@ -18,7 +20,8 @@ usage: cargo xtask COMMAND
   bench [TARGET] [--json FILE] [--beside FILE].. [-- CRITERION..]
                                  run the benchmarks, all or one target's, and print a table of medians and ratios;
                                  what follows -- goes to criterion
-  cuda-check                     type-check the feature `cuda`, on a machine that may have neither CUDA nor a GPU";
+  cuda-check                     type-check the feature `cuda`, on a machine that may have neither CUDA nor a GPU
+  corpus                         seed the fuzz targets of crates/wire/fuzz with the golden bodies";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         ["vectors", rest @ ..] => vectors::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["cuda-check"] => cuda::check(),
+        ["corpus", rest @ ..] => corpus::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

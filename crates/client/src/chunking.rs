@@ -44,6 +44,24 @@ impl ChunkLimits {
         }
         chunks
     }
+
+    /// The ranges of data that go together, in order, in requests to any service but Fireworks, which counts otherwise.
+    ///
+    /// ```
+    /// use tinsmith_client::{ChunkLimits, Datum, ModelInput};
+    /// let data = vec![Datum::new(ModelInput::from_tokens(vec![1, 2])); 3]; // 8 bytes each
+    /// let limits = ChunkLimits { max_bytes: 20, ..ChunkLimits::default() };
+    /// assert_eq!(limits.ranges(&data), [0..2, 2..3]);
+    /// ```
+    pub fn ranges(&self, data: &[Datum]) -> Vec<Range<usize>> {
+        self.split(data, Service::Tinker)
+    }
+
+    /// What a datum counts there toward `max_bytes`: 4 a token, the bytes of images and sound, and of tensors those of
+    /// values and sparse indices.
+    pub fn estimated_bytes(datum: &Datum) -> usize {
+        estimated_bytes(datum, Service::Tinker)
+    }
 }
 
 /// What a datum counts toward [`ChunkLimits::max_bytes`]. Fireworks counts 10 bytes a tensor element.

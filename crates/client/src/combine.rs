@@ -2,8 +2,18 @@
 
 use tinsmith_wire::{ForwardBackwardOutput, Metrics};
 
-/// Outputs in order; metrics as the suffix of their names says (`name:sum`, `:mean`, ..), of those that every part has.
-pub(crate) fn combine(parts: Vec<ForwardBackwardOutput>) -> ForwardBackwardOutput {
+/// The results of a batch that went in several requests, as one: outputs in order; of the metrics that every part has,
+/// what the suffix of their names says (`name:sum`, `:mean`, ..). The client does this by itself.
+///
+/// ```
+/// use tinsmith_client::{ForwardBackwardOutput, combine_outputs};
+/// let part = |loss| ForwardBackwardOutput {
+///     metrics: [("loss:sum", loss)].into_iter().collect(),
+///     ..Default::default()
+/// };
+/// assert_eq!(combine_outputs(vec![part(1.5), part(2.0)]).metrics["loss:sum"], 3.5);
+/// ```
+pub fn combine(parts: Vec<ForwardBackwardOutput>) -> ForwardBackwardOutput {
     let metrics = combine_metrics(&parts);
     let loss_fn_output_type = parts
         .first()

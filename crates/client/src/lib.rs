@@ -103,6 +103,7 @@ pub use checkpoint::SaveOptions;
 pub use checkpoint_path::CheckpointPath;
 pub use chunking::ChunkLimits;
 pub use clock::{Clock, SystemClock};
+pub use combine::combine as combine_outputs;
 pub use custom_loss::CustomStep;
 pub use error::{Error, Result};
 pub use future::ApiFuture;

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use tinsmith_wire::{self as wire, FutureReply, RetrieveFutureRequest, TryAgain, json};
 
 use crate::{
-    CallInfo, Error, Event, Result,
+    CallInfo, Dialect, Error, Event, Result,
     budget::Share,
     retry::BillingPauses,
     session::Session,
@@ -76,7 +76,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(1);
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 /// How long a server may answer nothing but 5xx.
 const MAX_FAILING: Duration = Duration::from_secs(1800);
-/// How many empty answers 400 are forgiven.
+/// How many answers 400 are forgiven.
 const MAX_BAD_REQUESTS: u32 = 3;
 /// Between two notes on the same state of the queue.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
@@ -180,7 +180,7 @@ impl<P: Answer> Pending<P> {
             .payload_size
             .map(|size| session.server.receiving.take(size));
         match http.send(&request, timeout) {
-            Ok(reply) => self.answered(http, reply),
+            Ok(reply) => self.answered(session, reply),
             // A server may hold the question for longer than we wait: not ready, and no reason to wait more.
             Err(Failure::TimedOut) => Ok(Step::Again(Duration::ZERO)),
             Err(failure) => self.unreachable(http, &failure),
@@ -201,7 +201,8 @@ impl<P: Answer> Pending<P> {
         Ok(self.back_off())
     }
 
-    fn answered(&mut self, http: &Http, reply: Reply) -> Result<Step<P>> {
+    fn answered(&mut self, session: &Session, reply: Reply) -> Result<Step<P>> {
+        let http = &session.http;
         self.info.last_status = Some(reply.status);
         self.received += reply.body.len() as u64;
         (self.lost_since, self.last) = (None, None);
@@ -221,7 +222,10 @@ impl<P: Answer> Pending<P> {
                 }
                 Ok(Step::Again(POLITE))
             }
-            400 if reply.body.is_empty() && self.bad_requests < MAX_BAD_REQUESTS => {
+            // Proxies make these up. Among servers that speak JSON, SkyRL-tx reports failure by a 400 that says why.
+            400 if (reply.body.is_empty() || session.server.dialect == Dialect::Protobuf)
+                && self.bad_requests < MAX_BAD_REQUESTS =>
+            {
                 self.bad_requests += 1;
                 Ok(Step::Again(POLITE))
             }

@@ -7,8 +7,11 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 use tinsmith_grad::{DType, Device, Ragged, Var};
 
+use super::wire;
+
 /// A parsed file.
 pub enum VectorFile {
+    Wire(Vec<wire::Case>),
     Ops(Vec<OpCase>),
     Losses { loss: String, cases: Vec<Case> },
     Helpers(Vec<Value>),
@@ -16,8 +19,14 @@ pub enum VectorFile {
 
 impl VectorFile {
     pub fn parse(text: &str) -> Result<VectorFile> {
-        let mut file: Map<String, Value> =
-            serde_json::from_str(text).context("not a JSON object")?;
+        let mut file = match serde_json::from_str(text).context("not JSON")? {
+            Value::Object(file) => file,
+            Value::Array(cases) => return wire::of_array(cases).map(VectorFile::Wire),
+            _ => bail!("neither an object nor a list of cases"),
+        };
+        if let Some(cases) = wire::of_object(&file) {
+            return cases.map(VectorFile::Wire);
+        }
         let cases = file.remove("cases").unwrap_or_default();
         match (file.get("group"), file.get("loss").and_then(Value::as_str)) {
             (Some(_), None) => Ok(VectorFile::Ops(serde_json::from_value(cases)?)),
@@ -26,7 +35,9 @@ impl VectorFile {
                 loss: loss.into(),
                 cases: serde_json::from_value(cases)?,
             }),
-            _ => bail!("unknown kind of file: expected `group` (tensor ops) or `loss`"),
+            _ => bail!(
+                "unknown kind of file: expected `group` (tensor ops), `loss`, or a case of the wire"
+            ),
         }
     }
 }

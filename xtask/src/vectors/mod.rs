@@ -1,8 +1,10 @@
-//! `cargo xtask vectors PATH...`: runs golden vectors, which are values and gradients that PyTorch computed.
+//! `cargo xtask vectors PATH...`: runs golden vectors, which are values and gradients that PyTorch computed, and what the
+//! Python SDK writes, reads and does.
 //!
-//! A file is told by its first key: `group` holds tensor ops, `loss` losses, and `loss: helpers` pure functions. A case
-//! passes when every executor gives the expected values in f64 and in f32. A `.json` file of another kind counts as
-//! one failure, so that nothing is skipped in silence.
+//! A file is told by its first key: `group` holds tensor ops, `loss` losses, and `loss: helpers` pure functions. There a
+//! case passes when every executor gives the expected values in f64 and in f32. What else there is belongs to the wire and
+//! is told by the fields of its cases. A `.json` file of another kind counts as one failure, so that nothing is skipped in
+//! silence.
 
 mod compare;
 mod execute;
@@ -10,6 +12,7 @@ mod file;
 mod formulas;
 mod losses;
 mod ops;
+mod wire;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +56,7 @@ pub fn run_paths(paths: &[PathBuf]) -> Result<()> {
 
 /// The folders of `golden` whose formats this command reads.
 pub fn supported(golden: &Path) -> Result<Vec<PathBuf>> {
-    let folders: Vec<_> = ["ops", "losses"]
+    let folders: Vec<_> = ["ops", "losses", "wire"]
         .map(|name| golden.join(name))
         .into_iter()
         .filter(|f| f.is_dir())
@@ -134,6 +137,12 @@ fn run_text(text: &str, path: &Path, tally: &mut Tally) {
                 tally.record(path, &case.id, outcome);
             }
         }
+        Ok(VectorFile::Wire(cases)) => {
+            let folder = path.parent().unwrap_or(Path::new("."));
+            for case in cases {
+                tally.record(path, &case.id, case.run(folder));
+            }
+        }
         Ok(VectorFile::Helpers(cases)) => {
             for case in cases {
                 let id = case
@@ -176,7 +185,8 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_a_failure() {
-        assert_eq!(tally("[]"), (0, 1));
+        assert_eq!(tally("17"), (0, 1));
+        assert_eq!(tally(r#"[{"name": "a", "surprise": 1}]"#), (0, 1));
         assert_eq!(tally(r#"{"about": "another format", "cases": []}"#), (0, 1));
         assert_eq!(
             tally(r#"{"group": "unary", "cases": [{"id": "no op"}]}"#),

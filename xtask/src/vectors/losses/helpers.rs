@@ -1,15 +1,21 @@
 //! The helpers file: pure functions, no gradients.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tinsmith_client::combine_outputs;
 use tinsmith_grad::{DType, Device, Ragged, Var};
 use tinsmith_losses::client::{self, Rollout, TisConfig, TisLevel};
 use tinsmith_losses::*;
+use tinsmith_wire::{
+    Datum, ForwardBackwardOutput, ModelInput, ShiftConfig, TensorData, WeightReduction,
+};
 
 use super::{field, flag};
-use crate::vectors::compare;
 use crate::vectors::file::Number;
+use crate::vectors::{compare, wire};
 
 /// Runs one case of the helpers file and compares; the error tells what differed.
 pub fn helper(case: &Value) -> Result<()> {
@@ -87,6 +93,9 @@ pub fn helper(case: &Value) -> Result<()> {
             );
             same(case, "weights", &sent)
         }
+        "datum_from_model_input_weights" => datum_builder(case),
+        "csr" => csr(case),
+        "combine_chunk_metrics" => chunk_metrics(case),
         other => bail!("no helper is known as `{other}`"),
     }
 }
@@ -153,6 +162,98 @@ fn grad_normalization(case: &Map<String, Value>) -> Result<()> {
             .map(|&g| f64::from(g) * factor)
             .collect::<Vec<_>>(),
     )
+}
+
+fn datum_builder(case: &Map<String, Value>) -> Result<()> {
+    let tokens: Vec<u32> = field(case, "tokens")?;
+    let config = ShiftConfig {
+        max_length: field(case, "max_length")?,
+        reduction: match field::<String>(case, "reduction")?.as_str() {
+            "none" => WeightReduction::None,
+            "mean" => WeightReduction::Mean,
+            other => bail!("unknown reduction `{other}`"),
+        },
+    };
+    let weights: Vec<f32> = field(case, "weights")?;
+    let input = ModelInput::from_tokens(tokens);
+    let built = Datum::from_input_and_weights(&input, &weights, &config);
+    if let Some(error) = case.get("error") {
+        let found = built.map_or_else(|error| error.to_string(), |datum| format!("{datum:?}"));
+        let words = error.as_str().context("`error` is no text")?;
+        ensure!(found.contains(words), "got {found}, want {words}");
+        return Ok(());
+    }
+    let (datum, want) = (built?, field::<Map<String, Value>>(case, "out")?);
+    let inputs: Vec<u32> = field(&want, "model_input")?;
+    ensure!(
+        datum.model_input.tokens() == Some(inputs),
+        "model_input: {:?}",
+        datum.model_input
+    );
+    let targets: Vec<i64> = field(&want, "target_tokens")?;
+    ensure!(
+        datum.input("target_tokens") == Some(&targets.into()),
+        "target_tokens: {:?}",
+        datum.input("target_tokens")
+    );
+    let weights = datum
+        .input("weights")
+        .and_then(TensorData::as_f32)
+        .context("no weights")?;
+    let weights: Vec<f64> = weights.iter().map(|&x| f64::from(x)).collect();
+    compare::values(
+        "weights",
+        &weights,
+        &field::<Vec<Number>>(&want, "weights")?,
+        1e-6,
+    )
+}
+
+fn csr(case: &Map<String, Value>) -> Result<()> {
+    let dense = TensorData::from_rows(&field::<Vec<Vec<f32>>>(case, "dense")?)?;
+    let smaller = dense.clone().into_smaller();
+    let Some(want) = field::<Option<Map<String, Value>>>(case, "sparse")? else {
+        ensure!(smaller == dense, "it is to stay dense, got {smaller:?}");
+        return Ok(());
+    };
+    let indices = |name| field::<Vec<i64>>(&want, name);
+    let want = TensorData::csr(
+        field::<Vec<f32>>(&want, "data")?,
+        indices("sparse_crow_indices")?,
+        indices("sparse_col_indices")?,
+        field(&want, "shape")?,
+    )?;
+    ensure!(smaller == want, "got {smaller:?}, want {want:?}");
+    ensure!(
+        smaller.to_dense()? == dense,
+        "made dense again it is {:?}",
+        smaller.to_dense()?
+    );
+    Ok(())
+}
+
+fn chunk_metrics(case: &Map<String, Value>) -> Result<()> {
+    let counts: Vec<usize> = field(case, "outputs_per_chunk")?;
+    let metrics: Vec<BTreeMap<String, Number>> = field(case, "metrics")?;
+    ensure!(
+        counts.len() == metrics.len(),
+        "{} counts for {} parts",
+        counts.len(),
+        metrics.len()
+    );
+    let parts = counts
+        .iter()
+        .zip(&metrics)
+        .map(|(&n, metrics)| ForwardBackwardOutput {
+            loss_fn_outputs: vec![BTreeMap::new(); n],
+            metrics: metrics
+                .iter()
+                .map(|(name, x)| (name.clone(), x.0))
+                .collect(),
+            ..Default::default()
+        });
+    let combined = combine_outputs(parts.collect());
+    wire::same_metrics(&combined.metrics, &field(case, "out")?)
 }
 
 fn ragged<const N: usize>(case: &Map<String, Value>, names: [&str; N]) -> Result<[Ragged; N]> {
