@@ -42,57 +42,45 @@ pub(super) fn run<T: Scalar>(
 ) -> Vec<Vec<f64>> {
     let blocks = operands.len.div_ceil(BLOCK);
     let threads = threads.clamp(1, blocks.max(1));
-    let mut joined: Vec<Partial> = program.reductions(operands, 0);
-    if threads == 1 {
-        scratch.resize(
-            (program.scratch * STRIDE + LINE).max(scratch.len()),
-            T::from_f64(0.0),
-        );
-        run_range(
-            program,
-            operands,
-            0..operands.len,
-            outputs,
-            scratch,
-            &mut joined,
-        );
-    } else {
-        let bounds: Vec<usize> = (0..=threads)
-            .map(|t| (blocks * t / threads * BLOCK).min(operands.len))
-            .collect();
-        let mut shares: Vec<Vec<&mut [T]>> = (0..threads)
-            .map(|_| Vec::with_capacity(outputs.len()))
-            .collect();
-        for mut output in outputs {
-            for (share, bound) in shares.iter_mut().zip(bounds.windows(2)) {
-                let (mine, rest) = output.split_at_mut(bound[1] - bound[0]);
-                share.push(mine);
-                output = rest;
-            }
-        }
-        let partials: Vec<Vec<Partial>> = std::thread::scope(|scope| {
-            let mut workers = Vec::with_capacity(threads);
-            for (share, bound) in shares.into_iter().zip(bounds.windows(2)) {
-                let range = bound[0]..bound[1];
-                workers.push(scope.spawn(move || {
-                    let mut scratch = vec![T::from_f64(0.0); program.scratch * STRIDE + LINE];
-                    let mut partials = program.reductions(operands, range.start);
-                    run_range(program, operands, range, share, &mut scratch, &mut partials);
-                    partials
-                }));
-            }
-            workers
-                .into_iter()
-                .map(|worker| worker.join().expect("kernels do not panic"))
-                .collect()
-        });
-        for partial in partials {
-            joined
-                .iter_mut()
-                .zip(partial)
-                .for_each(|(all, part)| all.append(part));
+    let bounds: Vec<usize> = (0..=threads)
+        .map(|t| (blocks * t / threads * BLOCK).min(operands.len))
+        .collect();
+    let mut shares: Vec<Vec<&mut [T]>> = (0..threads)
+        .map(|_| Vec::with_capacity(outputs.len()))
+        .collect();
+    for mut output in outputs {
+        for (share, bound) in shares.iter_mut().zip(bounds.windows(2)) {
+            let (mine, rest) = output.split_at_mut(bound[1] - bound[0]);
+            share.push(mine);
+            output = rest;
         }
     }
+    let registers = program.scratch * STRIDE + LINE;
+    scratch.resize(registers.max(scratch.len()), T::from_f64(0.0));
+    let work = |share, range: Range<usize>, scratch: &mut [T]| {
+        let mut partials = program.reductions(operands, range.start);
+        run_range(program, operands, range, share, scratch, &mut partials);
+        partials
+    };
+    let mut shares = shares
+        .into_iter()
+        .zip(bounds.windows(2).map(|bound| bound[0]..bound[1]));
+    let (own, range) = shares.next().expect("one thread at least");
+    let joined = std::thread::scope(|scope| {
+        let spawn = |(share, range)| {
+            scope.spawn(move || work(share, range, &mut vec![T::from_f64(0.0); registers]))
+        };
+        let workers: Vec<_> = shares.map(spawn).collect();
+        let mut joined = work(own, range, scratch);
+        for worker in workers {
+            let partials = worker.join().expect("kernels do not panic");
+            joined
+                .iter_mut()
+                .zip(partials)
+                .for_each(|(all, part)| all.append(part));
+        }
+        joined
+    });
     joined.into_iter().map(|partial| partial.values).collect()
 }
 
