@@ -17,7 +17,7 @@ pub use combine::metrics as same_metrics;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// A case, and the check that its format asks for.
