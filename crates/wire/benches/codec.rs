@@ -84,7 +84,7 @@ fn results(criterion: &mut Criterion, result: &ForwardBackwardOutput) {
 
 fn request() -> PassRequest<'static> {
     let datum = |s: usize| {
-        let id = |t: usize| (s * TOKENS + t) as u32 * 7919 % 151_936;
+        let id = |t: usize| ((s * TOKENS + t) * 7919 % 151_936) as u32;
         let tokens: Vec<u32> = (0..TOKENS).map(id).collect();
         let targets: Vec<i64> = (1..=TOKENS).map(|t| id(t).into()).collect();
         Datum::new(ModelInput::from_tokens(tokens))
