@@ -16,7 +16,7 @@ Commands:
   checkpoints [RUN]           List the checkpoints of a run, or all
   info RUN|PATH               Show a run, or what a checkpoint was trained from
   delete PATH..               Delete checkpoints
-  download PATH [-o FILE]     Fetch a checkpoint as a tar file [default: NAME.tar]
+  download PATH [-o FILE]     Fetch a checkpoint, packed as the server does it [default: NAME.tar]
   sample MODEL                Continue a prompt; MODEL is a base model or a checkpoint
   probe                       Show what the server speaks and supports
 

@@ -117,6 +117,7 @@ impl Auth {
         let payload = Payload {
             bytes: b"{}".to_vec(),
             format: crate::transport::Format::Json,
+            is_zstd: false,
         };
         http.send_as(self.key(), &Request::post(PATH, &payload), TIMEOUT)
     }

@@ -16,7 +16,6 @@ use crate::{
     model::{Model, PassOver},
     preflight,
     session::Session,
-    sparse,
 };
 
 /// A custom-loss step whose second pass is under way.
@@ -192,12 +191,12 @@ fn second_pass(
     let travelling = data.iter().zip(targets).map(|(datum, targets)| {
         let (own, others) = rest.split_at(targets.elem_count());
         rest = others;
-        let weights: Vec<f32> = own.iter().map(|g| -g).collect();
-        let weights = match *targets.shape() {
-            [rows, cols] if may_be_sparse => sparse::matrix(weights, [rows, cols]),
-            _ => shaped_as(targets, weights),
+        let weights = shaped_as(targets, own.iter().map(|g| -g).collect())?;
+        let weights = match may_be_sparse {
+            true => weights.into_smaller(),
+            false => weights,
         };
-        Ok(travelling(datum, targets, weights?))
+        Ok(travelling(datum, targets, weights))
     });
     travelling.collect()
 }

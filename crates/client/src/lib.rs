@@ -28,7 +28,8 @@
 //!
 //! [`ServiceClientBuilder`] names it, or the environment does. What the server speaks ([`Dialect`]) and how much it takes at
 //! once is asked of the server; builder settings override the answers. [`ServiceClientBuilder::fireworks`] trains on
-//! Fireworks. [`ServiceClient::capabilities`] shows what a server supports.
+//! Fireworks. [`ServiceClient::capabilities`] shows what a server supports. Feature `zstd` compresses training requests for
+//! servers that ask for it.
 //!
 //! | to | there is |
 //! | --- | --- |
@@ -90,7 +91,6 @@ mod sampling;
 mod server;
 mod service;
 mod session;
-mod sparse;
 mod training;
 mod transport;
 

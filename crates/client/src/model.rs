@@ -155,7 +155,7 @@ impl Model {
                     path: "forward_backward",
                     ..submission
                 };
-                let payload = Payload::protobuf(&request)?;
+                let payload = Payload::protobuf(&request, server.wants_zstd())?;
                 Ok((submission, payload))
             }
         }

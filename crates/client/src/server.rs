@@ -106,6 +106,12 @@ impl Server {
         }
     }
 
+    /// Whether protobuf bodies are to be compressed.
+    pub fn wants_zstd(&self) -> bool {
+        let config = self.config.as_ref();
+        cfg!(feature = "zstd") && config.is_some_and(|config| config.proto_compress_fwdbwd)
+    }
+
     /// Whether it reads sparse tensors: newer servers do.
     pub fn reads_csr(&self) -> bool {
         self.config.is_some() && self.service == Service::Tinker

@@ -54,6 +54,8 @@ impl Format {
 pub(crate) struct Payload {
     pub bytes: Vec<u8>,
     pub format: Format,
+    /// Whether the bytes are compressed with zstd.
+    pub is_zstd: bool,
 }
 
 impl Payload {
@@ -61,15 +63,29 @@ impl Payload {
         Ok(Payload {
             bytes: tinsmith_wire::json::to_vec(value).map_err(crate::Error::Encode)?,
             format: Format::Json,
+            is_zstd: false,
         })
     }
 
-    pub fn protobuf(message: &impl proto::Message) -> crate::Result<Self> {
+    pub fn protobuf(message: &impl proto::Message, compress: bool) -> crate::Result<Self> {
+        let plain = proto::to_vec(message).map_err(Error::Encode)?;
         Ok(Payload {
-            bytes: proto::to_vec(message).map_err(Error::Encode)?,
+            bytes: if compress { compressed(plain)? } else { plain },
             format: Format::Protobuf,
+            is_zstd: compress,
         })
     }
+}
+
+#[cfg(feature = "zstd")]
+fn compressed(plain: Vec<u8>) -> crate::Result<Vec<u8>> {
+    tinsmith_wire::zstd::compress(&plain).map_err(Error::Encode)
+}
+
+/// Without the feature nobody asks for it.
+#[cfg(not(feature = "zstd"))]
+fn compressed(plain: Vec<u8>) -> crate::Result<Vec<u8>> {
+    Ok(plain)
 }
 
 /// What is sent.
@@ -218,6 +234,9 @@ impl Http {
         let response = match request.payload {
             Some(payload) => {
                 head = head.header("Content-Type", payload.format.media_type());
+                if payload.is_zstd {
+                    head = head.header("Content-Encoding", "zstd");
+                }
                 self.sent
                     .fetch_add(payload.bytes.len() as u64, Ordering::Relaxed);
                 let request = head.body(payload.bytes.as_slice()).map_err(unsendable)?;
