@@ -97,7 +97,10 @@ fn a_loss_that_is_nan() {
     };
     assert!(value.is_nan());
     assert!(
-        matches!(cause, Some(GradError::NonFinite { op: "log", .. })),
+        matches!(
+            cause.as_deref(),
+            Some(GradError::NonFinite { op: "log", .. })
+        ),
         "{error}"
     );
     assert!(names_line(&error, line), "{error}");

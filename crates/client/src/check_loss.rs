@@ -126,7 +126,10 @@ where
     }
     Ok(LossCheck {
         report: custom_loss::report(evaluated, 0, Default::default()),
-        derivatives: derivatives.map_err(|cause| Error::WrongGradient { cause, at })?,
+        derivatives: derivatives.map_err(|cause| Error::WrongGradient {
+            cause: Box::new(cause),
+            at,
+        })?,
     })
 }
 

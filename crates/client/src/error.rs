@@ -90,7 +90,7 @@ pub enum Error {
         /// Its value.
         value: f64,
         /// The first op that gave such a value.
-        cause: Option<grad::Error>,
+        cause: Option<Box<grad::Error>>,
         /// Where [`Loss::new`](crate::Loss::new) was called.
         at: &'static Location<'static>,
     },
@@ -141,7 +141,7 @@ pub enum Error {
         /// The value.
         value: f32,
         /// The first op that gave such a value.
-        cause: Option<grad::Error>,
+        cause: Option<Box<grad::Error>>,
         /// Where [`Loss::new`](crate::Loss::new) was called.
         at: &'static Location<'static>,
     },
@@ -149,7 +149,7 @@ pub enum Error {
     #[error("the gradient of the loss (checked at {at}) is not its derivative: {cause}")]
     WrongGradient {
         /// Where they differ.
-        cause: grad::Error,
+        cause: Box<grad::Error>,
         /// The call of `check_loss`.
         at: &'static Location<'static>,
     },
@@ -332,7 +332,7 @@ fn other_dialect_name(dialect: Dialect) -> &'static str {
     }
 }
 
-struct Because<'a>(&'a Option<grad::Error>);
+struct Because<'a>(&'a Option<Box<grad::Error>>);
 
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -297,12 +297,13 @@ fn norm(term: &Term, leaf: &Var) -> Result<Var> {
 }
 
 /// The op that made the first NaN or infinity.
-fn culprit(root: &Var, leaf: &Var) -> Option<GradError> {
+fn culprit(root: &Var, leaf: &Var) -> Option<Box<GradError>> {
     Backward::new(root)
         .allow_unused()
         .check_finite()
         .run(&[leaf])
         .err()
+        .map(Box::new)
 }
 
 /// The sequences of which no row is reached. One without rows needs none.
