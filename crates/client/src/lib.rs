@@ -68,6 +68,7 @@ mod clock;
 mod combine;
 mod completions;
 mod custom_loss;
+mod download;
 mod error;
 mod exchange;
 mod fireworks;

@@ -1,7 +1,7 @@
 //! One HTTP exchange: address, key, headers, bytes.
 
 use std::{
-    fmt, io,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use std::{
 use tinsmith_wire::{ErrorBody, proto};
 use ureq::http::{self, Method};
 
-use crate::{CallInfo, Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth::Auth};
+use crate::{Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth::Auth};
 
 /// Longest answer that is read.
 const MAX_ANSWER: u64 = 4 << 30;
@@ -21,8 +21,8 @@ const MAX_WORDS: usize = 400;
 
 /// A server's address, the key to it, and the manners to talk to it.
 pub(crate) struct Http {
-    agent: ureq::Agent,
-    base: String,
+    pub agent: ureq::Agent,
+    pub base: String,
     pub auth: Auth,
     headers: Vec<(String, String)>,
     pub retry: RetryConfig,
@@ -298,40 +298,6 @@ impl Http {
         self.received
             .fetch_add(body.len() as u64, Ordering::Relaxed);
         Ok(Reply { body, ..reply })
-    }
-
-    /// Writes what is at `url` to `to`. Nothing of this server's, the key above all, goes along.
-    pub fn download(&self, url: &str, to: &mut impl io::Write) -> crate::Result<u64> {
-        let info = || Box::new(CallInfo::of("download"));
-        let lost = |error: &dyn fmt::Display| Error::Unreachable {
-            call: info(),
-            reason: error.to_string(),
-            maybe_received: true,
-        };
-        let mut response = self.agent.get(url).call().map_err(|error| lost(&error))?;
-        let status = response.status().as_u16();
-        let mut body = response.body_mut().as_reader();
-        if !(200..300).contains(&status) {
-            let mut text = Vec::new();
-            let read = io::Read::read_to_end(&mut io::Read::take(body, 1 << 16), &mut text);
-            return Err(Error::Status {
-                call: info(),
-                status,
-                message: read.map_or_else(|error| error.to_string(), |_| self.words(&text)),
-            });
-        }
-        io::copy(&mut body, to).map_err(|error| lost(&error))
-    }
-
-    /// An address that may be relative to the server.
-    pub fn absolute(&self, url: &str) -> String {
-        match (url.starts_with('/'), self.base.split_once("://")) {
-            (true, Some((scheme, rest))) => {
-                let host = rest.split('/').next().unwrap_or_default();
-                format!("{scheme}://{host}{url}")
-            }
-            _ => url.to_owned(),
-        }
     }
 
     /// What has gone over the wire.
