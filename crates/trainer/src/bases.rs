@@ -39,7 +39,7 @@ impl Bases {
         let mut loaded: Vec<Base> = Vec::new();
         for (name, folder) in folders {
             if loaded.iter().any(|base| base.name == *name) {
-                return Err(Error::Model {
+                return Err(Error::Unusable {
                     path: folder.clone(),
                     problem: format!(
                         "another model is called `{name}`; give one of them another name"

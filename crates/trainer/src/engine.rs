@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tinsmith_grad::Tensor;
 use tinsmith_wire::{
-    AdamParams, ForwardBackwardOutput, OptimStepResponse, SampleResponse, SampledSequence,
+    AdamParams, ForwardBackwardOutput, OptimStepResponse, Pass, SampleResponse, SampledSequence,
     StopReason, TensorData,
 };
 
 use crate::bases::Base;
 use crate::batch::Example;
-use crate::checkpoint::{Checkpoint, Info, Kind, Reference, Store};
+use crate::checkpoint::{Checkpoint, Info, Kind, Notes, Reference, Store};
 use crate::loss::Loss;
 use crate::model::{Adapter, Generate, LoraConfig};
 use crate::optim::AdamW;
@@ -69,49 +69,25 @@ impl Engine {
         self.models.remove(id);
     }
 
-    pub(crate) fn forward(
+    /// Runs `pass`. A gradient is added to the sums of the step; if it fails, nothing is added and the step is broken.
+    pub(crate) fn pass(
         &mut self,
         id: &str,
+        pass: Pass,
         examples: &[Example],
         loss: &Loss,
     ) -> Result<ForwardBackwardOutput> {
         let keep_going = self.keep_going();
         let training = self.model(id)?;
-        let pass = pass::run(
-            &training.base.model,
-            &training.adapter,
-            examples,
-            loss,
-            false,
-            keep_going,
-        )?;
-        output(pass.logprobs, pass.loss, examples)
-    }
-
-    /// Adds the gradient of the loss to the sums of the step; on failure nothing is added and the step is broken.
-    pub(crate) fn forward_backward(
-        &mut self,
-        id: &str,
-        examples: &[Example],
-        loss: &Loss,
-    ) -> Result<ForwardBackwardOutput> {
-        let keep_going = self.keep_going();
-        let training = self.model(id)?;
-        let result = pass::run(
-            &training.base.model,
-            &training.adapter,
-            examples,
-            loss,
-            true,
-            keep_going,
-        )
-        .and_then(|pass| {
-            let sums = pass::add(training.grads.clone(), pass.grads)?;
-            let output = output(pass.logprobs, pass.loss, examples)?;
-            training.grads = sums;
-            Ok(output)
-        });
-        if let Err(error) = &result {
+        let (model, adapter) = (&training.base.model, &training.adapter);
+        let result =
+            pass::run(model, adapter, examples, loss, pass, keep_going).and_then(|found| {
+                let sums = pass::add(training.grads.clone(), found.grads)?;
+                let output = output(found.logprobs, found.loss, examples)?;
+                training.grads = sums;
+                Ok(output)
+            });
+        if let (Pass::ForwardBackward, Err(error)) = (pass, &result) {
             training.broken = Some(error.to_string());
         }
         result
@@ -137,7 +113,13 @@ impl Engine {
         Ok(OptimStepResponse { metrics })
     }
 
-    pub(crate) fn save(&mut self, id: &str, at: &Reference, overwrite: bool) -> Result<()> {
+    pub(crate) fn save(
+        &mut self,
+        id: &str,
+        at: &Reference,
+        notes: &Notes,
+        overwrite: bool,
+    ) -> Result<()> {
         let training = self.model(id)?;
         let optim = match at.kind {
             Kind::Training => training.optim.clone(),
@@ -153,7 +135,7 @@ impl Engine {
             adapter: training.adapter.clone(),
             optim,
         };
-        self.store.save(at, &checkpoint, overwrite)
+        self.store.save(at, &checkpoint, notes, overwrite)
     }
 
     /// Replaces the weights, and with `optimizer` its state too (else it starts anew). Gradients are cleared.

@@ -57,9 +57,14 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A body in another dialect.
-    #[error("`Content-Type: {0}`; this trainer speaks the JSON dialect, send `application/json`")]
-    MediaType(String),
+    /// A body in a form that is not read here.
+    #[error("the body is `{found}`; {wanted}")]
+    MediaType {
+        /// Its `Content-Type` or `Content-Encoding`.
+        found: String,
+        /// What to send.
+        wanted: &'static str,
+    },
     /// An optimiser step was asked for after a forward_backward of the same step had failed.
     #[error(
         "a forward_backward of this step failed ({0}); its other gradients have been dropped and the weights are unchanged"
@@ -73,9 +78,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A folder does not hold a model that this trainer can run.
-    #[error("cannot load a model from {}: {problem}", .path.display())]
-    Model {
+    /// A file or folder does not hold what it should: a model that this trainer can run, notes that it has written.
+    #[error("cannot use {}: {problem}", .path.display())]
+    Unusable {
         /// The folder or the file at fault.
         path: PathBuf,
         /// What is wrong with it: the tensor or the field, what was expected and what was found.
@@ -120,8 +125,8 @@ impl Error {
             Self::Conflict(_) => 409,
             Self::Gone(_) => 410,
             Self::TooLarge { .. } => 413,
-            Self::MediaType(_) => 415,
-            Self::Body(_) | Self::Checkpoint { .. } | Self::Model { .. } => 422,
+            Self::MediaType { .. } => 415,
+            Self::Body(_) | Self::Checkpoint { .. } | Self::Unusable { .. } => 422,
             Self::ShuttingDown => 503,
             Self::Io { .. } | Self::Compute(_) | Self::Bind { .. } | Self::Internal(_) => 500,
         }

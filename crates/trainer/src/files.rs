@@ -17,7 +17,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     };
     serde_json::from_slice(&bytes)
         .map(Some)
-        .map_err(|e| Error::Model {
+        .map_err(|e| Error::Unusable {
             path: path.to_owned(),
             problem: e.to_string(),
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::outcome::{Finished, Outcome};
 use crate::{Error, Result};
 
 /// Most bytes of finished results that are kept for clients to fetch (again); the oldest go first.
@@ -31,7 +32,7 @@ struct Inner {
 #[derive(Default)]
 struct Cell {
     place: Option<Place>,
-    body: OnceLock<Vec<u8>>,
+    finished: OnceLock<Arc<Finished>>,
     ready: Notify,
 }
 
@@ -49,14 +50,15 @@ impl Futures {
         id
     }
 
-    /// Sets the body that `id` answers with.
-    pub(crate) fn finish(&self, id: &str, body: Vec<u8>) {
+    /// Sets how `id` ended.
+    pub(crate) fn finish(&self, id: &str, outcome: Outcome) {
+        let finished = Finished::new(outcome);
         let mut inner = self.lock();
         let Some(cell) = inner.cells.get(id).cloned() else {
             return;
         };
-        inner.bytes += body.len();
-        inner.finished.push_back((id.to_owned(), body.len()));
+        inner.bytes += finished.size();
+        inner.finished.push_back((id.to_owned(), finished.size()));
         while inner.bytes > KEPT_BYTES && inner.finished.len() > 1 {
             if let Some((oldest, len)) = inner.finished.pop_front() {
                 inner.cells.remove(&oldest);
@@ -64,26 +66,26 @@ impl Futures {
             }
         }
         drop(inner);
-        // A future is finished once; a second body would be ignored.
-        let _ = cell.body.set(body);
+        // A future is finished once; a second outcome would be ignored.
+        let _ = cell.finished.set(Arc::new(finished));
         cell.ready.notify_waiters();
     }
 
-    /// The body of `id`, or `None` when it is not ready within `patience`.
+    /// How `id` ended, or `None` when it is not ready within `patience`.
     pub(crate) async fn wait(
         &self,
         id: &str,
         instance: &str,
         patience: Duration,
-    ) -> Result<Option<Vec<u8>>> {
+    ) -> Result<Option<Arc<Finished>>> {
         let cell = self.find(id, instance)?;
         let notified = cell.ready.notified();
         tokio::pin!(notified);
         notified.as_mut().enable();
-        if cell.body.get().is_none() {
+        if cell.finished.get().is_none() {
             let _ = tokio::time::timeout(patience, notified).await;
         }
-        Ok(cell.body.get().cloned())
+        Ok(cell.finished.get().cloned())
     }
 
     /// Where the request of `id` stands, if it is a training request.

@@ -16,8 +16,11 @@
 //!   request was refused (4xx) may be sent again, corrected, or is stepped over by a later request.
 //! * A bad request is refused at once, with `{"detail": ...}` naming the datum and the field. If a forward_backward
 //!   fails later, the optim_step after it fails too, and changes nothing: no step is taken along part of a batch.
+//! * It speaks both dialects: a pass is taken as JSON or protobuf by its `Content-Type`, results are given as `Accept` asks.
+//!   A result of more than 256 KiB is announced first to those who allow that.
 //! * Same seed, same requests: the same weights, bit for bit ([`Trainer::weights_digest`]).
-//! * Checkpoints are safetensors files, each written wholly or not at all.
+//! * Checkpoints are safetensors files, each written wholly or not at all, and live as long as they are given. Listings
+//!   show the models of this trainer, unloaded ones too, and not those of the one before.
 
 mod bases;
 mod batch;
@@ -30,6 +33,7 @@ mod hub;
 mod loss;
 pub mod model;
 mod optim;
+mod outcome;
 mod pass;
 mod queue;
 mod random;

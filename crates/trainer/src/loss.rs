@@ -1,7 +1,7 @@
 //! The losses this trainer computes, by their name on the wire.
 
 use tinsmith_grad::{Ragged, Var};
-use tinsmith_losses::{CispoConfig, DroConfig, PpoConfig};
+use tinsmith_losses::{CispoConfig, DroConfig, GspoConfig, PpoConfig};
 use tinsmith_wire::{ConfigValue, LossFn, LossFnConfig};
 
 use crate::{Error, Result};
@@ -14,10 +14,11 @@ pub(crate) enum Loss {
     Ppo(PpoConfig),
     Cispo(CispoConfig),
     Dro(DroConfig),
+    Gspo(GspoConfig),
 }
 
 /// Names on the wire, for messages.
-const NAMES: &str = "cross_entropy, importance_sampling, ppo, cispo, dro";
+const NAMES: &str = "cross_entropy, importance_sampling, ppo, cispo, dro, gspo";
 
 /// A tensor that a loss takes beside the logprobs, and its value where a request leaves it out.
 pub(crate) type Input = (&'static str, Option<f32>);
@@ -30,20 +31,23 @@ impl Loss {
             LossFn::ImportanceSampling => Self::ImportanceSampling,
             LossFn::Ppo => {
                 let mut config = PpoConfig::default();
-                settings.take("clip_low_threshold", &mut config.clip_low)?;
-                settings.take("clip_high_threshold", &mut config.clip_high)?;
+                settings.bounds(&mut config.clip_low, &mut config.clip_high)?;
                 Self::Ppo(config)
             }
             LossFn::Cispo => {
                 let mut config = CispoConfig::default();
-                settings.take("clip_low_threshold", &mut config.clip_low)?;
-                settings.take("clip_high_threshold", &mut config.clip_high)?;
+                settings.bounds(&mut config.clip_low, &mut config.clip_high)?;
                 Self::Cispo(config)
             }
             LossFn::Dro => {
                 let mut config = DroConfig::default();
                 settings.take("beta", &mut config.beta)?;
                 Self::Dro(config)
+            }
+            LossFn::Gspo => {
+                let mut config = GspoConfig::default();
+                settings.bounds(&mut config.clip_low, &mut config.clip_high)?;
+                Self::Gspo(config)
             }
             other => {
                 let problem = format!(
@@ -64,6 +68,11 @@ impl Loss {
             Self::ImportanceSampling | Self::Ppo(_) | Self::Cispo(_) | Self::Dro(_) => {
                 &[("logprobs", None), ("advantages", None)]
             }
+            Self::Gspo(_) => &[
+                ("logprobs", None),
+                ("advantages", None),
+                ("sequence_ratio_mask", Some(1.0)),
+            ],
         }
     }
 
@@ -78,6 +87,9 @@ impl Loss {
             (Self::Ppo(config), [old, advantages]) => losses::ppo(lp, old, advantages, config),
             (Self::Cispo(config), [old, advantages]) => losses::cispo(lp, old, advantages, config),
             (Self::Dro(config), [old, advantages]) => losses::dro(lp, old, advantages, config),
+            (Self::Gspo(config), [old, advantages, mask]) => {
+                losses::gspo(lp, old, advantages, mask, config)
+            }
             _ => unreachable!("the caller passes what inputs() lists"),
         }
     }
@@ -95,20 +107,36 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// A setting of 0 or more.
     fn take(&mut self, name: &str, into: &mut f64) -> Result<()> {
         let Some(at) = self.left.iter().position(|(n, _)| *n == name) else {
             return Ok(());
         };
         match self.left.swap_remove(at).1 {
-            ConfigValue::Number(x) => *into = *x,
+            ConfigValue::Number(x) if (0.0..f64::INFINITY).contains(x) => *into = *x,
             other => {
                 return Err(Error::field(
                     "loss_fn_config",
-                    format!("`{name}` is {other}; it must be a number"),
+                    format!("`{name}` is {other}; it must be a number of 0 or more"),
                 ));
             }
         }
         Ok(())
+    }
+
+    /// The bounds of an importance ratio.
+    fn bounds(&mut self, low: &mut f64, high: &mut f64) -> Result<()> {
+        self.take("clip_low_threshold", low)?;
+        self.take("clip_high_threshold", high)?;
+        match low <= high {
+            true => Ok(()),
+            false => Err(Error::field(
+                "loss_fn_config",
+                format!(
+                    "clip_low_threshold {low} is above clip_high_threshold {high}; both bound the ratio itself"
+                ),
+            )),
+        }
     }
 
     fn finish(self, loss: &LossFn) -> Result<()> {
@@ -154,5 +182,8 @@ mod tests {
             message(parse("ppo", &[("beta", 1.0.into())])).contains("ppo has no setting `beta`")
         );
         assert!(message(parse("dro", &[("beta", "high".into())])).contains("must be a number"));
+        assert!(message(parse("dro", &[("beta", (-1.0).into())])).contains("`beta` is -1"));
+        let crossed = [("clip_low_threshold", 2.0.into())];
+        assert!(message(parse("gspo", &crossed)).contains("2 is above clip_high_threshold 1.0004"));
     }
 }

@@ -5,7 +5,7 @@
 use candle_core::{Device, Tensor};
 use tinsmith_wire::{AdamParams, Metrics};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Moments of every weight and the number of steps taken.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,6 +61,37 @@ impl AdamW {
             ("step", self.steps as f64),
         ];
         Ok((updated, metrics.into_iter().collect()))
+    }
+}
+
+/// Refuses settings that no step can be taken with.
+pub(crate) fn check(adam: &AdamParams) -> Result<()> {
+    let unbounded = 0.0..f64::INFINITY;
+    let ranges = [
+        (
+            "adam_params.learning_rate",
+            adam.learning_rate,
+            unbounded.clone(),
+        ),
+        ("adam_params.beta1", adam.beta1, 0.0..1.0),
+        ("adam_params.beta2", adam.beta2, 0.0..1.0),
+        ("adam_params.eps", adam.eps, unbounded.clone()),
+        (
+            "adam_params.weight_decay",
+            adam.weight_decay,
+            unbounded.clone(),
+        ),
+        ("adam_params.grad_clip_norm", adam.grad_clip_norm, unbounded),
+    ];
+    match ranges
+        .into_iter()
+        .find(|(_, value, range)| !range.contains(value))
+    {
+        None => Ok(()),
+        Some((field, value, range)) => Err(Error::field(
+            field,
+            format!("{value} is not in [{}, {})", range.start, range.end),
+        )),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One pass of a batch through the model: logprobs, the loss, and its gradient.
 
 use tinsmith_grad::{Backward, DType, Ragged, Tensor, Var, eval};
+use tinsmith_wire::Pass;
 
 use crate::batch::{Example, micro_batches};
 use crate::loss::Loss;
@@ -9,7 +10,7 @@ use crate::{Error, Result};
 
 /// What a pass found.
 #[derive(Debug)]
-pub(crate) struct Pass {
+pub(crate) struct Found {
     /// The logprob of every target, flat, an entry for each example.
     pub(crate) logprobs: Vec<Vec<f32>>,
     /// The loss, summed over the batch.
@@ -18,7 +19,7 @@ pub(crate) struct Pass {
     pub(crate) grads: Vec<Tensor>,
 }
 
-/// Runs `examples` through the model under `adapter`, differentiating when `backward`.
+/// Runs `examples` through the model under `adapter`, differentiating when `pass` says so.
 ///
 /// Micro-batches follow one another in a fixed order, so equal batches give bit-equal sums. `keep_going` is asked before each.
 pub(crate) fn run(
@@ -26,10 +27,10 @@ pub(crate) fn run(
     adapter: &Adapter,
     examples: &[Example],
     loss: &Loss,
-    backward: bool,
+    pass: Pass,
     keep_going: impl Fn() -> Result<()>,
-) -> Result<Pass> {
-    let mut pass = Pass {
+) -> Result<Found> {
+    let mut found = Found {
         logprobs: vec![Vec::new(); examples.len()],
         loss: 0.0,
         grads: Vec::new(),
@@ -40,32 +41,32 @@ pub(crate) fn run(
         keep_going()?;
         let batch: Vec<&Example> = places.iter().map(|&i| &examples[i]).collect();
         let (lp, value) = record(model, adapter.with_vars(&vars), &batch, loss);
-        let lp = match backward {
-            true => {
+        let lp = match pass {
+            Pass::ForwardBackward => {
                 let grads = Backward::new(&value).also(&[lp.values()]).run(&wrt)?;
-                pass.loss += grads.value();
+                found.loss += grads.value();
                 let lp = grads.also()[0].clone();
-                pass.grads = add(pass.grads, grads.into_vec())?;
+                found.grads = add(found.grads, grads.into_vec())?;
                 lp
             }
-            false => {
+            Pass::Forward => {
                 let tensors = eval(&[lp.values(), &value])?;
-                pass.loss += tensors[1].to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                found.loss += tensors[1].to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 tensors[0].clone()
             }
         };
         let mut flat = lp.to_dtype(DType::F32)?.to_vec1::<f32>()?.into_iter();
         for (&place, example) in places.iter().zip(batch) {
-            pass.logprobs[place] = flat.by_ref().take(example.targets.len()).collect();
+            found.logprobs[place] = flat.by_ref().take(example.targets.len()).collect();
         }
     }
-    match pass.loss.is_finite() {
-        true => Ok(pass),
+    match found.loss.is_finite() {
+        true => Ok(found),
         false => Err(Error::field(
             "loss",
             format!(
                 "the loss is {}; look for extreme weights, advantages or sampling logprobs",
-                pass.loss
+                found.loss
             ),
         )),
     }
@@ -178,22 +179,22 @@ mod tests {
     fn a_batch_is_the_sum_of_its_examples() {
         let model = Model::random(tiny(), 5, DType::F32).unwrap();
         let adapter = trained_adapter(model.config());
-        let run = |examples: &[Example], backward| {
+        let run = |examples: &[Example], pass| {
             super::run(
                 &model,
                 &adapter,
                 examples,
                 &Loss::CrossEntropy,
-                backward,
+                pass,
                 || Ok(()),
             )
             .unwrap()
         };
-        let whole = run(&batch(), true);
+        let whole = run(&batch(), Pass::ForwardBackward);
         let mut loss = 0.0;
         let mut grads = vec![0.0; flat(&whole.grads).len()];
         for (example, logprobs) in batch().iter().zip(&whole.logprobs) {
-            let alone = run(std::slice::from_ref(example), true);
+            let alone = run(std::slice::from_ref(example), Pass::ForwardBackward);
             loss += alone.loss;
             grads
                 .iter_mut()
@@ -214,7 +215,7 @@ mod tests {
             assert!((got - want).abs() < 1e-3, "{got} {want}");
         }
 
-        let forward = run(&batch(), false);
+        let forward = run(&batch(), Pass::Forward);
         assert_eq!(
             (forward.logprobs, forward.loss),
             (whole.logprobs, whole.loss)
@@ -232,7 +233,7 @@ mod tests {
             &adapter,
             &[extreme],
             &Loss::CrossEntropy,
-            true,
+            Pass::ForwardBackward,
             || Ok(()),
         )
         .unwrap_err();

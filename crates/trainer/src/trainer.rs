@@ -54,6 +54,7 @@ pub struct Builder {
     api_key: Option<String>,
     seed: u64,
     long_poll: Duration,
+    session_timeout: Duration,
     body_limit: usize,
 }
 
@@ -67,6 +68,7 @@ impl Default for Builder {
             api_key: None,
             seed: 0,
             long_poll: Duration::from_secs(20),
+            session_timeout: Duration::from_secs(300),
             body_limit: 256 << 20,
         }
     }
@@ -124,6 +126,13 @@ impl Builder {
         self
     }
 
+    /// How long a session lives without a heartbeat, once it has sent one; 300 s unless set. Its sampling sessions go with
+    /// it.
+    pub fn session_timeout(mut self, silence: Duration) -> Self {
+        self.session_timeout = silence;
+        self
+    }
+
     /// Longest body in bytes; 256 MiB unless set.
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
@@ -172,6 +181,7 @@ impl Builder {
             bases,
             self.seed,
             self.long_poll,
+            self.session_timeout,
         ));
 
         let runtime = runtime::Builder::new_multi_thread()

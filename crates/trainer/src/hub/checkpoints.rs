@@ -1,13 +1,12 @@
-//! Asking after checkpoints and deleting them.
+//! One checkpoint: what it is, how long it lives, its file, its end.
 
-use std::fs::Metadata;
+use std::fs;
 
-use tinsmith_wire::WeightsInfoResponse;
+use tinsmith_wire::{SetTtlRequest, WeightsInfoResponse};
 
 use super::Hub;
-use crate::Result;
-use crate::checkpoint::Reference;
-use crate::timestamp::timestamp;
+use crate::checkpoint::{Reference, missing};
+use crate::{Error, Result};
 
 impl Hub {
     pub(crate) fn weights_info(&self, path: &str) -> Result<WeightsInfoResponse> {
@@ -26,24 +25,38 @@ impl Hub {
         })
     }
 
-    /// Training checkpoints and sampler weights of a model, by path.
-    pub(crate) fn checkpoints(&self, model_id: &str) -> Result<serde_json::Value> {
-        let describe = |(at, file): &(Reference, Metadata)| {
-            serde_json::json!({
-                "checkpoint_id": format!("{}/{}", at.kind.folder(), at.name),
-                "checkpoint_type": at.kind.name(),
-                "time": file.modified().ok().map(timestamp),
-                "tinker_path": at.to_string(),
-                "size_bytes": file.len(),
-            })
-        };
-        let found = self.store.list(model_id)?;
-        Ok(serde_json::json!({"checkpoints": found.iter().map(describe).collect::<Vec<_>>()}))
+    /// Sets or ends the life of the checkpoint `{weights|sampler_weights}/{name}` of a model, from now.
+    pub(crate) fn set_ttl(
+        &self,
+        model_id: &str,
+        checkpoint_id: &str,
+        ttl: SetTtlRequest,
+    ) -> Result<()> {
+        let at = named(model_id, checkpoint_id)?;
+        let saved = self.store.find(&at)?.ok_or_else(|| missing(&at))?;
+        self.store
+            .annotate(&at, &saved.notes.living(ttl.ttl_seconds)?)
+    }
+
+    /// The checkpoint's file: its name and its bytes.
+    pub(crate) fn checkpoint_file(
+        &self,
+        model_id: &str,
+        checkpoint_id: &str,
+    ) -> Result<(String, Vec<u8>)> {
+        let at = named(model_id, checkpoint_id)?;
+        self.store.find(&at)?.ok_or_else(|| missing(&at))?;
+        let path = self.store.file(&at);
+        let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
+        Ok((format!("{}.safetensors", at.name), bytes))
     }
 
     /// Deletes the checkpoint `{weights|sampler_weights}/{name}` of a model.
     pub(crate) fn delete_checkpoint(&self, model_id: &str, checkpoint_id: &str) -> Result<()> {
-        let at: Reference = format!("tinker://{model_id}/{checkpoint_id}").parse()?;
-        self.store.delete(&at)
+        self.store.delete(&named(model_id, checkpoint_id)?)
     }
+}
+
+fn named(model_id: &str, checkpoint_id: &str) -> Result<Reference> {
+    format!("tinker://{model_id}/{checkpoint_id}").parse()
 }

@@ -2,7 +2,9 @@
 
 mod checkpoints;
 mod models;
+mod runs;
 mod sampling;
+mod submit;
 mod training;
 
 use std::collections::HashMap;
@@ -10,20 +12,25 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use tinsmith_wire::{FutureReply, RequestFailed, RetrieveFutureRequest, Submitted, TryAgain, json};
+use tinsmith_wire::{RetrieveFutureRequest, Submitted, TryAgain, UserMetadata};
 
+pub(crate) use self::runs::Page;
+use self::runs::Run;
 use crate::bases::{Base, Bases};
 use crate::checkpoint::{Reference, Store};
 use crate::engine::{Engine, Weights, unknown_model};
 use crate::futures::Futures;
 use crate::model::LoraConfig;
+use crate::outcome::{Body, Format, Outcome};
 use crate::queue::Sequence;
 use crate::stats::ModelStats;
 use crate::worker::{Job, guarded};
 use crate::{Error, Result, random};
+
+/// Longest result that is sent to a client which can reserve memory for it first.
+const INLINE_BYTES: usize = 256 << 10;
 
 /// A decoded request and a digest of its body, by which a resend is told from another request.
 pub(crate) struct Request<T> {
@@ -50,7 +57,11 @@ struct State {
     models: HashMap<String, Entry>,
     samplers: HashMap<String, Sampler>,
     samplers_made: u64,
+    /// In order of creation.
+    runs: Vec<Run>,
     stats: HashMap<String, ModelStats>,
+    /// How long a session lives without a heartbeat, once it has sent one.
+    session_timeout: Duration,
     /// Numbers what has no seed of its own, so that equal requests in equal order draw equal random numbers.
     unseeded: u64,
 }
@@ -58,6 +69,9 @@ struct State {
 #[derive(Default)]
 struct Session {
     over: bool,
+    user_metadata: Option<UserMetadata>,
+    /// When the last one came; a session that never sent one does not need them.
+    heartbeat: Option<Instant>,
     /// By `model_seq_id`: digest of the request, and its answer.
     models: HashMap<u64, (u64, Submitted)>,
     /// By `sampling_session_seq_id`: digest of the request, and the sampling session.
@@ -86,6 +100,7 @@ impl Hub {
         bases: Bases,
         seed: u64,
         long_poll: Duration,
+        session_timeout: Duration,
     ) -> Self {
         Self {
             instance: instance(),
@@ -101,6 +116,8 @@ impl Hub {
                 models: HashMap::new(),
                 samplers: HashMap::new(),
                 samplers_made: 0,
+                runs: Vec::new(),
+                session_timeout,
                 stats: HashMap::new(),
                 unseeded: 0,
             }),
@@ -118,48 +135,54 @@ impl Hub {
     }
 
     /// A job that answers the future `request_id`.
-    fn job<R: Serialize>(
+    fn job(
         self: &Arc<Self>,
         request_id: String,
-        work: impl FnOnce(&mut Engine, &Self) -> Result<R> + Send + 'static,
+        work: impl FnOnce(&mut Engine, &Self) -> Result<Outcome> + Send + 'static,
     ) -> Job {
         let hub = Arc::downgrade(self);
         Box::new(move |engine| {
             let Some(hub) = hub.upgrade() else {
                 return;
             };
-            let result = guarded(engine, |engine| Ok(json::to_vec(&work(engine, &hub)?)?));
-            let body = result.unwrap_or_else(|error| {
-                let failed = RequestFailed {
-                    error: error.to_string(),
-                    category: error.category(),
-                };
-                json::to_vec(&failed).unwrap_or_default()
-            });
-            hub.futures.finish(&request_id, body);
+            let outcome = Outcome::of(guarded(engine, |engine| work(engine, &hub)));
+            hub.futures.finish(&request_id, outcome);
         })
     }
 
-    /// The body of a future's answer.
-    pub(crate) async fn retrieve(&self, request: RetrieveFutureRequest) -> Result<Vec<u8>> {
-        let RetrieveFutureRequest { request_id, .. } = request;
-        if let Some(body) = self
+    /// The answer to a poll, results in `format`.
+    pub(crate) async fn retrieve(
+        &self,
+        request: RetrieveFutureRequest,
+        format: Format,
+    ) -> Result<Body> {
+        let RetrieveFutureRequest {
+            request_id,
+            allow_metadata_only,
+        } = request;
+        let waited = self
             .futures
-            .wait(&request_id, &self.instance, self.long_poll)
-            .await?
-        {
-            return Ok(body);
+            .wait(&request_id, &self.instance, self.long_poll);
+        if let Some(finished) = waited.await? {
+            let body = finished.body(format)?;
+            return match allow_metadata_only && body.bytes.len() > INLINE_BYTES {
+                true => Body::json(&serde_json::json!({
+                    "status": "complete_metadata",
+                    "request_id": request_id,
+                    "response_payload_size": body.bytes.len(),
+                })),
+                false => Ok(body),
+            };
         }
         let gap = self.futures.place(&request_id).and_then(|(model_id, seq_id)| {
             let gap = self.lock().models.get(&model_id)?.sequence.gap()?;
             (gap < seq_id).then(|| format!("waiting for the request with seq_id {gap} of model {model_id}, which has not arrived"))
         });
-        let pending = FutureReply::<()>::TryAgain(TryAgain {
+        Body::json(&TryAgain {
             request_id: Some(request_id),
             queue_state: Some("active".to_owned()),
             queue_state_reason: gap,
-        });
-        Ok(json::to_vec(&pending)?)
+        })
     }
 
     pub(crate) fn stats(&self, model_id: &str) -> Result<ModelStats> {
@@ -194,6 +217,13 @@ impl Hub {
 
 impl State {
     fn session(&mut self, id: &str) -> Result<&mut Session> {
+        let silent = |session: &Session| {
+            let last = session.heartbeat;
+            last.is_some_and(|last| last.elapsed() > self.session_timeout)
+        };
+        if self.sessions.get(id).is_some_and(silent) {
+            self.end_session(id);
+        }
         match self.sessions.get_mut(id) {
             Some(session) if session.over => Err(Error::Gone(format!(
                 "session `{id}` is over; create another"
@@ -205,6 +235,14 @@ impl State {
                 hint: "create_session makes one; those of a restarted trainer are gone".to_owned(),
             }),
         }
+    }
+
+    fn end_session(&mut self, id: &str) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.over = true;
+        }
+        let theirs = format!("{id}:sample:");
+        self.samplers.retain(|id, _| !id.starts_with(&theirs));
     }
 
     fn model(&mut self, id: &str) -> Result<&mut Entry> {

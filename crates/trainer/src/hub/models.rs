@@ -1,17 +1,41 @@
 //! Sessions and the models in them.
 
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use tinsmith_wire::{
-    CreateModelRequest, CreateModelResponse, CreateSessionResponse, GetInfoResponse, ModelData,
-    ServerCapabilities, Submitted, SupportedModel, UnloadModelResponse,
+    CreateByLoadRequest, CreateModelRequest, CreateModelResponse, CreateSessionRequest,
+    CreateSessionResponse, GetInfoResponse, LoadWeightsResponse, ModelData, OptimizerConfig,
+    ServerCapabilities, Submitted, SupportedModel, UnloadModelResponse, UserMetadata,
 };
 
-use super::{Entry, Hub, Request, Session, reused};
+use super::{Entry, Hub, Request, Run, Session, reused};
+use crate::checkpoint::Reference;
+use crate::engine::Engine;
 use crate::model::LoraConfig;
+use crate::outcome::Outcome;
 use crate::queue::Sequence;
 use crate::stats::ModelStats;
 use crate::{Error, Result};
+
+/// A model to be taken in.
+struct New {
+    session_id: String,
+    model_seq_id: u64,
+    digest: u64,
+    entry: Entry,
+    user_metadata: Option<UserMetadata>,
+}
+
+fn check_optimizer(config: Option<&OptimizerConfig>) -> Result<()> {
+    match config {
+        None | Some(OptimizerConfig::AdamW) => Ok(()),
+        Some(_) => Err(Error::field(
+            "optimizer_config",
+            "models here are trained with AdamW; leave it out or send {\"type\": \"adamw\"}",
+        )),
+    }
+}
 
 /// Largest rank of an adapter.
 const MAX_RANK: u32 = 1024;
@@ -36,12 +60,15 @@ impl Hub {
         self.bases.names()
     }
 
-    pub(crate) fn create_session(&self) -> CreateSessionResponse {
+    pub(crate) fn create_session(&self, request: CreateSessionRequest) -> CreateSessionResponse {
         let mut state = self.lock();
         let session_id = format!("{}-s{}", self.instance, state.sessions.len());
-        state
-            .sessions
-            .insert(session_id.clone(), Session::default());
+        let notes = request.user_metadata;
+        let session = Session {
+            user_metadata: (!notes.is_empty()).then_some(notes),
+            ..Session::default()
+        };
+        state.sessions.insert(session_id.clone(), session);
         CreateSessionResponse {
             session_id,
             ..Default::default()
@@ -49,19 +76,18 @@ impl Hub {
     }
 
     pub(crate) fn heartbeat(&self, session_id: &str) -> Result<()> {
-        self.lock().session(session_id).map(|_| ())
+        self.lock().session(session_id)?.heartbeat = Some(Instant::now());
+        Ok(())
     }
 
     pub(crate) fn finish_session(&self, session_id: &str) -> Result<()> {
         let mut state = self.lock();
         // The first call wins; a second one changes nothing.
         match state.session(session_id) {
-            Ok(session) => session.over = true,
+            Ok(_) => state.end_session(session_id),
             Err(Error::Gone(_)) => {}
             Err(error) => return Err(error),
         }
-        let theirs = format!("{session_id}:sample:");
-        state.samplers.retain(|id, _| !id.starts_with(&theirs));
         Ok(())
     }
 
@@ -70,14 +96,10 @@ impl Hub {
         request: Request<CreateModelRequest>,
     ) -> Result<Submitted> {
         let Request { body, digest } = request;
-        let mut state = self.lock();
-        let session = state.session(&body.session_id)?;
-        if let Some((first, answer)) = session.models.get(&body.model_seq_id) {
-            return match *first == digest {
-                true => Ok(answer.clone()),
-                false => Err(reused("model_seq_id", body.model_seq_id)),
-            };
+        if let Some(answer) = self.created(&body.session_id, body.model_seq_id, digest)? {
+            return Ok(answer);
         }
+        check_optimizer(body.optimizer_config.as_ref())?;
         let base = self.bases.get(&body.base_model)?;
         let wanted = &body.lora_config;
         if !(1..=MAX_RANK).contains(&wanted.rank) {
@@ -92,37 +114,117 @@ impl Hub {
                 "train_attn, train_mlp and train_unembed are all false; nothing would be trained",
             ));
         }
+        let seed = wanted
+            .seed
+            .unwrap_or_else(|| self.next_seed(&mut self.lock()));
         let lora = LoraConfig {
             rank: wanted.rank as usize,
-            seed: wanted.seed.unwrap_or_else(|| self.next_seed(&mut state)),
+            seed,
             train_attn: wanted.train_attn,
             train_mlp: wanted.train_mlp,
             train_unembed: wanted.train_unembed,
         };
+        let new = New {
+            session_id: body.session_id,
+            model_seq_id: body.model_seq_id,
+            digest,
+            entry: Entry {
+                base: base.clone(),
+                lora,
+                sequence: Sequence::default(),
+            },
+            user_metadata: body.user_metadata,
+        };
+        self.add_model(new, move |engine, model_id| {
+            engine.create_model(&model_id, base, lora)?;
+            Outcome::json(&CreateModelResponse { model_id })
+        })
+    }
 
-        let model_id = format!("{}:train:{}", body.session_id, body.model_seq_id);
+    /// A new model that goes on from a checkpoint, with its LoRA configuration.
+    pub(crate) fn create_by_load(
+        self: &Arc<Self>,
+        request: Request<CreateByLoadRequest>,
+    ) -> Result<Submitted> {
+        let Request { body, digest } = request;
+        if let Some(answer) = self.created(&body.session_id, body.model_seq_id, digest)? {
+            return Ok(answer);
+        }
+        check_optimizer(body.optimizer_config.as_ref())?;
+        let at: Reference = body.path.parse()?;
+        let info = self.store.load(&at, |name| self.bases.config(name))?.info;
+        if let Some(wanted) = body.base_model.filter(|wanted| *wanted != info.base_model) {
+            let problem = format!(
+                "{at} was trained on `{}`, not on `{wanted}`",
+                info.base_model
+            );
+            return Err(Error::field("base_model", problem));
+        }
+        let base = self.bases.get(&info.base_model)?;
+        let new = New {
+            session_id: body.session_id,
+            model_seq_id: body.model_seq_id,
+            digest,
+            entry: Entry {
+                base: base.clone(),
+                lora: info.lora,
+                sequence: Sequence::default(),
+            },
+            user_metadata: body.user_metadata,
+        };
+        self.add_model(new, move |engine, model_id| {
+            engine.create_model(&model_id, base, info.lora)?;
+            if let Err(error) = engine.load(&model_id, &at, body.optimizer) {
+                engine.unload_model(&model_id);
+                return Err(error);
+            }
+            Outcome::json(&LoadWeightsResponse {
+                path: Some(at.to_string()),
+                model_id: Some(model_id),
+            })
+        })
+    }
+
+    /// The first answer, when this request has made a model before.
+    fn created(&self, session_id: &str, seq_id: u64, digest: u64) -> Result<Option<Submitted>> {
+        let mut state = self.lock();
+        match state.session(session_id)?.models.get(&seq_id) {
+            Some((first, answer)) if *first == digest => Ok(Some(answer.clone())),
+            Some(_) => Err(reused("model_seq_id", seq_id)),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes in a model that `make` will set up on the worker thread, given its id.
+    fn add_model(
+        self: &Arc<Self>,
+        new: New,
+        make: impl FnOnce(&mut Engine, String) -> Result<Outcome> + Send + 'static,
+    ) -> Result<Submitted> {
+        // Twin requests may both have come this far; one of them is the first.
+        if let Some(answer) = self.created(&new.session_id, new.model_seq_id, new.digest)? {
+            return Ok(answer);
+        }
+        let mut state = self.lock();
+        let model_id = format!("{}:train:{}", new.session_id, new.model_seq_id);
         let request_id = self.futures.issue(&self.instance, None);
         let answer = Submitted {
             request_id: request_id.clone(),
             model_id: Some(model_id.clone()),
             ..Submitted::default()
         };
-        let entry = Entry {
-            base: base.clone(),
-            lora,
-            sequence: Sequence::default(),
-        };
-        state.models.insert(model_id.clone(), entry);
-        state.stats.insert(model_id.clone(), ModelStats::default());
-        state
-            .session(&body.session_id)?
-            .models
-            .insert(body.model_seq_id, (digest, answer.clone()));
-        let job = self.job(request_id, move |engine, _| {
-            engine.create_model(&model_id, base, lora)?;
-            Ok(CreateModelResponse { model_id })
+        let models = &mut state.session(&new.session_id)?.models;
+        models.insert(new.model_seq_id, (new.digest, answer.clone()));
+        state.runs.push(Run {
+            id: model_id.clone(),
+            base_model: new.entry.base.name.clone(),
+            lora_rank: new.entry.lora.rank,
+            user_metadata: new.user_metadata,
+            last_request: SystemTime::now(),
         });
-        state.send(job)?;
+        state.models.insert(model_id.clone(), new.entry);
+        state.stats.insert(model_id.clone(), ModelStats::default());
+        state.send(self.job(request_id, move |engine, _| make(engine, model_id)))?;
         Ok(answer)
     }
 
@@ -155,7 +257,7 @@ impl Hub {
         };
         let job = self.job(request_id, move |engine, _| {
             engine.unload_model(&model_id);
-            Ok(UnloadModelResponse { model_id })
+            Outcome::json(&UnloadModelResponse { model_id })
         });
         state.send(job)?;
         // What waited behind a gap now fails, as there is no model, rather than wait for ever.

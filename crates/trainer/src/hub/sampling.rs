@@ -13,6 +13,7 @@ use crate::batch::check_tokens;
 use crate::checkpoint::Reference;
 use crate::engine::Weights;
 use crate::model::{Choice, Generate, ModelConfig};
+use crate::outcome::Outcome;
 use crate::{Error, Result};
 
 /// Most continuations of one sample request.
@@ -84,7 +85,9 @@ impl Hub {
 
         let mut state = self.lock();
         let answer = |request_id: String| {
+            let sequence = |i| format!("{request_id}:{i}");
             Ok(Submitted {
+                sample_sequence_ids: Some((0..body.num_samples).map(sequence).collect()),
                 request_id,
                 ..Submitted::default()
             })
@@ -108,7 +111,7 @@ impl Hub {
             .seed
             .unwrap_or_else(|| self.next_seed(&mut state));
         let job = self.job(request_id.clone(), move |engine, _| {
-            engine.sample(&weights, &generate)
+            Ok(Outcome::Sample(engine.sample(&weights, &generate)?))
         });
         state.send(job)?;
         answer(request_id)

@@ -68,7 +68,7 @@ fn problem(folder: &Path) -> String {
     let error = Trainer::builder().model("m", folder).spawn().err();
     assert!(matches!(
         error,
-        Some(Error::Model { .. } | Error::Io { .. })
+        Some(Error::Unusable { .. } | Error::Io { .. })
     ));
     error.map(|e| e.to_string()).unwrap_or_default()
 }

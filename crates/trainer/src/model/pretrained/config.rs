@@ -59,7 +59,7 @@ const ROPE_THETA: f64 = 10_000.0;
 /// The model that `folder` describes.
 pub(super) fn read(folder: &Path) -> Result<ModelConfig> {
     let path = folder.join("config.json");
-    let fail = |problem: String| Error::Model {
+    let fail = |problem: String| Error::Unusable {
         path: path.clone(),
         problem,
     };

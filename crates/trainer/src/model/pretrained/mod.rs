@@ -20,7 +20,7 @@ impl Model {
     /// Token texts, which stop strings need, are read from a byte-level `tokenizer.json`, if there is one.
     ///
     /// # Errors
-    /// [`Error::Model`](crate::Error::Model) for another architecture, a setting that would change the result and is not known here, a tensor
+    /// [`Error::Unusable`](crate::Error::Unusable) for another architecture, a setting that would change the result and is not known here, a tensor
     /// that is missing, of another shape, or not part of the model; [`Error::Io`](crate::Error::Io) for a file that cannot be read.
     ///
     /// ```no_run

@@ -60,7 +60,7 @@ impl Shards {
         };
         match tensor.dims() == shape {
             true => Ok(tensor),
-            false => Err(Error::Model {
+            false => Err(Error::Unusable {
                 path,
                 problem: format!(
                     "tensor `{name}` has shape {:?}; config.json makes it {shape:?}",
@@ -80,7 +80,7 @@ impl Shards {
         left.sort_by(|a, b| a.0.cmp(&b.0));
         match left.into_iter().next() {
             None => Ok(()),
-            Some((name, (path, tensor))) => Err(Error::Model {
+            Some((name, (path, tensor))) => Err(Error::Unusable {
                 path,
                 problem: format!(
                     "tensor `{name}` {:?} is no part of the model that config.json describes",
@@ -91,7 +91,7 @@ impl Shards {
     }
 
     fn fail(&self, problem: String) -> Error {
-        Error::Model {
+        Error::Unusable {
             path: self.listing.clone(),
             problem,
         }
@@ -99,7 +99,7 @@ impl Shards {
 }
 
 fn read_file(path: &Path) -> Result<HashMap<String, (PathBuf, Tensor)>> {
-    let fail = |problem: String| Error::Model {
+    let fail = |problem: String| Error::Unusable {
         path: path.to_owned(),
         problem,
     };

@@ -1,26 +1,25 @@
-//! The HTTP side: routes, bodies, statuses. JSON dialect.
+//! The HTTP side: routes, and for each what it reads and asks of the hub.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod body;
+mod listing;
+
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{self, Body};
 use axum::extract::{Path, Request as HttpRequest, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use axum::routing::{get, post};
 use serde_json::json;
 use tinsmith_wire::{
-    CreateModelRequest, CreateSamplingSessionRequest, CreateSessionRequest, ErrorBody,
-    ForwardBackwardRequest, ForwardRequest, GetInfoRequest, LoadWeightsRequest, OptimStepRequest,
+    ClientConfig, ClientConfigRequest, CreateModelRequest, CreateSamplingSessionRequest,
+    CreateSessionRequest, DynamicConfig, GetInfoRequest, LoadWeights, OptimStepRequest,
     RetrieveFutureRequest, SampleRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest,
     SessionHeartbeatRequest, SessionHeartbeatResponse, UnloadModelRequest, WeightsInfoRequest,
-    json as codec,
 };
 
+use self::body::{accepted, detail, ok};
 use crate::hub::{Hub, Request};
 use crate::{Error, Result};
 
@@ -37,6 +36,8 @@ type Reply = Result<Response>;
 /// All routes of the trainer.
 pub(crate) fn router(server: Server) -> Router {
     let api = Router::new()
+        .route("/client/config", post(client_config))
+        .route("/client/dynamic_config", post(dynamic_config))
         .route("/get_server_capabilities", get(capabilities))
         .route("/create_session", post(create_session))
         .route("/session_heartbeat", post(heartbeat))
@@ -44,23 +45,19 @@ pub(crate) fn router(server: Server) -> Router {
         .route("/create_model", post(create_model))
         .route("/get_info", post(get_info))
         .route("/unload_model", post(unload_model))
-        .route("/forward", post(forward))
-        .route("/forward_backward", post(forward_backward))
+        .route("/forward", post(pass))
+        .route("/forward_backward", post(pass))
         .route("/optim_step", post(optim_step))
         .route("/save_weights", post(save_weights))
         .route("/load_weights", post(load_weights))
         .route("/save_weights_for_sampler", post(save_weights_for_sampler))
         .route("/weights_info", post(weights_info))
-        .route("/training_runs/{id}/checkpoints", get(checkpoints))
-        .route(
-            "/training_runs/{id}/checkpoints/{*checkpoint}",
-            delete(delete_checkpoint),
-        )
         .route("/create_sampling_session", post(create_sampling_session))
         .route("/samplers/{id}", get(sampler_info))
         .route("/asample", post(sample))
         .route("/retrieve_future", post(retrieve_future))
         .route("/telemetry", post(telemetry))
+        .merge(listing::routes())
         .route_layer(middleware::from_fn_with_state(server.clone(), authenticate))
         .route("/healthz", get(async || ok(&json!({"status": "ok"}))));
     Router::new()
@@ -80,13 +77,23 @@ async fn authenticate(State(server): State<Server>, request: HttpRequest, next: 
     }
 }
 
+async fn client_config(State(server): State<Server>, request: HttpRequest) -> Reply {
+    server.read::<ClientConfigRequest>(request).await?;
+    ok(&ClientConfig::default())
+}
+
+async fn dynamic_config(State(server): State<Server>, request: HttpRequest) -> Reply {
+    server.read::<ClientConfigRequest>(request).await?;
+    ok(&DynamicConfig::default())
+}
+
 async fn capabilities(State(server): State<Server>) -> Reply {
     ok(&server.hub.capabilities())
 }
 
 async fn create_session(State(server): State<Server>, request: HttpRequest) -> Reply {
-    server.read::<CreateSessionRequest>(request).await?;
-    ok(&server.hub.create_session())
+    let request = server.read::<CreateSessionRequest>(request).await?;
+    ok(&server.hub.create_session(request.body))
 }
 
 async fn heartbeat(State(server): State<Server>, request: HttpRequest) -> Reply {
@@ -115,22 +122,10 @@ async fn unload_model(State(server): State<Server>, request: HttpRequest) -> Rep
     ok(&server.hub.unload_model(request.body.model_id)?)
 }
 
-async fn forward(State(server): State<Server>, request: HttpRequest) -> Reply {
-    let Request { body, digest } = server.read::<ForwardRequest>(request).await?;
-    let input = Request {
-        body: body.forward_input,
-        digest,
-    };
-    ok(&server.hub.pass(body.model_id, body.seq_id, input, false)?)
-}
-
-async fn forward_backward(State(server): State<Server>, request: HttpRequest) -> Reply {
-    let Request { body, digest } = server.read::<ForwardBackwardRequest>(request).await?;
-    let input = Request {
-        body: body.forward_backward_input,
-        digest,
-    };
-    ok(&server.hub.pass(body.model_id, body.seq_id, input, true)?)
+/// Forward and forward_backward: JSON bodies say which by the name of their input, protobuf ones by a flag.
+async fn pass(State(server): State<Server>, request: HttpRequest) -> Reply {
+    let request = server.read_pass(request).await?;
+    ok(&server.hub.pass(request)?)
 }
 
 async fn optim_step(State(server): State<Server>, request: HttpRequest) -> Reply {
@@ -144,8 +139,11 @@ async fn save_weights(State(server): State<Server>, request: HttpRequest) -> Rep
 }
 
 async fn load_weights(State(server): State<Server>, request: HttpRequest) -> Reply {
-    let request = server.read::<LoadWeightsRequest>(request).await?;
-    ok(&server.hub.load_weights(request)?)
+    let Request { body, digest } = server.read::<LoadWeights>(request).await?;
+    ok(&match body {
+        LoadWeights::IntoModel(body) => server.hub.load_weights(Request { body, digest })?,
+        LoadWeights::NewModel(body) => server.hub.create_by_load(Request { body, digest })?,
+    })
 }
 
 async fn save_weights_for_sampler(State(server): State<Server>, request: HttpRequest) -> Reply {
@@ -156,18 +154,6 @@ async fn save_weights_for_sampler(State(server): State<Server>, request: HttpReq
 async fn weights_info(State(server): State<Server>, request: HttpRequest) -> Reply {
     let request = server.read::<WeightsInfoRequest>(request).await?;
     ok(&server.hub.weights_info(&request.body.tinker_path)?)
-}
-
-async fn checkpoints(State(server): State<Server>, Path(id): Path<String>) -> Reply {
-    ok(&server.hub.checkpoints(&id)?)
-}
-
-async fn delete_checkpoint(
-    State(server): State<Server>,
-    Path((id, checkpoint)): Path<(String, String)>,
-) -> Reply {
-    server.hub.delete_checkpoint(&id, &checkpoint)?;
-    ok(&json!({}))
 }
 
 async fn create_sampling_session(State(server): State<Server>, request: HttpRequest) -> Reply {
@@ -185,56 +171,12 @@ async fn sample(State(server): State<Server>, request: HttpRequest) -> Reply {
 }
 
 async fn retrieve_future(State(server): State<Server>, request: HttpRequest) -> Reply {
+    let format = accepted(request.headers());
     let request = server.read::<RetrieveFutureRequest>(request).await?;
-    Ok(encoded(server.hub.retrieve(request.body).await?))
+    let body = server.hub.retrieve(request.body, format).await?;
+    Ok(body.into_response())
 }
 
 async fn telemetry() -> Reply {
     ok(&json!({"status": "accepted"}))
-}
-
-impl Server {
-    async fn read<T: DeserializeOwned>(&self, request: HttpRequest) -> Result<Request<T>> {
-        let content_type = request.headers().get(header::CONTENT_TYPE);
-        let content_type = content_type
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or("application/json");
-        if !content_type.starts_with("application/json") {
-            return Err(Error::MediaType(content_type.to_owned()));
-        }
-        let limit = self.body_limit;
-        let bytes = body::to_bytes(request.into_body(), limit)
-            .await
-            .map_err(|_| Error::TooLarge { limit })?;
-        let mut digest = DefaultHasher::new();
-        bytes.hash(&mut digest);
-        Ok(Request {
-            body: codec::from_slice(&bytes)?,
-            digest: digest.finish(),
-        })
-    }
-}
-
-fn ok(value: &impl Serialize) -> Reply {
-    Ok(encoded(codec::to_vec(value)?))
-}
-
-fn encoded(body: Vec<u8>) -> Response {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        Body::from(body),
-    )
-        .into_response()
-}
-
-fn detail(message: impl Into<String>) -> Response {
-    encoded(codec::to_vec(&ErrorBody::new(message)).unwrap_or_default())
-}
-
-impl IntoResponse for Error {
-    fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, detail(self.to_string())).into_response()
-    }
 }
