@@ -1,10 +1,11 @@
-//! The project's tasks: `cargo xtask ci | vectors | bench | cuda-check | corpus`. Each is one file; this one only
-//! dispatches.
+//! The project's tasks: `cargo xtask ci | vectors | bench | cuda-check | corpus | interop`. Each is one file; this
+//! one only dispatches.
 
 mod bench;
 mod ci;
 mod corpus;
 mod cuda;
+mod interop;
 mod vectors;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +22,10 @@ usage: cargo xtask COMMAND
                                  run the benchmarks, all or one target's, and print a table of medians and ratios;
                                  what follows -- goes to criterion
   cuda-check                     type-check the feature `cuda`, on a machine that may have neither CUDA nor a GPU
-  corpus                         seed the fuzz targets of crates/wire/fuzz with the golden bodies";
+  corpus                         seed the fuzz targets of crates/wire/fuzz with the golden bodies
+  interop python [VERSION..]     train on the local trainer with these releases of the official Python SDK and print a
+                                 table of checks; needs Python and a package index
+  interop tuft                   compare the local trainer with TuFT, step by step";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(rest),
         ["cuda-check"] => cuda::check(),
         ["corpus", rest @ ..] => corpus::run(rest),
+        ["interop", rest @ ..] => interop::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

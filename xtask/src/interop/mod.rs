@@ -1,0 +1,23 @@
+//! `cargo xtask interop PEER`: runs scenarios against software that others wrote, and prints a table of checks.
+//!
+//! Needs Python 3.11 or newer and a package index; what is installed stays under `target/interop`. Never part of
+//! `cargo test`.
+
+mod checks;
+mod environment;
+mod python;
+mod server;
+mod trainer;
+mod tuft;
+
+use anyhow::{Result, bail};
+
+/// Fails when a check does.
+pub fn run(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        ["python"] => python::run(&python::VERSIONS),
+        ["python", versions @ ..] => python::run(versions),
+        ["tuft"] => tuft::run(),
+        _ => bail!("interop takes python [VERSION..] or tuft; got {arguments:?}"),
+    }
+}
