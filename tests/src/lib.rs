@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a clock that stands still, a proxy that does harm, and a small model to train.
 
 mod clock;
+pub mod guide;
 mod proxy;
 mod setup;
 
