@@ -1,6 +1,6 @@
 //! The mistakes that the documentation of custom losses warns of: each is an error or a warning here.
 
-use tinsmith_client::{Batch, Datum, Error, Loss, ModelInput, check_loss, losses};
+use tinsmith_client::{Batch, Datum, Error, Loss, ModelInput, Warning, check_loss, losses};
 use tinsmith_tests::{data, train};
 use tinsmith_trainer::Trainer;
 
@@ -28,6 +28,13 @@ fn weights_for_all_tokens_instead_of_all_targets() {
     let error = refused(&[datum], cross_entropy);
     let expected = "datum 0: `weights` has shape [4], it must be [3], as target_tokens";
     assert_eq!(error.to_string(), expected);
+
+    // Built from the full sequence they are for all tokens, and then none may be missing.
+    let error = Datum::from_tokens_and_weights(&[1, 2, 3, 4], &[0.0, 1.0, 1.0]).unwrap_err();
+    assert!(
+        error.to_string().contains("3 weights for 4 tokens"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -70,12 +77,14 @@ fn a_loss_that_cannot_be_differentiated() {
 
 #[test]
 fn metrics_that_would_replace_the_loss() {
+    let trainer = Trainer::spawn().unwrap();
+    let training = train(&trainer.url()).unwrap();
     for name in ["loss:sum", "surrogate_loss:sum"] {
-        let error = refused(&data(), |batch| Ok(cross_entropy(batch)?.metric(name, 0.0)));
-        assert!(
-            matches!(&error, Error::NameTaken { name: taken, .. } if taken == name),
-            "{error}"
-        );
+        let loss = |batch: &Batch| Ok(cross_entropy(batch)?.metric(name, 12_345.0));
+        let step = training.forward_backward_custom(&data(), loss).unwrap();
+        let (output, report) = step.result_with_report().unwrap();
+        assert_eq!(report.warnings, [Warning::MetricReplaced(name)]);
+        assert_ne!(output.metrics[name], 12_345.0);
     }
 }
 
@@ -97,8 +106,8 @@ fn the_loss_and_the_servers_own_do_not_overwrite_each_other() {
     assert!((linear / loss - 2.0).abs() < 1e-5, "{linear} and {loss}");
 }
 
-/// No call of this client divides gradients on the server, so a mean that is divided again is the user's own: a gradient
-/// that is too small by the number of tokens shows in the report.
+/// Whether a loss is a mean cannot be seen from its value, so nothing refuses to divide it again, here or in the optimizer's
+/// step; the report shows a gradient that is too small by the number of tokens.
 #[test]
 fn a_mean_that_is_divided_again() {
     let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3, 4]))
