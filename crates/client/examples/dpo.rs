@@ -39,6 +39,7 @@ fn main() -> Result<()> {
     let mut curves = Curves::create("dpo", &["loss", "accuracy", "margin"])?;
     let progress = Progress::new("dpo", STEPS);
     let mut order: Vec<&[Datum]> = Vec::new();
+    let mut last = None;
     for step in 0..STEPS {
         let left = 1.0 - step as f64 / STEPS as f64;
         let adam = AdamParams::default().learning_rate(LEARNING_RATE * left);
@@ -60,21 +61,27 @@ fn main() -> Result<()> {
             let watch = preference_metrics(&implicit_reward(&logprobs, &reference, &weights, BETA));
             Ok(Loss::new(loss)
                 .metric("accuracy", watch.accuracy)
-                .metric("margin", watch.margin))
+                .metric("margin", watch.margin)
+                .metric("chosen reward", watch.chosen_reward))
         })?;
         let optim = training.optim_step(&adam)?;
-        let metrics = step.result()?.metrics;
+        let (_, report) = step.result_with_report()?;
         optim.result()?;
 
-        let shown = [metrics["loss:sum"], metrics["accuracy"], metrics["margin"]];
+        let metrics = &report.metrics;
+        let shown = [report.loss, metrics["accuracy"], metrics["margin"]];
         curves.push(&shown)?;
         progress.step(&[
             ("loss", shown[0]),
             ("accuracy", shown[1]),
             ("margin", shown[2]),
         ]);
+        last = Some(report);
     }
     progress.finish();
+    if let Some(report) = last {
+        println!("\nthe last step\n{report}");
+    }
 
     let after = evaluate(training, &held_out)?;
     let table = Table::default()

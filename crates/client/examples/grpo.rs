@@ -9,7 +9,9 @@ use std::collections::HashSet;
 
 use anyhow::{Context, Result};
 use common::{Curves, Progress, Rng, Service, Split, Table, continuation, mean, start_of_text};
-use tinsmith_client::losses::{GrpoConfig, advantages::centered, grpo};
+use tinsmith_client::losses::{
+    Aggregation, GrpoConfig, advantages::centered, aggregate, clipped, grpo, sample_entropy,
+};
 use tinsmith_client::{
     AdamParams, Datum, Loss, ModelInput, SampledSequence, SamplingClient, SamplingParams,
 };
@@ -52,6 +54,7 @@ fn main() -> Result<()> {
     let mut curves = Curves::create("grpo", &["reward", "entropy"])?;
     let progress = Progress::new("grpo", STEPS);
     let mut rng = Rng::new(0);
+    let mut last = None;
     let adam = AdamParams::default().learning_rate(5e-3);
     for step in 0..STEPS {
         let chosen: Vec<&Vec<u32>> = (0..PROMPTS_PER_STEP)
@@ -82,19 +85,28 @@ fn main() -> Result<()> {
                 &weights,
                 &GrpoConfig::default(),
             );
-            let entropy = -(&logprobs * &weights).sum() / weights.sum();
-            Ok(Loss::new(loss).metric("entropy", entropy))
+            let outside = clipped(&logprobs, &sampled, 0.8, 1.2);
+            Ok(Loss::new(loss)
+                .metric("entropy", sample_entropy(&logprobs, &weights))
+                .metric(
+                    "clipped",
+                    aggregate(&outside, &weights, Aggregation::TokenMean),
+                ))
         })?;
         let optim = training.optim_step(&adam)?;
-        let metrics = pass.result()?.metrics;
+        let (_, report) = pass.result_with_report()?;
         optim.result()?;
         sampler = training.save_weights_for_sampler(None)?.result()?;
 
-        let shown = [mean(rewards), metrics["entropy"]];
+        let shown = [mean(rewards), report.metrics["entropy"]];
         curves.push(&shown)?;
         progress.step(&[("reward", shown[0]), ("entropy", shown[1])]);
+        last = Some(report);
     }
     progress.finish();
+    if let Some(report) = last {
+        println!("\nthe last step\n{report}");
+    }
 
     let after = mean_reward(&sampler, &held_out, &book)?;
     println!(

@@ -1,18 +1,18 @@
 //! Training curves: one line of JSON per step, and one picture.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::collections::BTreeMap;
+use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use plotters::prelude::*;
-use serde_json::{Map, Value, json};
+use tinsmith_client::MetricsWriter;
 
 /// The metrics of each step, kept in a file as they come and drawn at the end.
 pub struct Curves {
     picture: PathBuf,
-    log: BufWriter<File>,
+    log: MetricsWriter,
     names: Vec<&'static str>,
     steps: Vec<Vec<f64>>,
 }
@@ -22,12 +22,11 @@ impl Curves {
     pub fn create(example: &str, names: &[&'static str]) -> Result<Curves> {
         let folder = Path::new("target");
         fs::create_dir_all(folder)?;
-        let path = folder.join(example).with_extension("jsonl");
-        let log = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        let picture = path.with_extension("svg");
+        let log = folder.join(example).with_extension("jsonl");
+        fs::write(&log, "").with_context(|| format!("emptying {}", log.display()))?;
         Ok(Curves {
-            picture,
-            log: BufWriter::new(log),
+            picture: log.with_extension("svg"),
+            log: MetricsWriter::append(&log)?,
             names: names.to_vec(),
             steps: Vec::new(),
         })
@@ -35,22 +34,19 @@ impl Curves {
 
     /// Notes one step: a value for each name.
     pub fn push(&mut self, values: &[f64]) -> Result<()> {
-        let mut line: Map<String, Value> = self
+        let line: BTreeMap<&str, f64> = self
             .names
             .iter()
-            .map(|name| name.to_string())
-            .zip(values.iter().map(|v| json!(v)))
+            .copied()
+            .zip(values.iter().copied())
             .collect();
-        line.insert("step".into(), json!(self.steps.len()));
-        serde_json::to_writer(&mut self.log, &line)?;
-        self.log.write_all(b"\n")?;
+        self.log.write(self.steps.len() as u64, &line)?;
         self.steps.push(values.to_vec());
         Ok(())
     }
 
     /// Draws one panel per name, one under the other, and returns the picture's path.
-    pub fn finish(mut self) -> Result<PathBuf> {
-        self.log.flush()?;
+    pub fn finish(self) -> Result<PathBuf> {
         self.draw()
             .with_context(|| format!("drawing {}", self.picture.display()))?;
         Ok(self.picture)

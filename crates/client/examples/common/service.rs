@@ -11,35 +11,41 @@ use tinsmith_trainer::tokenizer::{END_OF_TEXT, encode};
 /// there too, but what they train is of no use.
 pub struct Service {
     pub training: TrainingClient,
-    /// Dropped after the client, whose session it serves.
+    client: ServiceClient,
+    model: String,
+    /// Dropped after the clients, whose session it serves.
     _embedded: Option<Trainer>,
 }
 
 impl Service {
     pub fn connect() -> Result<Service> {
-        let lora = LoraConfig::rank(8).seed(0);
-        if std::env::var_os("TINKER_BASE_URL").is_some() {
+        let (client, model, embedded) = if std::env::var_os("TINKER_BASE_URL").is_some() {
             let client = ServiceClient::from_env()?;
             let models = client.get_server_capabilities()?.supported_models;
-            let model = &models
-                .first()
-                .context("the server offers no model")?
-                .model_name;
-            return Ok(Service {
-                training: client.create_lora_training_client(model, &lora)?,
-                _embedded: None,
-            });
-        }
-        let trainer = Trainer::spawn()?;
-        let client = ServiceClient::builder()
-            .base_url(trainer.url())
-            .api_key("tml-embedded")
-            .connect()?;
-        let training = client.create_lora_training_client("tiny-qwen3", &lora)?;
+            let model = models.first().context("the server offers no model")?;
+            (client, model.model_name.clone(), None)
+        } else {
+            let trainer = Trainer::spawn()?;
+            let client = ServiceClient::builder()
+                .base_url(trainer.url())
+                .api_key("tml-embedded")
+                .connect()?;
+            (client, "tiny-qwen3".to_owned(), Some(trainer))
+        };
         Ok(Service {
-            training,
-            _embedded: Some(trainer),
+            training: client.create_lora_training_client(&model, &LoraConfig::rank(8).seed(0))?,
+            client,
+            model,
+            _embedded: embedded,
         })
+    }
+
+    /// Another adapter on the same base model, untrained.
+    pub fn another(&self) -> Result<TrainingClient> {
+        let lora = LoraConfig::rank(8).seed(1);
+        Ok(self
+            .client
+            .create_lora_training_client(&self.model, &lora)?)
     }
 }
 
