@@ -40,6 +40,8 @@ pub struct Reply {
     pub status: u16,
     /// Seconds to wait, for the client to obey.
     pub retry_after: Option<u32>,
+    /// What the body is written in; JSON where it is not said.
+    pub content_type: Option<String>,
     /// May be empty.
     pub body: Vec<u8>,
 }
@@ -50,6 +52,7 @@ impl Reply {
         Reply {
             status,
             retry_after: None,
+            content_type: None,
             body: Vec::new(),
         }
     }
@@ -194,11 +197,12 @@ impl Shared {
         message += "\r\n";
         trainer.write_all(&[message.as_bytes(), &request.body].concat())?;
         let answer = read_message(&mut BufReader::new(trainer))?;
-        let (line, _, body) = answer.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let (line, mut headers, body) = answer.ok_or(io::ErrorKind::UnexpectedEof)?;
         let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
         Ok(Reply {
             status: status.ok_or(io::ErrorKind::InvalidData)?,
             retry_after: None,
+            content_type: headers.remove("content-type"),
             body,
         })
     }
@@ -210,6 +214,9 @@ impl Reply {
         let mut head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\n");
         if let Some(seconds) = self.retry_after {
             head += &format!("Retry-After: {seconds}\r\n");
+        }
+        if let Some(kind) = &self.content_type {
+            head += &format!("Content-Type: {kind}\r\n");
         }
         [(head + "\r\n").as_bytes(), &self.body].concat()
     }

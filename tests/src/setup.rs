@@ -1,7 +1,7 @@
 //! A small model and a few lines to train it on.
 
 use tinsmith_client::{
-    AdamParams, Datum, LoraConfig, ModelInput, Result, ServiceClient, TrainingClient,
+    AdamParams, Datum, Dialect, LoraConfig, ModelInput, Result, ServiceClient, TrainingClient,
 };
 use tinsmith_trainer::{Trainer, tokenizer};
 
@@ -27,6 +27,18 @@ pub fn connect(url: &str) -> Result<ServiceClient> {
 /// As `ServiceClient::create_lora_training_client`.
 pub fn train(url: &str) -> Result<TrainingClient> {
     connect(url)?.create_lora_training_client(BASE_MODEL, &LoraConfig::rank(4).seed(7))
+}
+
+/// As [`train`], with requests that a test can read.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_in_json(url: &str) -> Result<TrainingClient> {
+    let service = ServiceClient::builder()
+        .base_url(url)
+        .clock(StillClock::default());
+    let service = service.dialect(Dialect::Json).connect()?;
+    service.create_lora_training_client(BASE_MODEL, &LoraConfig::rank(4).seed(7))
 }
 
 /// Next-token prediction of `text`, one token a byte. The weights are fractions, and 0 on the first two tokens.

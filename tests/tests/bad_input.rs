@@ -206,7 +206,7 @@ fn a_wrong_key_is_refused_at_once_and_repeated_nowhere() {
     let error = connect("tml-a-wrong-key").unwrap_err();
     assert!(!error.to_string().contains("tml-"), "{error}");
     assert!(!format!("{error:?}").contains("tml-"), "{error:?}");
-    expect(error, "create_session", 401, &["X-API-Key"]);
+    expect(error, "client/config", 401, &["X-API-Key"]);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn no_trainer_at_the_address_is_told_within_the_deadline() {
         "{error}"
     );
     assert!(
-        matches!(&error, Error::Deadline { call, limit: told, .. } if call.call == "create_session" && *told == limit),
+        matches!(&error, Error::Deadline { call, limit: told, .. } if call.call == "client/config" && *told == limit),
         "{error}"
     );
     assert!(error.to_string().contains("cannot connect"), "{error}");
@@ -251,7 +251,7 @@ fn a_trainer_that_stops_is_told_within_the_deadline() {
 #[test]
 fn a_trainer_that_never_answers_is_told_within_the_deadline() {
     let trainer = Trainer::spawn().unwrap();
-    let answered = ["create_session", "create_model"];
+    let answered = ["config", "create_session", "create_model"];
     let proxy = Proxy::before(&trainer.url(), move |request| {
         let kind = request.headers.get("x-tinker-request-type");
         let model = kind.is_some_and(|kind| kind == "CreateModel");

@@ -6,7 +6,7 @@ use tinsmith_client::{
     grad::Var,
     losses::{DpoConfig, Reduction, dpo},
 };
-use tinsmith_tests::{Action, Proxy, Reply, train};
+use tinsmith_tests::{Action, Proxy, Reply, train_in_json};
 use tinsmith_trainer::Trainer;
 
 /// f32 against f32, times the greatest value of the tensor where that is above 1.
@@ -71,7 +71,7 @@ fn check(loss: impl Fn(&Batch, &Case) -> anyhow::Result<Loss>) {
             }
         });
         let proxy = proxy.unwrap();
-        let training = train(proxy.url()).unwrap();
+        let training = train_in_json(proxy.url()).unwrap();
         let step = training.forward_backward_custom(&case.data(), |batch| loss(batch, &case));
         let output = step.unwrap().result().unwrap();
 

@@ -150,11 +150,13 @@ impl Server {
         else {
             return error;
         };
-        let suspects: &[u16] = match self.dialect {
-            Dialect::Protobuf => &[400, 415, 422],
-            Dialect::Json => &[404, 405, 415],
+        let is_suspect = match self.dialect {
+            // A 400 is mostly about the data.
+            Dialect::Protobuf if status == 400 => message.to_ascii_lowercase().contains("json"),
+            Dialect::Protobuf => [415, 422].contains(&status),
+            Dialect::Json => [404, 405, 415].contains(&status),
         };
-        if self.passed_once.load(Ordering::Relaxed) || !suspects.contains(&status) {
+        if self.passed_once.load(Ordering::Relaxed) || !is_suspect {
             return Error::Status {
                 call,
                 status,

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tinsmith_client::{
     Batch, Datum, Loss, LossCheck, LossFn, Result, StepReport, TensorData, check_loss_at,
 };
-use tinsmith_tests::{Action, Proxy, Reply, adam, datum, train};
+use tinsmith_tests::{Action, Proxy, Reply, adam, datum, train_in_json};
 use tinsmith_trainer::Trainer;
 
 const PAGE: &str = include_str!("../../../docs/src/when-training-goes-wrong.md");
@@ -168,7 +168,7 @@ fn served(
             _ => Action::Pass,
         }
     });
-    let training = train(proxy.unwrap().url()).unwrap();
+    let training = train_in_json(proxy.unwrap().url()).unwrap();
     let step = training.forward_backward_custom(&data(), loss).unwrap();
     step.result_with_report().unwrap().1
 }
