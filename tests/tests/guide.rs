@@ -1,6 +1,7 @@
 //! The guide holds together: every page is in the summary and tried as a doc test, and every link leads somewhere.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -69,6 +70,37 @@ fn every_page_is_in_the_summary_and_its_code_is_tried() {
             "{name} is no doc test"
         );
     }
+}
+
+/// What a module re-exports by `pub use file::{a, b};`, without the structs of options and figures that belong to them.
+fn exports(source: &str) -> Vec<String> {
+    let statements = source.split("\npub use ").skip(1);
+    let names = statements.flat_map(|statement| {
+        let list = statement.split(';').next().unwrap_or_default();
+        let list = list
+            .split_once("::")
+            .unwrap()
+            .1
+            .trim_matches(['{', '}', '\n']);
+        list.split(',').map(|name| name.trim().to_owned())
+    });
+    names
+        .filter(|name| name.starts_with(char::is_lowercase))
+        .collect()
+}
+
+#[test]
+fn every_loss_is_in_the_guide() {
+    let all: String = pages().iter().map(|page| read(page)).collect();
+    let mut names = exports(include_str!("../../crates/losses/src/lib.rs"));
+    names.extend(exports(include_str!(
+        "../../crates/losses/src/client/mod.rs"
+    )));
+    assert!(names.len() > 60, "{names:?}");
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let words: HashSet<&str> = all.split(|c| !is_word(c)).collect();
+    names.retain(|name| !words.contains(name.as_str()));
+    assert_eq!(names, [""; 0], "are not in the guide");
 }
 
 #[test]
