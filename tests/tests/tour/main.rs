@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tinsmith_client::{
     Batch, Datum, Loss, LossCheck, LossFn, Result, StepReport, TensorData, check_loss_at,
 };
-use tinsmith_tests::{Action, Proxy, Reply, adam, datum, train_in_json};
+use tinsmith_tests::{Action, Proxy, Reply, adam, datum, train, train_in_json};
 use tinsmith_trainer::Trainer;
 
 const PAGE: &str = include_str!("../../../docs/src/when-training-goes-wrong.md");
