@@ -7,7 +7,7 @@ use lexopt::prelude::*;
 use tinsmith_client::SamplingParams;
 
 pub const USAGE: &str = "\
-Looks after what a training server keeps.
+Looks after what a training server keeps, and draws the curves of a training run.
 
 Usage: tinsmith [OPTIONS] COMMAND
 
@@ -19,6 +19,7 @@ Commands:
   download PATH [-o FILE]     Fetch a checkpoint, packed as the server does it [default: NAME.tar]
   sample MODEL                Continue a prompt; MODEL is a base model or a checkpoint
   probe                       Show what the server speaks and supports
+  plot FILE [NAME..]          Draw the curves of a file of metrics [default: all, to FILE.svg]
 
 A PATH is that of a checkpoint, tinker://RUN/weights/NAME.
 
@@ -26,7 +27,7 @@ Options:
   --json                      Print JSON
   --base-url URL              The server [default: $TINKER_BASE_URL, else the hosted service]
   --fireworks                 The server is Fireworks; the key is $FIREWORKS_API_KEY
-  -o, --output FILE           Where a download goes
+  -o, --output FILE           Where a download or a picture goes
   -h, --help                  Print this help
 The key is $TINKER_API_KEY.
 
@@ -71,6 +72,11 @@ pub enum Command {
     },
     Sample(SampleArgs),
     Probe,
+    Plot {
+        file: PathBuf,
+        names: Vec<String>,
+        output: Option<PathBuf>,
+    },
 }
 
 /// What to sample.
@@ -142,6 +148,11 @@ pub fn parse() -> Result<Invocation> {
             })
         }
         "probe" => Command::Probe,
+        "plot" => Command::Plot {
+            file: word("a file of metrics")?.into(),
+            names: words.by_ref().collect(),
+            output,
+        },
         other => bail!("there is no command {other:?}; see tinsmith --help"),
     };
     if let Some(more) = words.next() {

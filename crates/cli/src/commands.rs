@@ -12,6 +12,7 @@ use tinsmith_client::{
 
 use crate::{
     args::{Command, Options, SampleArgs},
+    plot,
     table::table,
 };
 
@@ -25,6 +26,11 @@ pub fn run(options: &Options, command: Command) -> Result<()> {
         Command::Download { path, output } => download(options, &builder.rest()?, &path, output),
         Command::Sample(args) => sample(options, &builder.connect()?, &args),
         Command::Probe => probe(options, &builder.connect()?),
+        Command::Plot {
+            file,
+            names,
+            output,
+        } => plot::run(&file, &names, output),
     }
 }
 

@@ -1,7 +1,9 @@
 //! `tinsmith`: looks after what a training server keeps.
 
 mod args;
+mod chart;
 mod commands;
+mod plot;
 mod table;
 
 use std::process::ExitCode;

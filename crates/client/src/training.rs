@@ -8,6 +8,8 @@ use tinsmith_wire::{
     UnloadModelResponse,
 };
 
+#[cfg(doc)]
+use crate::Error;
 use crate::{
     ApiFuture, Batch, CallInfo, CustomStep, Loss, OptimStep, Result,
     combine::combine,
