@@ -98,7 +98,7 @@ fn check<F>(
 where
     F: Fn(&Batch) -> anyhow::Result<Loss>,
 {
-    custom_loss::check_all_logprobs(logprobs, targets)?;
+    custom_loss::check_all_logprobs(logprobs.iter().map(Some), targets)?;
     let batch = Batch::new(data, logprobs)?;
     let run = |batch: &Batch| loss(batch).map_err(|source| Error::LossFailed { source, at });
     let evaluated = run(&batch)?.evaluate(&batch)?;

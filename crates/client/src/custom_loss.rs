@@ -214,28 +214,28 @@ fn shaped_as(like: &TensorData, values: Vec<f32>) -> Result<TensorData> {
 
 /// The logprobs of each datum, if they are what was asked for.
 fn logprobs(forward: ForwardBackwardOutput, targets: &[TensorData]) -> Result<Vec<TensorData>> {
-    let (expected, found) = (targets.len(), forward.loss_fn_outputs.len());
-    if expected != found {
-        return Err(Error::OutputCount { expected, found });
-    }
-    let pairs = forward.loss_fn_outputs.into_iter().zip(targets).enumerate();
-    let checked = pairs.map(|(index, (mut output, targets))| {
-        let logprobs = output.remove("logprobs").ok_or(DatumProblem::Missing);
-        let fitting =
-            logprobs.and_then(|logprobs| check_logprobs(&logprobs, targets).map(|()| logprobs));
-        fitting.map_err(|problem| Error::Logprobs { index, problem })
-    });
-    checked.collect()
+    let outputs = forward.loss_fn_outputs.into_iter();
+    let logprobs: Vec<_> = outputs
+        .map(|mut output| output.remove("logprobs"))
+        .collect();
+    check_all_logprobs(logprobs.iter().map(Option::as_ref), targets)?;
+    Ok(logprobs.into_iter().flatten().collect())
 }
 
-pub(crate) fn check_all_logprobs(logprobs: &[TensorData], targets: &[TensorData]) -> Result<()> {
+/// One tensor of logprobs for each of `targets`, of its shape.
+pub(crate) fn check_all_logprobs<'a>(
+    logprobs: impl ExactSizeIterator<Item = Option<&'a TensorData>>,
+    targets: &[TensorData],
+) -> Result<()> {
     let (expected, found) = (targets.len(), logprobs.len());
     if expected != found {
         return Err(Error::OutputCount { expected, found });
     }
-    let pairs = logprobs.iter().zip(targets).enumerate();
-    for (index, (logprobs, targets)) in pairs {
-        check_logprobs(logprobs, targets).map_err(|problem| Error::Logprobs { index, problem })?;
+    for (index, (logprobs, targets)) in logprobs.zip(targets).enumerate() {
+        logprobs
+            .ok_or(DatumProblem::Missing)
+            .and_then(|logprobs| check_logprobs(logprobs, targets))
+            .map_err(|problem| Error::Logprobs { index, problem })?;
     }
     Ok(())
 }

@@ -163,8 +163,11 @@ impl Loss {
         let values = self.terms.iter().map(|term| &term.value);
         let beside: Vec<&Var> = values.chain(&norms).chain(lazy).collect();
         let backward = Backward::new(&root).allow_unused().also(&beside);
-        let gradients = backward.run(&[leaf]).map_err(Error::Loss)?;
-        let value = gradients.value();
+        let mut gradient = vec![0f32; leaf.elem_count()];
+        let values = backward
+            .run_into(&[leaf], &mut [&mut gradient])
+            .map_err(Error::Loss)?;
+        let value = values.value();
         if !value.is_finite() {
             let cause = culprit(&root, leaf);
             return Err(Error::LossNotFinite {
@@ -173,7 +176,6 @@ impl Loss {
                 at: self.at,
             });
         }
-        let gradient = flat(&gradients[0])?;
         if let Some(element) = gradient.iter().position(|g| !g.is_finite()) {
             let row_len = gradient.len() / logprobs.total().max(1);
             let offsets = logprobs.offsets();
@@ -186,7 +188,7 @@ impl Loss {
                 at: self.at,
             });
         }
-        let beside = gradients
+        let beside = values
             .also()
             .iter()
             .map(number)
@@ -316,12 +318,6 @@ fn unused(reached: &[Range<usize>], offsets: &[usize]) -> Vec<usize> {
     seqs.filter(|(_, seq)| is_unused(seq))
         .map(|(i, _)| i)
         .collect()
-}
-
-fn flat(tensor: &Tensor) -> Result<Vec<f32>> {
-    Var::new(tensor.clone())
-        .to_vec::<f32>()
-        .map_err(Error::Loss)
 }
 
 fn number(tensor: &Tensor) -> Result<f64> {

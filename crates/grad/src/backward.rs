@@ -168,10 +168,7 @@ impl<'a> Backward<'a> {
             .collect();
         exec::no_error(&recorded)?;
         let graph = Graph::reaching(recorded.iter().copied());
-        let at = |vars: &[&Var]| -> Vec<usize> {
-            vars.iter().filter_map(|var| graph.position(var)).collect()
-        };
-        let batched = autobatch(&graph, &at(&recorded), &at(wrt));
+        let batched = autobatch(&graph, &graph.positions(&recorded), &graph.positions(wrt));
         let roots: Vec<&Var> = batched
             .as_ref()
             .map_or(recorded, |batched| batched.iter().collect());

@@ -7,7 +7,7 @@ use crate::var::Var;
 /// The nodes that some roots depend on, in the order they were recorded, which is topological.
 pub(crate) struct Graph<'a> {
     pub(crate) nodes: Vec<&'a Var>,
-    positions: Positions,
+    by_id: Positions,
 }
 
 impl<'a> Graph<'a> {
@@ -25,7 +25,7 @@ impl<'a> Graph<'a> {
         let nodes = positions.renumber().into_iter();
         Graph {
             nodes: nodes.map(|at| found[at as usize]).collect(),
-            positions,
+            by_id: positions,
         }
     }
 
@@ -35,7 +35,12 @@ impl<'a> Graph<'a> {
 
     /// Where `var` stands in `nodes`, if any root depends on it.
     pub(crate) fn position(&self, var: &Var) -> Option<usize> {
-        self.positions.get(var.0.id).map(|at| at as usize)
+        self.by_id.get(var.0.id).map(|at| at as usize)
+    }
+
+    /// Where those of `vars` stand that some root depends on.
+    pub(crate) fn positions(&self, vars: &[&Var]) -> Vec<usize> {
+        vars.iter().filter_map(|var| self.position(var)).collect()
     }
 
     /// Positions of the inputs of node `at`.

@@ -26,7 +26,7 @@ use crate::var::{Element, Floats, Var};
 /// ```
 pub fn eval(roots: &[&Var]) -> Result<Vec<Tensor>> {
     let graph = graph_of(roots)?;
-    match autobatch(&graph, &positions(&graph, roots), &[]) {
+    match autobatch(&graph, &graph.positions(roots), &[]) {
         Some(batched) => {
             let roots: Vec<&Var> = batched.iter().collect();
             run(&graph_of(&roots)?, &roots)
@@ -52,7 +52,7 @@ pub(crate) fn run_into(
         .iter()
         .find(|var| var.is_float())
         .map(|var| var.dtype());
-    let positions = positions(graph, roots);
+    let positions = graph.positions(roots);
     let on_cpu = roots.iter().all(|root| root.device().is_cpu());
     match (EXECUTOR.get(), dtype) {
         (Executor::Fused { threads }, Some(DType::F32)) if on_cpu => {
@@ -107,10 +107,6 @@ fn hand_over(root: &Var, tensor: Tensor, place: Option<Floats>) -> Result<Option
     }
     .map_err(|e| backend(root, e))?;
     Ok(None)
-}
-
-fn positions(graph: &Graph, vars: &[&Var]) -> Vec<usize> {
-    vars.iter().filter_map(|var| graph.position(var)).collect()
 }
 
 /// All that `roots` depend on, or the error that one of them carries.

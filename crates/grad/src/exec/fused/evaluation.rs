@@ -31,28 +31,28 @@ pub(in crate::exec) fn evaluate<T: Scalar>(
         marks: vec![(0, 0); plan.items.len()],
         epoch: 0,
     };
-    let mut copied = Vec::new();
+    let mut destinations = Vec::with_capacity(roots.len());
     for (&id, place) in plan.roots.iter().zip(into) {
         let is_free = evaluation.given.iter().all(|(taken, _)| *taken != id);
-        match place {
+        destinations.push(match place {
             Some(place) if is_free && plan.items[id as usize].is_written() => {
                 evaluation.given.push((id, place));
-                copied.push(Some(None));
+                Destination::Written
             }
-            Some(place) => copied.push(Some(Some(place))),
-            None => copied.push(None),
-        }
+            Some(place) => Destination::Copied(place),
+            None => Destination::Tensor,
+        });
     }
     evaluation.read_leaves()?;
     for stage in 0..plan.stages.len() {
         evaluation.run_stage(stage as u32)?;
     }
     let mut tensors = Vec::with_capacity(roots.len());
-    for ((&at, &id), place) in roots.iter().zip(&plan.roots).zip(copied) {
-        tensors.push(match place {
-            None => Some(evaluation.take_root(at, id)?),
-            Some(None) => None,
-            Some(Some(place)) => {
+    for ((&at, &id), destination) in roots.iter().zip(&plan.roots).zip(destinations) {
+        tensors.push(match destination {
+            Destination::Tensor => Some(evaluation.take_root(at, id)?),
+            Destination::Written => None,
+            Destination::Copied(place) => {
                 place.copy_from_slice(evaluation.read(id)?.slice());
                 None
             }
@@ -60,6 +60,15 @@ pub(in crate::exec) fn evaluate<T: Scalar>(
     }
     evaluation.release();
     Ok(tensors)
+}
+
+/// Where the value of a root goes.
+enum Destination<'o, T> {
+    Tensor,
+    /// The caller's memory, written by the kernel itself.
+    Written,
+    /// The caller's memory, copied there: the value is a view, or has gone elsewhere already.
+    Copied(&'o mut [T]),
 }
 
 /// What is known of an item.
