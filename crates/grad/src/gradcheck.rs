@@ -5,7 +5,10 @@ use candle_core::DType;
 use crate::backward::Backward;
 use crate::dims::unravel;
 use crate::error::{Error, Result};
-use crate::var::Var;
+use crate::exec::eval;
+use crate::graph::Graph;
+use crate::op::Op;
+use crate::var::{Inputs, Var};
 
 /// Checks the derivative of `f` at `inputs` against central differences in f64, with the default [`Gradcheck`].
 ///
@@ -13,14 +16,17 @@ use crate::var::Var;
 /// the index, and both values. Inputs should not lie on a kink of `f`, where no difference quotient is right.
 ///
 /// ```
-/// use tinsmith_grad::{Device, Var, gradcheck};
+/// use tinsmith_grad::{Device, Gradcheck, Var, gradcheck};
 ///
 /// let logprobs = Var::from_vec(vec![-1.5f64, -0.2, -3.0], &[3], &Device::Cpu);
 /// let report = gradcheck(|x| x[0].exp().square().sum(), &[logprobs.clone()])?;
 /// assert!(report.max_error < 1e-8);
 ///
-/// // A detached part of the loss is seen as what it is: a derivative that is not there.
-/// assert!(gradcheck(|x| (&x[0] * x[0].detach()).sum(), &[logprobs]).is_err());
+/// // A detached part of the loss is seen as what it is: a derivative that is not there. Unless it is meant.
+/// let detached = |x: &[Var]| (&x[0] * x[0].detach()).sum();
+/// assert!(gradcheck(detached, &[logprobs.clone()]).is_err());
+/// let check = Gradcheck { hold_detached: true, ..Gradcheck::default() };
+/// assert_eq!(check.run(detached, &[logprobs])?.compared, 3);
 /// # anyhow::Ok(())
 /// ```
 ///
@@ -57,6 +63,9 @@ pub struct Gradcheck {
     pub directions: usize,
     /// Of the random numbers: the directions, and the weights that make one number of an output that is not. Default 0.
     pub seed: u64,
+    /// Whether what [`Var::detach`] cuts off is held at its value while the inputs move, which is what a derivative that
+    /// takes it for a constant must be compared with. `f` is then called once. Default false.
+    pub hold_detached: bool,
 }
 
 impl Default for Gradcheck {
@@ -67,6 +76,7 @@ impl Default for Gradcheck {
             exhaustive_up_to: 64,
             directions: 4,
             seed: 0,
+            hold_detached: false,
         }
     }
 }
@@ -108,16 +118,28 @@ impl Gradcheck {
         let mut random = SplitMix(self.seed);
         let vars = leaves(&points);
         let output = f(&vars);
-        let weights: Vec<f64> = (0..output.elem_count())
-            .map(|_| 0.5 + random.unit())
-            .collect();
+        let weights: Vec<f64> = match output.elem_count() {
+            1 => vec![1.0],
+            n => (0..n).map(|_| 0.5 + random.unit()).collect(),
+        };
         let weighted = |output: &Var| {
             let weights = Var::from_vec(weights.clone(), output.shape(), output.device());
             (output.to_dtype(DType::F64) * weights).sum()
         };
         let wrt: Vec<&Var> = vars.iter().collect();
         let gradients = Backward::new(&weighted(&output)).allow_unused().run(&wrt)?;
-        let value = |points: &[Vec<f64>]| weighted(&f(&leaves(points))).item();
+        let held = match self.hold_detached {
+            true => Some(Held::new(&output, &vars)?),
+            false => None,
+        };
+        let value = |points: &[Vec<f64>]| {
+            let leaves = leaves(points);
+            let output = match &held {
+                Some(held) => held.at(&leaves),
+                None => f(&leaves),
+            };
+            weighted(&output).item()
+        };
 
         let mut report = GradcheckReport {
             compared: 0,
@@ -152,6 +174,7 @@ impl Gradcheck {
             };
             let describe = |index: usize, (a, n): (f64, f64)| {
                 let index = unravel(index, x.shape());
+                let (a, n) = (short(a), short(n));
                 Error::Gradcheck(format!(
                     "{} at {}: the derivative by input {input} at {index:?} is {a} analytically and {n} numerically",
                     output.0.op.name(),
@@ -183,7 +206,7 @@ impl Gradcheck {
                         return Err(describe(index, pair));
                     }
                 }
-                let (a, n) = pair;
+                let (a, n) = (short(pair.0), short(pair.1));
                 return Err(Error::Gradcheck(format!(
                     "the derivative by input {input} along a random direction is {a} analytically and {n} numerically, \
                      though each element agrees; the function may be rough at this step"
@@ -191,6 +214,51 @@ impl Gradcheck {
             }
         }
         Ok(report)
+    }
+}
+
+/// A graph whose detached parts are constants, to be evaluated at other leaves.
+struct Held<'a> {
+    graph: Graph<'a>,
+    /// Where the leaves stand in the graph; none for one that it does not reach.
+    leaves: Vec<Option<usize>>,
+    /// The detached nodes and their values.
+    constants: Vec<(usize, Var)>,
+}
+
+impl<'a> Held<'a> {
+    fn new(output: &'a Var, leaves: &[Var]) -> Result<Self> {
+        let graph = Graph::reaching([output]);
+        let is_detached = |&at: &usize| matches!(graph.nodes[at].0.op, Op::Detach);
+        let detached: Vec<usize> = (0..graph.len()).filter(is_detached).collect();
+        let vars: Vec<&Var> = detached.iter().map(|&at| graph.nodes[at]).collect();
+        let values = eval(&vars)?.into_iter().map(Var::new);
+        Ok(Held {
+            leaves: leaves.iter().map(|leaf| graph.position(leaf)).collect(),
+            constants: detached.iter().copied().zip(values).collect(),
+            graph,
+        })
+    }
+
+    /// The output at these leaves.
+    fn at(&self, leaves: &[Var]) -> Var {
+        let mut again: Vec<Option<Var>> = vec![None; self.graph.len()];
+        let moved = self.leaves.iter().zip(leaves);
+        for (at, leaf) in moved.filter_map(|(at, leaf)| Some(((*at)?, leaf))) {
+            again[at] = Some(leaf.clone());
+        }
+        for (at, value) in &self.constants {
+            again[*at] = Some(value.clone());
+        }
+        for (at, node) in self.graph.nodes.iter().enumerate() {
+            if again[at].is_none() {
+                let inputs = self.graph.inputs(at);
+                let inputs: Inputs = inputs.filter_map(|input| again[input].clone()).collect();
+                again[at] = Some(node.on(inputs, node.shape()));
+            }
+        }
+        let output = again.pop().flatten();
+        output.expect("the output is the last node of its graph")
     }
 }
 
@@ -206,6 +274,11 @@ impl GradcheckReport {
     }
 }
 
+/// To nine digits: a difference quotient has no more.
+fn short(x: f64) -> f64 {
+    format!("{x:.8e}").parse().unwrap_or(x)
+}
+
 /// SplitMix64 (Steele et al., 2014): enough for directions, and the same everywhere.
 struct SplitMix(u64);
 
@@ -217,5 +290,52 @@ impl SplitMix {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) as f64 / 2f64.powi(64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn point() -> Vec<Var> {
+        vec![Var::from_vec(vec![0.5f64, -1.25, 2.0], &[3], &Device::Cpu)]
+    }
+
+    fn held() -> Gradcheck {
+        Gradcheck {
+            hold_detached: true,
+            ..Gradcheck::default()
+        }
+    }
+
+    /// `sg(x²)·sin x` as it is, and with a second part whose whole derivative is cut off.
+    #[test]
+    fn what_is_detached_is_a_constant_when_it_is_held() {
+        let some = |x: &[Var]| (x[0].square().detach() * x[0].sin()).sum();
+        assert_eq!(held().run(some, &point()).unwrap().compared, 3);
+        assert!(gradcheck(some, &point()).is_err());
+        let all = |x: &[Var]| x[0].exp().detach().sum() + 0.0 * x[0].sum();
+        held().run(all, &point()).unwrap();
+        assert!(gradcheck(all, &point()).is_err());
+    }
+
+    /// The straight-through estimator: rounded forward, differentiated as if it were not.
+    #[test]
+    fn a_derivative_that_is_wrong_apart_from_it_is_found() {
+        let through = |x: &[Var]| (&x[0] + (x[0].round() - &x[0]).detach()).square().sum();
+        held().run(through, &point()).unwrap();
+        let kinked = |x: &[Var]| (x[0].detach() + x[0].round()).sum();
+        // A rounding has a derivative of 0 in truth as well; a jump within the step has not.
+        let at_a_jump = vec![Var::from_vec(vec![0.5f64], &[1], &Device::Cpu)];
+        assert!(held().run(kinked, &at_a_jump).is_err());
+    }
+
+    #[test]
+    fn a_number_is_compared_as_it_is() {
+        let error = gradcheck(|x| (&x[0] * x[0].detach()).sum(), &point()).unwrap_err();
+        let words = "the derivative by input 0 at [0] is 0.5 analytically and 1 numerically";
+        assert!(error.to_string().ends_with(words), "{error}");
     }
 }

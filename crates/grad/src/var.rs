@@ -330,6 +330,18 @@ impl Var {
         }))
     }
 
+    /// The same op on other inputs, which give it `shape`.
+    pub(crate) fn on(&self, inputs: Inputs, shape: &[usize]) -> Var {
+        Var::node(
+            self.0.op.clone(),
+            inputs,
+            Dims::from_slice(shape),
+            self.dtype(),
+            self.device().clone(),
+            self.0.at,
+        )
+    }
+
     pub(crate) fn invalid(error: Error) -> Var {
         let at = Location::caller();
         Var::node(

@@ -98,7 +98,7 @@ impl Rewriter<'_> {
         {
             return node.clone();
         }
-        let again = record(node, inputs, node.shape());
+        let again = node.on(inputs, node.shape());
         match node.label_text() {
             Some(label) => again.label(label),
             None => again,
@@ -163,13 +163,13 @@ impl Rewriter<'_> {
                 let inputs = (0..of.operands.len())
                     .map(|i| self.operand(of, i))
                     .collect();
-                record(node, inputs, &shape)
+                node.on(inputs, &shape)
             }
             Kind::Numbers => {
                 let inputs = (0..of.operands.len())
                     .map(|i| self.operand(of, i))
                     .collect();
-                record(node, inputs, &[of.members.len()])
+                node.on(inputs, &[of.members.len()])
             }
         }
     }
@@ -276,18 +276,6 @@ impl Rewriter<'_> {
         let joined = joined.expect("the sums of the groups");
         joined.reshape(self.graph.nodes[end].shape())
     }
-}
-
-/// `node`'s op on other operands.
-fn record(node: &Var, inputs: Inputs, shape: &[usize]) -> Var {
-    Var::node(
-        node.0.op.clone(),
-        inputs,
-        Dims::from_slice(shape),
-        node.dtype(),
-        node.device().clone(),
-        node.0.at,
-    )
 }
 
 fn vector(numbers: &[f64], dtype: DType, device: &Device) -> Var {
