@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask ci | vectors | bench | cuda-check | corpus | interop`. Each is one file; this
+//! The project's tasks: `cargo xtask ci | vectors | bench | null-server | cuda-check | corpus | interop`. Each is one file; this
 //! one only dispatches.
 
 mod bench;
@@ -6,6 +6,7 @@ mod ci;
 mod corpus;
 mod cuda;
 mod interop;
+mod step;
 mod vectors;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,10 @@ usage: cargo xtask COMMAND
   bench [TARGET] [--json FILE] [--beside FILE].. [-- CRITERION..]
                                  run the benchmarks, all or one target's, and print a table of medians and ratios;
                                  what follows -- goes to criterion
+  bench step [--json FILE] [--beside FILE]..
+                                 measure a whole step of a custom loss against a server that answers at once
+  null-server --port P --dialect json|proto
+                                 run that server alone, for another client to be timed against
   cuda-check                     type-check the feature `cuda`, on a machine that may have neither CUDA nor a GPU
   corpus                         seed the fuzz targets of crates/wire/fuzz with the golden bodies
   interop python [VERSION..]     train on the local trainer with these releases of the official Python SDK and print a
@@ -33,7 +38,11 @@ fn main() -> ExitCode {
     let done = match arguments.as_slice() {
         ["ci", rest @ ..] => ci::run(rest),
         ["vectors", rest @ ..] => vectors::run(rest),
+        ["bench", "step", rest @ ..] => step::bench(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["null-server", rest @ ..] => step::null_server(rest),
+        // What `bench step` starts for each workload.
+        ["step-client", rest @ ..] => step::client(rest),
         ["cuda-check"] => cuda::check(),
         ["corpus", rest @ ..] => corpus::run(rest),
         ["interop", rest @ ..] => interop::run(rest),

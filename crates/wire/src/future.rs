@@ -95,6 +95,9 @@ impl<T: serde::de::DeserializeOwned> FutureReply<T> {
     /// # Ok::<(), tinsmith_wire::Error>(())
     /// ```
     pub fn from_json(body: &[u8]) -> Result<Self> {
+        if is_result(body) {
+            return Ok(FutureReply::Ready(json::from_slice(body)?));
+        }
         let head: Head = json::from_slice(body)?;
         if head.kind.as_deref() == Some("try_again") {
             Ok(FutureReply::TryAgain(json::from_slice(body)?))
@@ -113,6 +116,16 @@ impl<T: serde::de::DeserializeOwned> FutureReply<T> {
             Ok(FutureReply::Ready(json::from_slice(body)?))
         }
     }
+}
+
+/// Whether `body` can be nothing but a result, as it lacks the word that each other reply has. Results may be megabytes of
+/// numbers, which are thus read once, not twice.
+fn is_result(body: &[u8]) -> bool {
+    let has = |word: &str| memchr::memmem::find(body, word.as_bytes()).is_some();
+    // An escape could hide a word.
+    !["\\", "\"try_again\"", "\"complete_metadata\"", "\"error\""]
+        .into_iter()
+        .any(has)
 }
 
 /// Body of `POST /api/v1/cancel_future`; for samples only.

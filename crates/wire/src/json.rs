@@ -17,7 +17,25 @@ use crate::{Error, Result};
 /// # Ok::<(), tinsmith_wire::Error>(())
 /// ```
 pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|_| encode_error(value))
+    let mut body = Vec::with_capacity(128);
+    append(&mut body, value)?;
+    Ok(body)
+}
+
+/// As [`to_vec`], at the end of a buffer that may be used again for the next body.
+///
+/// # Errors
+/// As [`to_vec`]; then what was added is incomplete.
+///
+/// ```
+/// use tinsmith_wire::{AdamParams, json};
+/// let mut body = b"data: ".to_vec();
+/// json::append(&mut body, &AdamParams::default())?;
+/// assert!(body.starts_with(b"data: {\"learning_rate\":"));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
+pub fn append<T: Serialize>(body: &mut Vec<u8>, value: &T) -> Result<()> {
+    serde_json::to_writer(body, value).map_err(|_| encode_error(value))
 }
 
 /// Reads any form in use: missing tags and defaults, explicit nulls, unknown fields.

@@ -79,7 +79,7 @@ pub fn token_bytes(tokens: &Arc<[u32]>) -> Result<Bytes> {
 
 /// As [`token_bytes`], of ids that are not shared.
 pub fn check_tokens(tokens: &[u32]) -> Result<()> {
-    match tokens.iter().position(|&id| id > i32::MAX as u32) {
+    match first_too_large(tokens) {
         None => Ok(()),
         Some(i) => Err(Fault::new(format!(
             "token {i} is {}, and ids end at {}",
@@ -92,11 +92,19 @@ pub fn check_tokens(tokens: &[u32]) -> Result<()> {
 /// Token ids; a negative one is none.
 pub fn tokens<C: FromIterator<u32> + AsRef<[u32]>>(bytes: &[u8]) -> Result<C> {
     let tokens: C = numbers(bytes)?;
-    match tokens.as_ref().iter().position(|&id| id > i32::MAX as u32) {
+    match first_too_large(tokens.as_ref()) {
         None => Ok(tokens),
         Some(i) => Err(Fault::new(format!(
             "token {i} is {}, which is no token id",
             tokens.as_ref()[i] as i32
         ))),
+    }
+}
+
+/// Where an id has the sign bit set; all are looked at together first, which is several times faster.
+fn first_too_large(tokens: &[u32]) -> Option<usize> {
+    match tokens.iter().fold(0, |bits, id| bits | id) >> 31 {
+        0 => None,
+        _ => tokens.iter().position(|id| id >> 31 == 1),
     }
 }
