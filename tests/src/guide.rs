@@ -1,8 +1,6 @@
 //! What the examples of the guide are tried on. Its pages are doc tests of this crate.
 
-use tinsmith_client::{
-    Batch, Datum, Error, Loss, LossCheck, ModelInput, Result, TensorData, check_loss,
-};
+use tinsmith_client::{Batch, Datum, Loss, LossCheck, ModelInput, Result, TensorData, check_loss};
 
 /// Tries a loss on two pairs of sequences with every input that the guide's examples ask for.
 ///
@@ -20,18 +18,6 @@ pub fn check(loss: impl Fn(&Batch) -> anyhow::Result<Loss>) -> Result<LossCheck>
 #[track_caller]
 pub fn check_topk(loss: impl Fn(&Batch) -> anyhow::Result<Loss>) -> Result<LossCheck> {
     check_loss(&[2, 3].map(topk), loss)
-}
-
-/// A loss with a part that is detached on purpose: its gradient is not the derivative of its value, and all else is right.
-///
-/// # Errors
-/// [`Error::WrongGradient`] is none; one that is missing is.
-pub fn detached_on_purpose(checked: Result<LossCheck>) -> anyhow::Result<()> {
-    match checked {
-        Err(Error::WrongGradient { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) => anyhow::bail!("nothing is detached"),
-    }
 }
 
 /// `n` tokens, of which the first is a prompt's where there are more than two.

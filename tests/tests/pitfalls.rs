@@ -1,7 +1,9 @@
 //! The mistakes that the documentation of custom losses warns of: each is an error or a warning here.
 
-use tinsmith_client::{Batch, Datum, Error, Loss, ModelInput, Warning, check_loss, losses};
-use tinsmith_tests::{data, train};
+use tinsmith_client::{
+    Batch, Datum, Error, Loss, ModelInput, OptimStep, Warning, check_loss, losses,
+};
+use tinsmith_tests::{adam, data, train};
 use tinsmith_trainer::Trainer;
 
 /// The error of a step that must not have sent its second pass.
@@ -106,8 +108,26 @@ fn the_loss_and_the_servers_own_do_not_overwrite_each_other() {
     assert!((linear / loss - 2.0).abs() < 1e-5, "{linear} and {loss}");
 }
 
-/// Whether a loss is a mean cannot be seen from its value, so nothing refuses to divide it again, here or in the optimizer's
-/// step; the report shows a gradient that is too small by the number of tokens.
+#[test]
+fn a_gradient_that_the_server_divides_once_more() {
+    use tinsmith_client::GradAccumulationNormalization::{NumLossTokens, NumSequences};
+    let trainer = Trainer::spawn().unwrap();
+    let training = train(&trainer.url()).unwrap();
+    let normalized = |batch: &Batch| Ok(cross_entropy(batch)?.normalize(NumLossTokens));
+    let step = training.forward_backward_custom(&data(), normalized);
+    step.unwrap().result().unwrap();
+    let again = OptimStep::from(adam()).grad_accumulation_normalization(NumSequences);
+    let error = training.optim_step_with(again).unwrap_err();
+    assert!(
+        matches!(error, Error::NormalizedTwice { pass: 2 }),
+        "{error}"
+    );
+    let received = trainer.stats(training.model_id()).unwrap().received;
+    assert_eq!(received.optim_step, 0);
+}
+
+/// Whether a loss is a mean cannot be seen from its value, so nothing refuses to divide it again; the report shows a gradient
+/// that is too small by the number of tokens.
 #[test]
 fn a_mean_that_is_divided_again() {
     let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3, 4]))

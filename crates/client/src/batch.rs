@@ -1,6 +1,6 @@
 //! What a loss function sees.
 
-use std::panic::Location;
+use std::{borrow::Borrow, panic::Location};
 
 use tinsmith_grad::{Device, Ragged, Var, located};
 use tinsmith_wire::{Data, Datum, TensorData};
@@ -53,7 +53,7 @@ impl<'a> Batch<'a> {
         }
         let at = Location::caller();
         located(at, || {
-            Ok(pack(tensors, name)?.map(|values| self.as_logprobs(values)))
+            Ok(pack(&tensors, name)?.map(|values| self.as_logprobs(values)))
         })
     }
 
@@ -137,12 +137,20 @@ fn bad(index: usize, field: &str, problem: DatumProblem) -> Error {
 }
 
 /// Tensors of one dtype and trailing shape, one after another.
-fn pack<'t>(tensors: impl IntoIterator<Item = &'t TensorData>, name: &str) -> Result<Ragged> {
+fn pack<T: Borrow<TensorData>>(tensors: &[T], name: &str) -> Result<Ragged> {
     let (mut floats, mut ints) = (Vec::<f32>::new(), Vec::<i64>::new());
-    let mut lengths = Vec::new();
+    let total = tensors
+        .iter()
+        .map(|tensor| tensor.borrow().elem_count())
+        .sum();
+    match tensors.first().map(|tensor| tensor.borrow().dtype()) {
+        Some(tinsmith_wire::DType::Int64) => ints.reserve_exact(total),
+        _ => floats.reserve_exact(total),
+    }
+    let mut lengths = Vec::with_capacity(tensors.len());
     let mut first: Option<TensorData> = None;
-    for (index, tensor) in tensors.into_iter().enumerate() {
-        let dense = tensor.to_dense();
+    for (index, tensor) in tensors.iter().enumerate() {
+        let dense = tensor.borrow().to_dense();
         let dense =
             dense.map_err(|error| bad(index, name, DatumProblem::Unusable(error.to_string())))?;
         let model = first.get_or_insert_with(|| dense.clone());

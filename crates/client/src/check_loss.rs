@@ -13,7 +13,8 @@ use crate::{Batch, DatumProblem, Error, Loss, Result, StepReport, custom_loss, p
 /// between -0.05 and -3. [`check_loss_at`] takes others.
 ///
 /// # Errors
-/// Those of `forward_backward_custom` before its second pass, and [`Error::WrongGradient`].
+/// Those of `forward_backward_custom` before its second pass, and [`Error::WrongGradient`], which
+/// [`Loss::allow_detached`] forgives where it is meant.
 ///
 /// ```
 /// use tinsmith_client::{Datum, Error, Loss, ModelInput, check_loss};
@@ -101,7 +102,9 @@ where
     custom_loss::check_all_logprobs(logprobs.iter().map(Some), targets)?;
     let batch = Batch::new(data, logprobs)?;
     let run = |batch: &Batch| loss(batch).map_err(|source| Error::LossFailed { source, at });
-    let evaluated = run(&batch)?.evaluate(&batch)?;
+    let loss_here = run(&batch)?;
+    let hold_detached = loss_here.is_detached_allowed();
+    let evaluated = loss_here.evaluate(&batch, Vec::new())?;
 
     let failure = RefCell::new(None);
     let packed = batch.logprobs();
@@ -120,12 +123,16 @@ where
             leaves[0].sum()
         })
     };
-    let derivatives = Gradcheck::default().run(value, &[point]);
+    let check = Gradcheck {
+        hold_detached,
+        ..Gradcheck::default()
+    };
+    let derivatives = check.run(value, &[point]);
     if let Some(error) = failure.take() {
         return Err(error);
     }
     Ok(LossCheck {
-        report: custom_loss::report(evaluated, 0, Default::default()),
+        report: custom_loss::report(&evaluated),
         derivatives: derivatives.map_err(|cause| Error::WrongGradient {
             cause: Box::new(cause),
             at,

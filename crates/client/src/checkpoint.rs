@@ -99,8 +99,9 @@ impl TrainingClient {
             user_metadata: options.user_metadata.clone(),
         };
         let submission = Submission::new("save_weights", "SaveWeights").kind(Kind::Save);
+        let mut turn = self.model.order.turn()?;
         self.model
-            .send_one(submission, request, |_, answer| Ok(answer))
+            .send_one(&mut turn, submission, request, |_, answer| Ok(answer))
     }
 
     /// Saves weights under `name` for use elsewhere: [`RestClient::external_weights_urls`] tells where to fetch them. They
@@ -125,8 +126,9 @@ impl TrainingClient {
         };
         let submission =
             Submission::new("save_weights_external", "SaveWeightsExternal").kind(Kind::Save);
+        let mut turn = self.model.order.turn()?;
         self.model
-            .send_one(submission, request, |_, answer| Ok(answer))
+            .send_one(&mut turn, submission, request, |_, answer| Ok(answer))
     }
 
     /// Loads weights from a path of [`save_state`](Self::save_state); the optimiser starts anew.
@@ -154,8 +156,12 @@ impl TrainingClient {
             ..LoadWeightsRequest::default()
         };
         let submission = Submission::new("load_weights", "LoadWeights");
-        self.model
-            .send_one(submission, request, |_, answer| Ok(answer))
+        let mut turn = self.model.order.turn()?;
+        let seq_id = turn.next_id();
+        let model = &self.model;
+        let loading = model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))?;
+        turn.history().loaded(seq_id);
+        Ok(loading)
     }
 
     /// A client that samples from the model as it is now. With a `name` the weights are kept under it, to be sampled
@@ -192,7 +198,8 @@ impl TrainingClient {
         };
         let submission =
             Submission::new("save_weights_for_sampler", "SaveWeightsForSampler").kind(Kind::Save);
-        self.model.send_one(submission, request, sampler)
+        let mut turn = self.model.order.turn()?;
+        self.model.send_one(&mut turn, submission, request, sampler)
     }
 
     /// A new model made of a checkpoint. Servers of the protobuf dialect do it in one request; in the other the model is

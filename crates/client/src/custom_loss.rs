@@ -4,16 +4,18 @@
 //! The server's cross entropy is `sum(-weights * logprobs)`. With `weights = -dL/dlogprobs` its gradient by the model
 //! is that of L, by the chain rule.
 
-use std::{ops::Range, panic::Location, sync::Arc, time::Duration};
+use std::{iter, panic::Location, sync::Arc, time::Duration};
 
 use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Metrics, Pass, TensorData};
 
 use crate::{
-    ApiFuture, Batch, DatumProblem, Drift, Error, GradientReport, Loss, PhaseTimes, Result,
-    StepReport, SurrogateCheck, Warning,
+    ApiFuture, Batch, DatumProblem, Drift, Error, GradientReport, Loss, PhaseTimes,
+    PrecomputedForward, Result, StepReport, SurrogateCheck, Warning,
     combine::combine,
     loss::Evaluated,
     model::{Model, PassOver},
+    order::Turn,
+    pending::{Bytes, Pending},
     preflight,
     session::Session,
 };
@@ -79,76 +81,170 @@ pub(crate) fn run<F>(
 where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
-    preflight::check(data, |name| matches!(name, "target_tokens" | "weights"))?;
-    model.check_data(data)?;
-    let http = &model.session.http;
-    let targets = targets(data)?;
-    let first = first_pass(data, &targets)?;
-    let server = &model.session.server;
-    let chunks = server.chunks.split(&first, server.service);
-
+    let targets = prepare(model, data)?;
     // Holding the turn until the end reserves the ids of both passes. If something fails in between, those of the
     // second have not been sent and nobody can have taken a later one, so the next request takes them.
     let mut turn = model.order.turn()?;
-    let start = http.clock.now();
-    let pending = model.send_pass(&mut turn, over(Pass::Forward, &first, &chunks))?;
-    drop(first);
+    let forward = send_forward(model, &mut turn, data, &targets, |forward| forward)?.result()?;
+    backward(model, turn, data, &targets, forward, loss, at)
+}
+
+/// The first pass by itself.
+pub(crate) fn precompute(
+    model: &Arc<Model>,
+    data: &[Datum],
+) -> Result<ApiFuture<PrecomputedForward>> {
+    let targets = prepare(model, data)?;
+    let mut turn = model.order.turn()?;
+    let seq_id = turn.next_id();
+    let batch = PrecomputedForward::new(model, seq_id, data, &targets);
+    let finish = |forward: Forward| batch.with_logprobs(forward.logprobs);
+    send_forward(model, &mut turn, data, &targets, finish)
+}
+
+/// The second pass, after a first that has been made before.
+pub(crate) fn run_after<F>(
+    model: &Arc<Model>,
+    forward: &PrecomputedForward,
+    data: &[Datum],
+    loss: F,
+    at: &'static Location<'static>,
+) -> Result<CustomStep>
+where
+    F: FnOnce(&Batch) -> anyhow::Result<Loss>,
+{
+    let targets = prepare(model, data)?;
+    let mut turn = model.order.turn()?;
+    forward.check(model, turn.history(), data, &targets)?;
+    let forward = Forward {
+        logprobs: forward.logprobs().to_vec(),
+        time: Duration::ZERO,
+        bytes: Bytes::default(),
+    };
+    backward(model, turn, data, &targets, forward, loss, at)
+}
+
+/// The targets of a batch that is fit to be sent.
+fn prepare(model: &Model, data: &[Datum]) -> Result<Vec<TensorData>> {
+    preflight::check(data, |name| matches!(name, "target_tokens" | "weights"))?;
+    model.check_data(data)?;
+    targets(data)
+}
+
+/// A first pass that has come back.
+struct Forward {
+    logprobs: Vec<TensorData>,
+    time: Duration,
+    bytes: Bytes,
+}
+
+fn send_forward<T: 'static>(
+    model: &Model,
+    turn: &mut Turn<'_>,
+    data: &[Datum],
+    targets: &[TensorData],
+    finish: impl FnOnce(Forward) -> T + Send + 'static,
+) -> Result<ApiFuture<T>> {
     let session = model.session.clone();
-    let forward = ApiFuture::joined(session, pending, |_, parts, received| {
-        Ok((combine(parts), received))
-    });
-    let (forward, bytes_received) = forward.result()?;
-    let forward_done = http.clock.now();
+    let start = session.http.clock.now();
+    let pending = send(model, turn, Pass::Forward, &first_pass(data, targets)?)?;
+    let targets = targets.to_vec();
+    let finish = move |session: &Arc<Session>, parts, bytes| {
+        let time = session.http.since(start);
+        let logprobs = logprobs(combine(parts), &targets)?;
+        Ok(finish(Forward {
+            logprobs,
+            time,
+            bytes,
+        }))
+    };
+    Ok(ApiFuture::joined(session, pending, finish))
+}
 
-    let logprobs = logprobs(forward, &targets)?;
-    let batch = Batch::new(data, &logprobs)?;
+/// The loss, and the second pass up to its acceptance.
+fn backward<F>(
+    model: &Arc<Model>,
+    mut turn: Turn<'_>,
+    data: &[Datum],
+    targets: &[TensorData],
+    forward: Forward,
+    loss: F,
+    at: &'static Location<'static>,
+) -> Result<CustomStep>
+where
+    F: FnOnce(&Batch) -> anyhow::Result<Loss>,
+{
+    let session = model.session.clone();
+    let http = &session.http;
+    let start = http.clock.now();
+    let batch = Batch::new(data, &forward.logprobs)?;
     let loss = loss(&batch).map_err(|source| Error::LossFailed { source, at })?;
-    let evaluated = loss.evaluate(&batch)?;
-    model.recorder.write(data, &logprobs, &evaluated)?;
-    let loss_done = http.clock.now();
+    let evaluated = loss.evaluate(&batch, session.gradients.take())?;
+    if evaluated.normalization.is_some() {
+        turn.history().check_normalized_pass()?;
+    }
+    model.recorder.write(data, &forward.logprobs, &evaluated)?;
+    let computed = http.clock.now();
 
-    let second = second_pass(data, &targets, &evaluated.gradient, server.reads_csr())?;
-    let pending = model.send_pass(&mut turn, over(Pass::ForwardBackward, &second, &chunks))?;
+    let reads_csr = session.server.reads_csr();
+    let second = second_pass(data, targets, &evaluated.gradient, reads_csr)?;
+    let seq_id = turn.next_id();
+    let pending = send(model, &mut turn, Pass::ForwardBackward, &second)?;
+    if evaluated.normalization.is_some() {
+        turn.history().normalized(seq_id);
+    }
     drop(turn);
     let sent = http.clock.now();
 
-    let times = PhaseTimes {
-        forward: forward_done.saturating_sub(start),
-        loss: loss_done.saturating_sub(forward_done),
-        submit: sent.saturating_sub(loss_done),
-        backward: Duration::ZERO,
-    };
-    let report = report(evaluated, bytes_received, times);
-    let so_far = report.clone();
     let weights: Vec<TensorData> = second
         .iter()
         .filter_map(|datum| datum.input("weights").cloned())
         .collect();
-    let finish = move |session: &Arc<Session>, parts, received| {
-        let backward = session.http.since(sent);
-        Ok(finish(
-            combine(parts),
-            report,
-            &logprobs,
-            &weights,
-            backward,
-            received,
-        ))
+    let max_drift = evaluated.max_drift;
+    let mut report = report(&evaluated);
+    session.gradients.give(evaluated.gradient);
+    report.times = PhaseTimes {
+        forward: forward.time,
+        loss: computed.saturating_sub(start),
+        submit: sent.saturating_sub(computed),
+        backward: Duration::ZERO,
+    };
+    let bytes_of_second: Bytes = pending.iter().map(|pending| pending.bytes).sum();
+    report.bytes_sent = forward.bytes.sent + bytes_of_second.sent;
+    report.bytes_received = forward.bytes.received;
+    let so_far = report.clone();
+    let finish = move |session: &Arc<Session>, parts, bytes: Bytes| {
+        report.times.backward = session.http.since(sent);
+        report.bytes_received += bytes.received;
+        let finished = finish(combine(parts), report, &forward.logprobs, &weights);
+        match (finished.1.drift, max_drift) {
+            (Some(drift), Some(limit)) if drift.exceeds(limit) => {
+                Err(Error::Drift { drift, limit })
+            }
+            _ => Ok(finished),
+        }
     };
     Ok(CustomStep {
-        future: ApiFuture::joined(model.session.clone(), pending, finish),
+        future: ApiFuture::joined(session, pending, finish),
         report: so_far,
     })
 }
 
-fn over<'a>(pass: Pass, data: &'a [Datum], chunks: &'a [Range<usize>]) -> PassOver<'a> {
-    PassOver {
+fn send(
+    model: &Model,
+    turn: &mut Turn<'_>,
+    pass: Pass,
+    data: &[Datum],
+) -> Result<Vec<Pending<ForwardBackwardOutput>>> {
+    let server = &model.session.server;
+    let batch = PassOver {
         pass,
         data,
-        chunks,
+        chunks: &server.chunks.split(data, server.service),
         loss_fn: &LossFn::CrossEntropy,
         config: None,
-    }
+    };
+    model.send_pass(turn, batch)
 }
 
 pub(crate) fn targets(data: &[Datum]) -> Result<Vec<TensorData>> {
@@ -170,10 +266,16 @@ pub(crate) fn targets(data: &[Datum]) -> Result<Vec<TensorData>> {
 
 /// The data as they travel in the first pass.
 fn first_pass(data: &[Datum], targets: &[TensorData]) -> Result<Vec<Datum>> {
+    // Sequences of one shape share their zeros.
+    let mut zeros: Option<TensorData> = None;
     let travelling = data.iter().zip(targets).map(|(datum, targets)| {
-        let weights = match datum.input("weights") {
-            Some(weights) => weights.clone(),
-            None => shaped_as(targets, vec![0.0; targets.elem_count()])?,
+        let weights = match (datum.input("weights"), &zeros) {
+            (Some(weights), _) => weights.clone(),
+            (None, Some(zeros)) if zeros.shape() == targets.shape() => zeros.clone(),
+            (None, _) => {
+                let new = shaped_as(targets, iter::repeat_n(0.0, targets.elem_count()))?;
+                zeros.insert(new).clone()
+            }
         };
         Ok(travelling(datum, targets, weights))
     });
@@ -191,7 +293,7 @@ fn second_pass(
     let travelling = data.iter().zip(targets).map(|(datum, targets)| {
         let (own, others) = rest.split_at(targets.elem_count());
         rest = others;
-        let weights = shaped_as(targets, own.iter().map(|g| -g).collect())?;
+        let weights = shaped_as(targets, own.iter().map(|g| -g))?;
         let weights = match may_be_sparse {
             true => weights.into_smaller(),
             false => weights,
@@ -208,7 +310,8 @@ fn travelling(datum: &Datum, targets: &TensorData, weights: TensorData) -> Datum
         .with("weights", weights)
 }
 
-fn shaped_as(like: &TensorData, values: Vec<f32>) -> Result<TensorData> {
+fn shaped_as(like: &TensorData, values: impl Iterator<Item = f32>) -> Result<TensorData> {
+    let values: Arc<[f32]> = values.collect();
     TensorData::new(values, &like.shape()).map_err(Error::Encode)
 }
 
@@ -258,20 +361,23 @@ fn check_logprobs(logprobs: &TensorData, targets: &TensorData) -> Result<(), Dat
     preflight::check_finite(logprobs)
 }
 
-pub(crate) fn report(evaluated: Evaluated, bytes_received: u64, times: PhaseTimes) -> StepReport {
+pub(crate) fn report(evaluated: &Evaluated) -> StepReport {
     let gradient = GradientReport::of(&evaluated.gradient);
-    let metrics: Metrics = evaluated.metrics.into_iter().collect();
+    let metrics = evaluated.metrics.iter();
+    let metrics: Metrics = metrics.map(|(name, x)| (name.as_str(), *x)).collect();
     StepReport {
         loss: evaluated.value,
-        terms: evaluated.terms,
+        terms: evaluated.terms.clone(),
         server_metrics: Metrics::default(),
         gradient,
+        normalization: evaluated.normalization,
         drift: None,
         surrogate: None,
         warnings: Warning::about(&gradient, None, None, &metrics),
         metrics,
-        times,
-        bytes_received,
+        times: PhaseTimes::default(),
+        bytes_sent: 0,
+        bytes_received: 0,
     }
 }
 
@@ -280,8 +386,6 @@ fn finish(
     mut report: StepReport,
     first: &[TensorData],
     weights: &[TensorData],
-    backward: Duration,
-    received: u64,
 ) -> (ForwardBackwardOutput, StepReport) {
     report.drift = Drift::between(first, &output);
     report.surrogate = SurrogateCheck::of(weights, &output);
@@ -291,8 +395,6 @@ fn finish(
         report.surrogate,
         &report.metrics,
     );
-    report.times.backward = backward;
-    report.bytes_received += received;
     report.server_metrics = output.metrics.clone();
     let surrogate = output.metrics.remove("loss:sum");
     output.metrics.extend(report.metrics.iter());

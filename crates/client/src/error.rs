@@ -5,7 +5,7 @@ use std::{fmt, panic::Location, path::PathBuf, time::Duration};
 use tinsmith_grad as grad;
 use tinsmith_wire::{self as wire, ErrorCategory};
 
-use crate::{CallInfo, DatumProblem, Dialect};
+use crate::{CallInfo, DatumProblem, Dialect, Drift, ForwardProblem};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -144,6 +144,46 @@ pub enum Error {
         cause: Option<Box<grad::Error>>,
         /// Where [`Loss::new`](crate::Loss::new) was called.
         at: &'static Location<'static>,
+    },
+    /// A finished forward pass cannot stand for the first pass of a custom loss.
+    #[error(
+        "the forward pass (request {seq_id}) cannot be used again: {problem}; make a new one with precompute_forward; nothing was trained"
+    )]
+    StaleForward {
+        /// Its sequence id.
+        seq_id: u64,
+        /// Why not.
+        problem: ForwardProblem,
+    },
+    /// The server was to divide a gradient that was divided here.
+    #[error(
+        "the gradient of request {pass} was divided by its count here already (Loss::normalize), and optim_step asks the server to divide it \
+         again: drop one of the two; nothing was sent"
+    )]
+    NormalizedTwice {
+        /// Sequence id of the custom loss.
+        pass: u64,
+    },
+    /// Two gradients that were divided each by its own count would be added.
+    #[error(
+        "the gradient of request {pass}, which has not been applied yet, was divided by the count of its own data (Loss::normalize), and \
+         so would this one be: their sum is no mean over both. Give all data of an optimiser step in one call; nothing was trained"
+    )]
+    NormalizedApart {
+        /// Sequence id of the earlier custom loss.
+        pass: u64,
+    },
+    /// The logprobs of the two passes differ by more than [`Loss::max_drift`](crate::Loss::max_drift) allows.
+    #[error(
+        "the logprobs of the two passes differ by up to {:.6} nats, and the loss allows {limit}: the gradient that has gathered on the \
+         server is not that of the loss. Do not apply it: optim_step would; create a new training client from the last saved state",
+        drift.max_abs
+    )]
+    Drift {
+        /// The difference.
+        drift: Drift,
+        /// The most that is allowed, in nats.
+        limit: f64,
     },
     /// The gradient of a loss is not its derivative; found by [`check_loss`](crate::check_loss()).
     #[error("the gradient of the loss (checked at {at}) is not its derivative: {cause}")]

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     Error, Result,
-    pending::{Answer, Patience, Pending},
+    pending::{Answer, Bytes, Patience, Pending},
     session::Session,
 };
 
@@ -88,11 +88,12 @@ impl<T> ApiFuture<T> {
         )
     }
 
-    /// The future of several requests whose results are put together; `finish` also learns how many bytes they took.
+    /// The future of several requests whose results are put together; `finish` also learns how many bytes
+    /// they took.
     pub(crate) fn joined<P>(
         session: Arc<Session>,
         pending: Vec<Pending<P>>,
-        finish: impl FnOnce(&Arc<Session>, Vec<P>, u64) -> Result<T> + Send + 'static,
+        finish: impl FnOnce(&Arc<Session>, Vec<P>, Bytes) -> Result<T> + Send + 'static,
     ) -> Self
     where
         P: Answer + Send + 'static,
@@ -132,7 +133,7 @@ struct Joined<P, F> {
 impl<T, P, F> Wait<T> for Joined<P, F>
 where
     P: Answer,
-    F: FnOnce(&Arc<Session>, Vec<P>, u64) -> Result<T>,
+    F: FnOnce(&Arc<Session>, Vec<P>, Bytes) -> Result<T>,
 {
     fn wait(&mut self, patience: Patience) -> Result<Option<T>> {
         if self.finish.is_none() {
@@ -144,13 +145,13 @@ where
             }
         }
         let finish = self.finish.take().ok_or(Error::ResultTaken)?;
-        let received = self.pending.iter().map(|pending| pending.received).sum();
+        let bytes = self.pending.iter().map(|pending| pending.bytes).sum();
         let parts = self
             .pending
             .drain(..)
             .filter_map(|pending| pending.value)
             .collect();
-        finish(&self.session, parts, received).map(Some)
+        finish(&self.session, parts, bytes).map(Some)
     }
 
     fn describe(&self) -> String {

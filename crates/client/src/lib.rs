@@ -57,6 +57,7 @@ mod answers;
 mod auth;
 mod batch;
 mod budget;
+mod buffers;
 mod builder;
 mod call_info;
 mod capabilities;
@@ -74,12 +75,14 @@ mod exchange;
 mod fireworks;
 mod future;
 mod heartbeat;
+mod history;
 mod loss;
 mod metrics_writer;
 mod model;
 mod optim;
 mod order;
 mod pending;
+mod precomputed;
 mod preflight;
 mod problem;
 mod progress;
@@ -111,11 +114,13 @@ pub use future::ApiFuture;
 pub use loss::{Loss, MetricValue, TermReport};
 pub use metrics_writer::MetricsWriter;
 pub use optim::OptimStep;
+pub use precomputed::{ForwardProblem, PrecomputedForward};
 pub use problem::DatumProblem;
 pub use progress::{Event, LogProgress, Progress, Severity, Traffic};
 pub use record::{ReplayedStep, replay};
 pub use report::{
-    Drift, GradientReport, PhaseTimes, ServerLoss, StepReport, SurrogateCheck, Warning,
+    Drift, GradientReport, Normalization, PhaseTimes, ServerLoss, StepReport, SurrogateCheck,
+    Warning,
 };
 pub use rest::{ArchiveUrl, RestClient};
 pub use retry::RetryConfig;

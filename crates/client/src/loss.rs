@@ -5,7 +5,9 @@ use std::{ops::Range, panic::Location};
 use serde::Serialize;
 use tinsmith_grad::{Backward, Error as GradError, Tensor, Var, grad, reached_rows};
 
-use crate::{Batch, Error, Result};
+use tinsmith_wire::GradAccumulationNormalization;
+
+use crate::{Batch, Error, Normalization, Result, preflight};
 
 /// The value of a loss function: one number to minimise, and numbers to look at.
 ///
@@ -20,7 +22,10 @@ pub struct Loss {
     terms: Vec<Term>,
     metrics: Vec<(String, MetricValue)>,
     unused_allowed: bool,
+    detached_allowed: bool,
     has_norms: bool,
+    normalized_by: GradAccumulationNormalization,
+    max_drift: Option<f64>,
     at: &'static Location<'static>,
 }
 
@@ -70,7 +75,10 @@ impl Loss {
             }],
             metrics: Vec::new(),
             unused_allowed: false,
+            detached_allowed: false,
             has_norms: false,
+            normalized_by: GradAccumulationNormalization::None,
+            max_drift: None,
             at: Location::caller(),
         }
     }
@@ -98,10 +106,64 @@ impl Loss {
         self
     }
 
+    /// Divides the gradient by the number of tokens, or of sequences, for which it is not 0, before it is sent: what
+    /// `grad_accumulation_normalization` of Fireworks' `optim_step` does, for servers that lack it. For losses that are sums; one
+    /// that is a mean already would be divided twice. The value of the loss stays as it is; the gradient in the report is the one sent.
+    ///
+    /// All data of an optimiser step must come in one call then: [`Error::NormalizedApart`]. And the server must not divide
+    /// again: [`Error::NormalizedTwice`].
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, GradAccumulationNormalization, Loss, ModelInput, check_loss};
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3, 4]))
+    ///     .with("target_tokens", vec![2i64, 3, 4, 5])
+    ///     .with("weights", vec![0.0f32, 0.0, 1.0, 1.0])];
+    /// let check = check_loss(&data, |batch| {
+    ///     let sum = -(batch.logprobs() * batch.input("weights")?).sum();
+    ///     Ok(Loss::new(sum).normalize(GradAccumulationNormalization::NumLossTokens))
+    /// })?;
+    /// assert_eq!(check.report.gradient.max_abs, 0.5); // two tokens of weight 1
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn normalize(mut self, by: GradAccumulationNormalization) -> Self {
+        self.normalized_by = by;
+        self
+    }
+
+    /// Makes the result of the step an error, [`Error::Drift`], if a logprob of the second pass is further than `nats` from that of
+    /// the first. Without it a conspicuous drift is a [`Warning`](crate::Warning) of the report.
+    pub fn max_drift(mut self, nats: f64) -> Self {
+        self.max_drift = Some(nats);
+        self
+    }
+
     /// Accepts that some data do not enter the loss; their gradient is 0.
     pub fn allow_unused(mut self) -> Self {
         self.unused_allowed = true;
         self
+    }
+
+    /// Accepts that parts of the loss are detached, so that its gradient is not the derivative of its value:
+    /// [`check_loss`](crate::check_loss()) then compares the gradient with the derivative that takes them for constants.
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss};
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3])];
+    /// let weighted_by_confidence = |batch: &tinsmith_client::Batch| {
+    ///     let lp = batch.logprobs();
+    ///     Ok(Loss::new(-(lp.exp().detach() * &lp).sum()))
+    /// };
+    /// assert!(check_loss(&data, weighted_by_confidence).is_err());
+    /// check_loss(&data, |batch| Ok(weighted_by_confidence(batch)?.allow_detached()))?;
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn allow_detached(mut self) -> Self {
+        self.detached_allowed = true;
+        self
+    }
+
+    pub(crate) fn is_detached_allowed(&self) -> bool {
+        self.detached_allowed
     }
 }
 
@@ -131,13 +193,16 @@ pub(crate) struct Evaluated {
     pub value: f64,
     pub terms: Vec<TermReport>,
     pub metrics: Vec<(String, f64)>,
-    /// By the packed logprobs, row-major.
+    /// By the packed logprobs, row-major; what is sent is its negative.
     pub gradient: Vec<f32>,
+    pub normalization: Option<Normalization>,
+    pub max_drift: Option<f64>,
 }
 
 impl Loss {
-    /// The loss, its terms, its metrics and its gradient in one evaluation, each guard in turn.
-    pub(crate) fn evaluate(self, batch: &Batch) -> Result<Evaluated> {
+    /// The loss, its terms, its metrics and its gradient in one evaluation, each guard in turn. The gradient is written to
+    /// the buffer given.
+    pub(crate) fn evaluate(self, batch: &Batch, mut gradient: Vec<f32>) -> Result<Evaluated> {
         self.check_names()?;
         let logprobs = batch.logprobs();
         let leaf = logprobs.values();
@@ -163,7 +228,7 @@ impl Loss {
         let values = self.terms.iter().map(|term| &term.value);
         let beside: Vec<&Var> = values.chain(&norms).chain(lazy).collect();
         let backward = Backward::new(&root).allow_unused().also(&beside);
-        let mut gradient = vec![0f32; leaf.elem_count()];
+        gradient.resize(leaf.elem_count(), 0.0);
         let values = backward
             .run_into(&[leaf], &mut [&mut gradient])
             .map_err(Error::Loss)?;
@@ -176,7 +241,7 @@ impl Loss {
                 at: self.at,
             });
         }
-        if let Some(element) = gradient.iter().position(|g| !g.is_finite()) {
+        if let Some(element) = preflight::first(&gradient, |g| !g.is_finite()) {
             let row_len = gradient.len() / logprobs.total().max(1);
             let offsets = logprobs.offsets();
             let index = offsets.partition_point(|&start| start * row_len <= element) - 1;
@@ -187,6 +252,13 @@ impl Loss {
                 cause: culprit(&root, leaf),
                 at: self.at,
             });
+        }
+        let normalization = Normalization::of(self.normalized_by, &gradient, logprobs.offsets());
+        let factor = normalization.map_or(1.0, |by| by.factor());
+        if factor != 1.0 {
+            for g in &mut gradient {
+                *g = (f64::from(*g) * factor) as f32;
+            }
         }
         let beside = values
             .also()
@@ -203,7 +275,9 @@ impl Loss {
                 .into_iter()
                 .zip(terms)
                 .enumerate()
-                .map(|(i, (term, &value))| term.report(value, norms.get(i).copied()))
+                .map(|(i, (term, &value))| {
+                    term.report(value, norms.get(i).map(|norm| norm * factor))
+                })
                 .collect(),
             metrics: self
                 .metrics
@@ -211,6 +285,8 @@ impl Loss {
                 .map(|(name, value)| (name, value.known(&mut lazy)))
                 .collect(),
             gradient,
+            normalization,
+            max_drift: self.max_drift,
         })
     }
 

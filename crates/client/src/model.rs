@@ -50,6 +50,7 @@ impl Model {
     /// Sends one request that is no pass, in its turn.
     pub fn send_one<B, P, T>(
         &self,
+        turn: &mut Turn<'_>,
         submission: Submission,
         request: impl FnOnce(u64) -> B,
         finish: impl FnOnce(&Arc<Session>, P) -> Result<T> + Send + 'static,
@@ -59,7 +60,7 @@ impl Model {
         P: Answer + Send + 'static,
         T: 'static,
     {
-        let pending = self.order.turn()?.send(|seq_id| {
+        let pending = turn.send(|seq_id| {
             self.session
                 .submit(submission.seq(seq_id), &request(seq_id))
         })?;
@@ -119,6 +120,7 @@ impl Model {
         let sent = self
             .session
             .submit_payload(submission.seq(seq_id), &payload, &[]);
+        self.session.bodies.give(payload.bytes);
         match sent {
             Ok((_, pending)) => {
                 server.accepts_passes();
@@ -147,15 +149,16 @@ impl Model {
             Pass::ForwardBackward => Submission::new("forward_backward", "ForwardBackward"),
         };
         let server = &self.session.server;
+        let buffer = self.session.bodies.take();
         match server.dialect {
-            Dialect::Json => Ok((submission, Payload::json(&request)?)),
+            Dialect::Json => Ok((submission, Payload::json_in(buffer, &request)?)),
             // One message for both passes, at one address.
             Dialect::Protobuf => {
                 let submission = Submission {
                     path: "forward_backward",
                     ..submission
                 };
-                let payload = Payload::protobuf(&request, server.wants_zstd())?;
+                let payload = Payload::protobuf_in(buffer, &request, server.wants_zstd())?;
                 Ok((submission, payload))
             }
         }

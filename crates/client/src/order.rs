@@ -5,7 +5,7 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, history::History};
 
 /// Hands out sequence ids, from 1, to one holder of the turn at a time.
 ///
@@ -21,6 +21,7 @@ pub(crate) struct Order {
 #[derive(Debug)]
 struct State {
     next: u64,
+    history: History,
     poisoned: Option<String>,
 }
 
@@ -29,6 +30,7 @@ impl Order {
         Order {
             state: Mutex::new(State {
                 next: 1,
+                history: History::default(),
                 poisoned: None,
             }),
             holder: Mutex::new(None),
@@ -60,6 +62,16 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    /// The id of the next request.
+    pub fn next_id(&self) -> u64 {
+        self.state.next
+    }
+
+    /// What the requests so far have done.
+    pub fn history(&mut self) -> &mut History {
+        &mut self.state.history
+    }
+
     /// Sends one request under the next id. When the server has seen it and it fails all the same, nobody can tell
     /// whether the server counts the id as used, so no later request can be put in order: the client is poisoned.
     pub fn send<T>(&mut self, request: impl FnOnce(u64) -> Result<T>) -> Result<T> {
@@ -77,9 +89,7 @@ impl Turn<'_> {
             }
         }
     }
-}
 
-impl Turn<'_> {
     /// Sends `n` requests under the next ids; `send` is given the first of these, and gives what was accepted, with the
     /// error that kept it from sending the rest. A batch in part is worse than none, so that poisons the client too.
     pub fn send_batch<T>(

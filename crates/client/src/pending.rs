@@ -1,6 +1,6 @@
 //! Asking the server for one result until it comes.
 
-use std::time::Duration;
+use std::{iter::Sum, time::Duration};
 
 use serde::de::DeserializeOwned;
 use tinsmith_wire::{self as wire, FutureReply, RetrieveFutureRequest, TryAgain, json};
@@ -57,8 +57,25 @@ pub(crate) struct Pending<P> {
     last: Option<String>,
     /// When the user was last told of the queue.
     told: Option<Duration>,
-    pub received: u64,
+    /// Bodies of the request and of its result.
+    pub bytes: Bytes,
     pub value: Option<P>,
+}
+
+/// Sizes of bodies.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Bytes {
+    pub sent: u64,
+    pub received: u64,
+}
+
+impl Sum for Bytes {
+    fn sum<I: Iterator<Item = Bytes>>(all: I) -> Bytes {
+        all.fold(Bytes::default(), |sum, one| Bytes {
+            sent: sum.sent + one.sent,
+            received: sum.received + one.received,
+        })
+    }
 }
 
 /// What one question brought.
@@ -105,7 +122,7 @@ impl<P> Pending<P> {
             lost_since: None,
             last: None,
             told: None,
-            received: 0,
+            bytes: Bytes::default(),
             value: None,
         }
     }
@@ -204,7 +221,7 @@ impl<P: Answer> Pending<P> {
     fn answered(&mut self, session: &Session, reply: Reply) -> Result<Step<P>> {
         let http = &session.http;
         self.info.last_status = Some(reply.status);
-        self.received += reply.body.len() as u64;
+        self.bytes.received += reply.body.len() as u64;
         (self.lost_since, self.last) = (None, None);
         if reply.status != 429 {
             self.setbacks = 0;

@@ -56,9 +56,7 @@ fn check_input(datum: &Datum) -> Result<(), DatumProblem> {
     let mut before = 0;
     for chunk in &*datum.model_input.chunks {
         if let Chunk::EncodedText { tokens } = chunk
-            && let Some(i) = tokens
-                .iter()
-                .position(|&token| i64::from(token) > MAX_TOKEN)
+            && let Some(i) = first(tokens, |token| i64::from(token) > MAX_TOKEN)
         {
             let (position, token) = (before + i, tokens[i].into());
             return Err(DatumProblem::TokenOutOfRange { position, token });
@@ -87,10 +85,7 @@ fn check_targets(targets: &TensorData, input_len: Option<usize>) -> Result<(), D
             expected: format!("[{len}] or [{len}, K]: one row for each token of the input"),
         });
     }
-    match tokens
-        .iter()
-        .position(|token| !(0..=MAX_TOKEN).contains(token))
-    {
+    match first(tokens, |token| !(0..=MAX_TOKEN).contains(&token)) {
         Some(position) => Err(DatumProblem::TokenOutOfRange {
             position,
             token: tokens[position],
@@ -119,11 +114,20 @@ pub(crate) fn check_finite(tensor: &TensorData) -> Result<(), DatumProblem> {
     let Data::F32(values) = tensor.data() else {
         return Ok(());
     };
-    match values.iter().position(|x| !x.is_finite()) {
+    match first(values, |x| !x.is_finite()) {
         Some(position) => Err(DatumProblem::NonFinite {
             position,
             value: values[position],
         }),
         None => Ok(()),
+    }
+}
+
+/// The first value that is bad. Mostly there is none, and looking at all of them without stopping at any is several times
+/// faster, since it can be done for many at once.
+pub(crate) fn first<T: Copy>(values: &[T], is_bad: impl Fn(T) -> bool) -> Option<usize> {
+    match values.iter().fold(false, |any, &value| any | is_bad(value)) {
+        true => values.iter().position(|&value| is_bad(value)),
+        false => None,
     }
 }

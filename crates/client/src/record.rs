@@ -130,7 +130,7 @@ where
         let batch = Batch::new(&step.data, &step.logprobs)?;
         let now = loss(&batch)
             .map_err(|source| Error::LossFailed { source, at })?
-            .evaluate(&batch)?;
+            .evaluate(&batch, Vec::new())?;
         Ok(compare(path, step, now))
     });
     replayed.collect()

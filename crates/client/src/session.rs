@@ -16,6 +16,7 @@ use tinsmith_wire::{
 
 use crate::{
     CallInfo, Error, Event, RequestOrder, Result, ServiceClientBuilder, Severity,
+    buffers::Buffers,
     heartbeat::Heartbeat,
     pending::Pending,
     retry::Kind,
@@ -29,6 +30,10 @@ pub(crate) struct Session {
     pub http: Arc<Http>,
     pub server: Server,
     pub id: String,
+    /// For the bodies of training passes.
+    pub bodies: Buffers<u8>,
+    /// For gradients by logprobs.
+    pub gradients: Buffers<f32>,
     heartbeat: Heartbeat,
     models: AtomicU64,
     samplers: AtomicU64,
@@ -107,6 +112,8 @@ impl Session {
             http,
             server,
             id: created.session_id,
+            bodies: Buffers::default(),
+            gradients: Buffers::default(),
             models: AtomicU64::new(0),
             samplers: AtomicU64::new(0),
             samples: AtomicU64::new(0),
@@ -146,7 +153,8 @@ impl Session {
         let roundtrip = self.http.since(start);
         let submitted: Submitted = self.http.read(&reply, info.clone())?;
         let id = submitted.request_id.clone();
-        let pending = Pending::new(&info, submission.request_type, id, roundtrip);
+        let mut pending = Pending::new(&info, submission.request_type, id, roundtrip);
+        pending.bytes.sent = payload.bytes.len() as u64;
         Ok((submitted, pending))
     }
 

@@ -11,7 +11,7 @@ use tinsmith_wire::{
 #[cfg(doc)]
 use crate::Error;
 use crate::{
-    ApiFuture, Batch, CallInfo, CustomStep, Loss, OptimStep, Result,
+    ApiFuture, Batch, CallInfo, CustomStep, Loss, OptimStep, PrecomputedForward, Result,
     combine::combine,
     custom_loss, fireworks,
     model::{Model, PassOver},
@@ -192,6 +192,52 @@ impl TrainingClient {
         custom_loss::run(&self.model, data, loss, Location::caller())
     }
 
+    /// The first pass of a custom loss by itself, for [`forward_backward_custom_after`](Self::forward_backward_custom_after):
+    /// to look at the logprobs before choosing a loss, or for several losses on one batch, which then pay for it once.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and [`Error::OutputCount`] and [`Error::Logprobs`] of its result.
+    pub fn precompute_forward(&self, data: &[Datum]) -> Result<ApiFuture<PrecomputedForward>> {
+        custom_loss::precompute(&self.model, data)
+    }
+
+    /// As [`forward_backward_custom`](Self::forward_backward_custom), with a forward pass that has been made before, on the
+    /// same tokens and targets. Other inputs of the data may be new.
+    ///
+    /// # Errors
+    /// As [`forward_backward_custom`](Self::forward_backward_custom); [`Error::StaleForward`] when the weights have changed
+    /// since, by an [`optim_step`](Self::optim_step) or by loading, or when the batch is another.
+    ///
+    /// ```
+    /// # use tinsmith_client::{AdamParams, Datum, Error, LoraConfig, Loss, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4])];
+    /// let forward = training.precompute_forward(&data)?.result()?;
+    /// let surprise = -forward.logprobs()[0].as_f32().unwrap_or_default().iter().sum::<f32>();
+    ///
+    /// let step = training.forward_backward_custom_after(&forward, &data, |batch| Ok(Loss::new(-batch.logprobs().sum())))?;
+    /// assert!((step.report().loss - f64::from(surprise)).abs() < 1e-4);
+    ///
+    /// training.optim_step(&AdamParams::default())?.result()?; // the logprobs are others now
+    /// let late = training.forward_backward_custom_after(&forward, &data, |batch| Ok(Loss::new(-batch.logprobs().sum())));
+    /// assert!(matches!(late, Err(Error::StaleForward { .. })));
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn forward_backward_custom_after<F>(
+        &self,
+        forward: &PrecomputedForward,
+        data: &[Datum],
+        loss: F,
+    ) -> Result<CustomStep>
+    where
+        F: FnOnce(&Batch) -> anyhow::Result<Loss>,
+    {
+        custom_loss::run_after(&self.model, forward, data, loss, Location::caller())
+    }
+
     /// Applies the gradient that has gathered, and clears it.
     ///
     /// # Errors
@@ -214,7 +260,7 @@ impl TrainingClient {
     /// As [`optim_step`](Self::optim_step), of another optimiser or of a normalised gradient.
     ///
     /// # Errors
-    /// As [`optim_step`](Self::optim_step).
+    /// As [`optim_step`](Self::optim_step); [`Error::NormalizedTwice`] before anything is sent.
     pub fn optim_step_with(&self, step: OptimStep) -> Result<ApiFuture<OptimStepResponse>> {
         let request = |seq_id| OptimStepRequest {
             params: step.params,
@@ -223,8 +269,14 @@ impl TrainingClient {
             grad_accumulation_normalization: step.grad_accumulation_normalization,
         };
         let submission = Submission::new("optim_step", "OptimStep");
-        self.model
-            .send_one(submission, request, |_, answer| Ok(answer))
+        let mut turn = self.model.order.turn()?;
+        turn.history()
+            .check_normalized_step(step.grad_accumulation_normalization)?;
+        let seq_id = turn.next_id();
+        let model = &self.model;
+        let stepping = model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))?;
+        turn.history().stepped(seq_id);
+        Ok(stepping)
     }
 
     /// Frees the model on the server. The end of the session does so too.

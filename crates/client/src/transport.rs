@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::Read,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,13 +10,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tinsmith_wire::{ErrorBody, proto};
+use tinsmith_wire::{ErrorBody, json, proto};
 use ureq::http::{self, Method};
 
 use crate::{Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth::Auth};
 
 /// Longest answer that is read.
 const MAX_ANSWER: u64 = 4 << 30;
+/// Memory that is set aside for an answer because it announces its size.
+const MAX_BELIEVED: u64 = 64 << 20;
 /// Most of a server's words that an error repeats.
 const MAX_WORDS: usize = 400;
 
@@ -60,17 +63,31 @@ pub(crate) struct Payload {
 
 impl Payload {
     pub fn json(value: &impl serde::Serialize) -> crate::Result<Self> {
+        Self::json_in(Vec::new(), value)
+    }
+
+    /// Written to an empty buffer.
+    pub fn json_in(mut buffer: Vec<u8>, value: &impl serde::Serialize) -> crate::Result<Self> {
+        json::append(&mut buffer, value).map_err(Error::Encode)?;
         Ok(Payload {
-            bytes: tinsmith_wire::json::to_vec(value).map_err(crate::Error::Encode)?,
+            bytes: buffer,
             format: Format::Json,
             is_zstd: false,
         })
     }
 
-    pub fn protobuf(message: &impl proto::Message, compress: bool) -> crate::Result<Self> {
-        let plain = proto::to_vec(message).map_err(Error::Encode)?;
+    /// Written to an empty buffer.
+    pub fn protobuf_in(
+        mut buffer: Vec<u8>,
+        message: &impl proto::Message,
+        compress: bool,
+    ) -> crate::Result<Self> {
+        proto::append(&mut buffer, message).map_err(Error::Encode)?;
         Ok(Payload {
-            bytes: if compress { compressed(plain)? } else { plain },
+            bytes: match compress {
+                true => compressed(buffer)?,
+                false => buffer,
+            },
             format: Format::Protobuf,
             is_zstd: compress,
         })
@@ -289,12 +306,12 @@ impl Http {
             expires: text("expires").map(str::to_owned),
             is_token_refused,
         };
-        let body = response
-            .body_mut()
-            .with_config()
-            .limit(MAX_ANSWER)
-            .read_to_vec()
-            .map_err(failure)?;
+        let announced = response.body().content_length().unwrap_or_default();
+        let mut body = Vec::with_capacity(announced.min(MAX_BELIEVED) as usize);
+        let mut source = response.body_mut().with_config().limit(MAX_ANSWER).reader();
+        source
+            .read_to_end(&mut body)
+            .map_err(|error| failure(error.into()))?;
         self.received
             .fetch_add(body.len() as u64, Ordering::Relaxed);
         Ok(Reply { body, ..reply })
@@ -325,7 +342,7 @@ impl Http {
 
     /// What the server said, fit to print: the `detail` of a JSON body, else the text, cut short and on one line.
     pub fn words(&self, body: &[u8]) -> String {
-        let detail = tinsmith_wire::json::from_slice::<ErrorBody>(body)
+        let detail = json::from_slice::<ErrorBody>(body)
             .ok()
             .and_then(|body| body.message());
         let text = detail.unwrap_or_else(|| {

@@ -264,6 +264,9 @@ fn the_report_tells_terms_gradient_and_bytes() {
     let drift = report.drift.unwrap();
     assert_eq!((drift.max_abs, drift.mean_abs), (0.5, 0.125));
     assert!(report.bytes_received > so_far.bytes_received);
+    let bodies = ["forward", "forward_backward"].map(|call| fake.requests(call)[0].bytes.len());
+    assert_eq!(report.bytes_sent, bodies.iter().sum::<usize>() as u64);
+    assert_eq!(so_far.bytes_sent, report.bytes_sent);
 }
 
 /// Runs a loss that must be refused, and checks that nothing was trained and that the client goes on with the next id.

@@ -3,11 +3,18 @@
 mod support;
 
 use serde_json::json;
-use support::{Fake, datum};
-use tinsmith_client::{Error, Loss, ServerLoss, StepReport, Warning, grad::Var};
+use support::{Fake, datum, ok, protobuf};
+use tinsmith_client::{
+    Error, ForwardBackwardOutput, Loss, ServerLoss, StepReport, Warning, grad::Var,
+};
 
 /// One step over two tokens, whose weights are -1 and 3, on a server that answers pass 2 with this.
 fn step(reply: serde_json::Value) -> StepReport {
+    try_step(reply, |loss| loss).unwrap()
+}
+
+/// The same, of a loss with further settings.
+fn try_step(reply: serde_json::Value, set: impl FnOnce(Loss) -> Loss) -> Result<StepReport, Error> {
     let fake = Fake::start();
     fake.on("forward", |_| {
         let lp = json!({"logprobs": {"dtype": "float32", "shape": [2], "data": [-1.0, -0.5]}});
@@ -17,11 +24,10 @@ fn step(reply: serde_json::Value) -> StepReport {
     let training = fake.training();
     let step = training.forward_backward_custom(&[datum(2)], |batch| {
         let lp = batch.logprobs().values().clone();
-        Ok(Loss::new(
-            lp.narrow(0, 0, 1).sum() - lp.narrow(0, 1, 1).sum() * 3.0,
-        ))
+        let loss = lp.narrow(0, 0, 1).sum() - lp.narrow(0, 1, 1).sum() * 3.0;
+        Ok(set(Loss::new(loss)))
     });
-    step.unwrap().result_with_report().unwrap().1
+    Ok(step?.result_with_report()?.1)
 }
 
 /// `-w · lp` is -1 for the first token and 1.5 for the second.
@@ -169,4 +175,53 @@ fn a_metric_that_would_hide_the_loss_is_replaced_with_a_warning() {
             .contains(&Warning::MetricReplaced("loss:sum"))
     );
     assert!(report.to_string().contains("rename it"), "{report}");
+}
+
+#[test]
+fn a_drift_beyond_its_limit_is_an_error_that_says_what_not_to_do() {
+    let drifted = || answer([-1.0, -0.75], None, None);
+    assert_eq!(
+        try_step(drifted(), |loss| loss.max_drift(0.25))
+            .unwrap()
+            .drift
+            .unwrap()
+            .max_abs,
+        0.25
+    );
+    let error = try_step(drifted(), |loss| loss.max_drift(0.2)).unwrap_err();
+    assert!(matches!(error, Error::Drift { drift, limit: 0.2 } if drift.mean_abs == 0.125));
+    let words = "differ by up to 0.250000 nats, and the loss allows 0.2";
+    assert!(error.to_string().contains(words), "{error}");
+}
+
+/// JSON has no NaN; protobuf has.
+#[test]
+fn logprobs_that_became_nan_are_a_drift_and_a_disagreement() {
+    let output = |second: f32, metrics: &[(&str, f64)]| {
+        let logprobs = vec![-1.0f32, second];
+        protobuf(&ForwardBackwardOutput {
+            loss_fn_outputs: vec![[("logprobs".to_owned(), logprobs.into())].into()],
+            metrics: metrics.iter().copied().collect(),
+            ..Default::default()
+        })
+    };
+    let fake = Fake::start();
+    fake.script("client/config", [ok(json!({}))]);
+    fake.script(
+        "retrieve_future",
+        [
+            ok(json!({"model_id": "m", "type": "create_model"})),
+            output(-0.5, &[]),
+            output(f32::NAN, &[("loss:sum", f64::NAN)]),
+        ],
+    );
+    let training = fake.training();
+    let step = training.forward_backward_custom(&[datum(2)], |batch| {
+        Ok(Loss::new(batch.logprobs().square().sum()).max_drift(f64::INFINITY))
+    });
+    let error = step.unwrap().result_with_report().unwrap_err();
+    assert!(
+        matches!(error, Error::Drift { drift, .. } if drift.max_abs.is_nan()),
+        "{error}"
+    );
 }

@@ -36,10 +36,15 @@ fn shown(text: impl Display) {
     assert!(PAGE.contains(&block), "the page does not show:\n{text}");
 }
 
-/// All of a report but its times.
+/// All of a report but its times and bytes.
 fn table(report: &StepReport) -> String {
     let report = report.to_string();
-    let lines = report.lines().filter(|line| !line.starts_with("time "));
+    let is_measured = |line: &&str| {
+        ["time ", "bodies "]
+            .iter()
+            .any(|name| line.starts_with(name))
+    };
+    let lines = report.lines().filter(|line| !is_measured(line));
     lines.collect::<Vec<_>>().join("\n")
 }
 

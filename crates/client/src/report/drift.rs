@@ -1,6 +1,8 @@
 use serde::Serialize;
 use tinsmith_wire::{ForwardBackwardOutput, TensorData};
 
+use super::lanes;
+
 /// The difference of the same logprobs in two passes: 0 on a trainer that computes alike each time. The gradient belongs to
 /// the first pass's logprobs and is applied at the second's, so a difference of more than rounding makes the step inexact.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -16,6 +18,11 @@ impl Drift {
     /// logprobs differ by when they are rounded differently.
     pub(crate) const CONSPICUOUS: f64 = 0.05;
 
+    /// Whether the greatest is more than this. One of NaN is more than any.
+    pub(crate) fn exceeds(&self, nats: f64) -> bool {
+        self.max_abs > nats || self.max_abs.is_nan()
+    }
+
     /// Between the logprobs of the first pass and the outputs of the second; none unless they are comparable.
     pub(crate) fn between(first: &[TensorData], second: &ForwardBackwardOutput) -> Option<Self> {
         if first.len() != second.loss_fn_outputs.len() {
@@ -27,15 +34,14 @@ impl Drift {
             if before.len() != after.len() {
                 return None;
             }
-            for (b, a) in before.iter().zip(after) {
-                let difference = (f64::from(*b) - f64::from(*a)).abs();
-                max_abs = max_abs.max(difference);
-                sum += difference;
-            }
+            let [differences] = lanes::sums(before, after, |b, a| [(b - a).abs()]);
+            max_abs = max_abs.max(lanes::greatest(before, after, |b, a| (b - a).abs()));
+            sum += differences;
             count += before.len();
         }
+        // A NaN among the logprobs shows in the sum alone.
         Some(Drift {
-            max_abs,
+            max_abs: if sum.is_nan() { sum } else { max_abs },
             mean_abs: sum / count.max(1) as f64,
         })
     }

@@ -1,6 +1,8 @@
 //! What happened in one step of a custom loss.
 
 mod drift;
+mod lanes;
+mod normalization;
 mod surrogate;
 mod table;
 mod warning;
@@ -11,6 +13,7 @@ use serde::Serialize;
 use tinsmith_wire::Metrics;
 
 pub use drift::Drift;
+pub use normalization::Normalization;
 pub use surrogate::{ServerLoss, SurrogateCheck};
 pub use warning::Warning;
 
@@ -29,8 +32,10 @@ pub struct StepReport {
     pub metrics: Metrics,
     /// The metrics as the server's second pass gave them. Empty until it has answered.
     pub server_metrics: Metrics,
-    /// The gradient by the logprobs.
+    /// The gradient by the logprobs, as it was sent.
     pub gradient: GradientReport,
+    /// What it was divided by here. None without [`Loss::normalize`](crate::Loss::normalize).
+    pub normalization: Option<Normalization>,
     /// How far the logprobs of the second pass are from those that the gradient was computed at. None until it has
     /// answered, or when it gave none.
     pub drift: Option<Drift>,
@@ -40,7 +45,9 @@ pub struct StepReport {
     pub warnings: Vec<Warning>,
     /// How long each phase took.
     pub times: PhaseTimes,
-    /// Bytes of JSON received as results: of both passes, once the second has answered.
+    /// Bytes of the requests of both passes, as bodies.
+    pub bytes_sent: u64,
+    /// Bytes of their results: of both passes, once the second has answered.
     pub bytes_received: u64,
 }
 
@@ -74,13 +81,13 @@ pub struct PhaseTimes {
 
 impl GradientReport {
     pub(crate) fn of(gradient: &[f32]) -> Self {
-        let squares: f64 = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
-        let max_abs = gradient.iter().fold(0.0f32, |max, g| max.max(g.abs()));
-        let zeros = gradient.iter().filter(|&&g| g == 0.0).count();
+        let [squares, zeros] = lanes::sums(gradient, gradient, |g, _| {
+            [g * g, f64::from(u8::from(g == 0.0))]
+        });
         GradientReport {
             norm: squares.sqrt(),
-            max_abs: max_abs.into(),
-            zeros: zeros as f64 / gradient.len().max(1) as f64,
+            max_abs: lanes::greatest(gradient, gradient, |g, _| g.abs()),
+            zeros: zeros / gradient.len().max(1) as f64,
         }
     }
 }

@@ -1,6 +1,8 @@
 use serde::Serialize;
 use tinsmith_wire::{ForwardBackwardOutput, TensorData};
 
+use super::lanes;
+
 /// The server's loss of the second pass, `sum(-weights * logprobs)`, computed here and by the server. A server that
 /// computes something else applies another gradient than that of the loss, and nothing but this would show it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -46,14 +48,9 @@ impl SurrogateCheck {
             if weights.len() != logprobs.len() {
                 return None;
             }
-            let terms = weights
-                .iter()
-                .zip(logprobs)
-                .map(|(&w, &lp)| -f64::from(w) * f64::from(lp));
-            let (sum, absolute) = terms.fold((0.0, 0.0), |(sum, abs), term| {
-                (sum + term, abs + term.abs())
-            });
-            let total = weights.iter().map(|&w| f64::from(w)).sum::<f64>().max(1e-9);
+            let [sum, absolute, total] =
+                lanes::sums(weights, logprobs, |w, lp| [-w * lp, (w * lp).abs(), w]);
+            let total = total.max(1e-9);
             expected += sum;
             size += absolute;
             divided += sum / total;

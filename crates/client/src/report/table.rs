@@ -1,7 +1,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::StepReport;
+use tinsmith_wire::GradAccumulationNormalization;
+
+use super::{Normalization, StepReport};
 
 /// Several lines, aligned.
 impl fmt::Display for StepReport {
@@ -37,6 +39,14 @@ impl fmt::Display for StepReport {
                 number(gradient.max_abs)
             ),
         ));
+        if let Some(Normalization { by, count }) = self.normalization {
+            let what = match by {
+                GradAccumulationNormalization::NumLossTokens => "loss tokens",
+                GradAccumulationNormalization::NumSequences => "sequences",
+                GradAccumulationNormalization::None => "nothing",
+            };
+            rows.push(("  divided by".to_owned(), format!("{count} {what}")));
+        }
         if let Some(drift) = &self.drift {
             let drift = format!(
                 "max {}, mean {} nats",
@@ -62,6 +72,9 @@ impl fmt::Display for StepReport {
         ];
         let phases = phases.map(|(name, time)| format!("{name} {}", duration(time)));
         rows.push(("time".to_owned(), phases.join(", ")));
+        let bytes = [("sent", self.bytes_sent), ("received", self.bytes_received)];
+        let bytes = bytes.map(|(name, bytes)| format!("{name} {}", size(bytes)));
+        rows.push(("bodies".to_owned(), bytes.join(", ")));
         rows.extend(
             self.warnings
                 .iter()
@@ -97,6 +110,14 @@ fn number(x: f64) -> String {
             trimmed.to_owned()
         }
         _ => format!("{x:.5e}"),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes as f64 {
+        b if b >= 1e6 => format!("{:.1} MB", b / 1e6),
+        b if b >= 1e3 => format!("{:.1} kB", b / 1e3),
+        b => format!("{b} B"),
     }
 }
 

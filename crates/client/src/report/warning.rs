@@ -31,7 +31,7 @@ impl Warning {
     ) -> Vec<Warning> {
         let zero = (gradient.max_abs == 0.0).then_some(Warning::ZeroGradient);
         let drift = drift
-            .filter(|drift| drift.max_abs > Drift::CONSPICUOUS)
+            .filter(|drift| drift.exceeds(Drift::CONSPICUOUS))
             .map(Warning::Drift);
         let surrogate = surrogate
             .filter(|check| !check.agrees)
