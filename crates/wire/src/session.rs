@@ -187,16 +187,36 @@ pub struct GetInfoResponse {
 
 /// About a base model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "GivenModelData")]
 pub struct ModelData {
     /// Architecture.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
     /// Name of the base model.
-    #[serde(default, alias = "base_model", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model_name: Option<String>,
     /// Where its tokenizer is found.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer_id: Option<String>,
+}
+
+/// As servers write it: SkyRL-tx gives the name twice.
+#[derive(Deserialize)]
+struct GivenModelData {
+    arch: Option<String>,
+    base_model: Option<String>,
+    model_name: Option<String>,
+    tokenizer_id: Option<String>,
+}
+
+impl From<GivenModelData> for ModelData {
+    fn from(given: GivenModelData) -> Self {
+        ModelData {
+            arch: given.arch,
+            model_name: given.model_name.or(given.base_model),
+            tokenizer_id: given.tokenizer_id,
+        }
+    }
 }
 
 /// Body of `POST /api/v1/unload_model`.

@@ -78,6 +78,20 @@ fn sessions() {
 }
 
 #[test]
+fn what_servers_know_of_a_model() {
+    let name = |data: Value| {
+        let info: GetInfoResponse = read(json!({"model_id": "m", "model_data": data}));
+        info.model_data.model_name
+    };
+    // As SkyRL-tx 0.3.0 writes it.
+    let lora = json!({"rank": 8, "seed": null});
+    let skyrl = json!({"base_model": "tiny", "lora_config": lora, "model_name": "tiny"});
+    assert_eq!(name(skyrl).as_deref(), Some("tiny"));
+    assert_eq!(name(json!({"base_model": "tiny"})).as_deref(), Some("tiny"));
+    assert_eq!(name(json!({"model_name": null})), None);
+}
+
+#[test]
 fn optimizers() {
     let model: CreateModelRequest = same(json!({
         "type": "create_model", "session_id": "s", "model_seq_id": 0, "base_model": "m",
