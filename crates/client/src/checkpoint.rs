@@ -99,7 +99,7 @@ impl TrainingClient {
             user_metadata: options.user_metadata.clone(),
         };
         let submission = Submission::new("save_weights", "SaveWeights").kind(Kind::Save);
-        let mut turn = self.model.order.turn()?;
+        let mut turn = self.model.turn()?;
         self.model
             .send_one(&mut turn, submission, request, |_, answer| Ok(answer))
     }
@@ -126,7 +126,7 @@ impl TrainingClient {
         };
         let submission =
             Submission::new("save_weights_external", "SaveWeightsExternal").kind(Kind::Save);
-        let mut turn = self.model.order.turn()?;
+        let mut turn = self.model.turn()?;
         self.model
             .send_one(&mut turn, submission, request, |_, answer| Ok(answer))
     }
@@ -156,7 +156,7 @@ impl TrainingClient {
             ..LoadWeightsRequest::default()
         };
         let submission = Submission::new("load_weights", "LoadWeights");
-        let mut turn = self.model.order.turn()?;
+        let mut turn = self.model.turn()?;
         let seq_id = turn.next_id();
         let model = &self.model;
         let loading = model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))?;
@@ -198,7 +198,7 @@ impl TrainingClient {
         };
         let submission =
             Submission::new("save_weights_for_sampler", "SaveWeightsForSampler").kind(Kind::Save);
-        let mut turn = self.model.order.turn()?;
+        let mut turn = self.model.turn()?;
         self.model.send_one(&mut turn, submission, request, sampler)
     }
 

@@ -84,7 +84,7 @@ where
     let targets = prepare(model, data)?;
     // Holding the turn until the end reserves the ids of both passes. If something fails in between, those of the
     // second have not been sent and nobody can have taken a later one, so the next request takes them.
-    let mut turn = model.order.turn()?;
+    let mut turn = model.turn()?;
     let forward = send_forward(model, &mut turn, data, &targets, |forward| forward)?.result()?;
     backward(model, turn, data, &targets, forward, loss, at)
 }
@@ -95,7 +95,7 @@ pub(crate) fn precompute(
     data: &[Datum],
 ) -> Result<ApiFuture<PrecomputedForward>> {
     let targets = prepare(model, data)?;
-    let mut turn = model.order.turn()?;
+    let mut turn = model.turn()?;
     let seq_id = turn.next_id();
     let batch = PrecomputedForward::new(model, seq_id, data, &targets);
     let finish = |forward: Forward| batch.with_logprobs(forward.logprobs);
@@ -114,7 +114,7 @@ where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
     let targets = prepare(model, data)?;
-    let mut turn = model.order.turn()?;
+    let mut turn = model.turn()?;
     forward.check(model, turn.history(), data, &targets)?;
     let forward = Forward {
         logprobs: forward.logprobs().to_vec(),

@@ -47,6 +47,11 @@ pub(crate) struct PassOver<'a> {
 type Part = Pending<ForwardBackwardOutput>;
 
 impl Model {
+    /// Waits for the turn to send.
+    pub fn turn(&self) -> Result<Turn<'_>> {
+        self.order.turn(self.session.server.order())
+    }
+
     /// Sends one request that is no pass, in its turn.
     pub fn send_one<B, P, T>(
         &self,

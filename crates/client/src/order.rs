@@ -5,7 +5,7 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use crate::{Error, Result, history::History};
+use crate::{Error, RequestOrder, Result, history::History};
 
 /// Hands out sequence ids, from 1, to one holder of the turn at a time.
 ///
@@ -37,8 +37,8 @@ impl Order {
         }
     }
 
-    /// Waits for the turn.
-    pub fn turn(&self) -> Result<Turn<'_>> {
+    /// Waits for the turn, to send to a server that orders requests `by` this.
+    pub fn turn(&self, by: RequestOrder) -> Result<Turn<'_>> {
         // Waiting for a turn that this very thread holds would never end.
         if *lock(&self.holder) == Some(thread::current().id()) {
             return Err(Error::InsideLoss);
@@ -50,7 +50,8 @@ impl Order {
             });
         }
         *lock(&self.holder) = Some(thread::current().id());
-        Ok(Turn { order: self, state })
+        let order = self;
+        Ok(Turn { order, by, state })
     }
 }
 
@@ -58,6 +59,7 @@ impl Order {
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     order: &'a Order,
+    by: RequestOrder,
     state: MutexGuard<'a, State>,
 }
 
@@ -73,7 +75,8 @@ impl Turn<'_> {
     }
 
     /// Sends one request under the next id. When the server has seen it and it fails all the same, nobody can tell
-    /// whether the server counts the id as used, so no later request can be put in order: the client is poisoned.
+    /// whether the server counts the id as used, so no later request can be put in order: the client is poisoned. A server
+    /// that does not look at ids may refuse a request without that effect.
     pub fn send<T>(&mut self, request: impl FnOnce(u64) -> Result<T>) -> Result<T> {
         let seq_id = self.state.next;
         match request(seq_id) {
@@ -82,7 +85,7 @@ impl Turn<'_> {
                 Ok(sent)
             }
             Err(error) => {
-                if error.was_seen_by_server() {
+                if self.is_lost(&error) {
                     self.state.poisoned = Some(error.to_string());
                 }
                 Err(error)
@@ -104,12 +107,21 @@ impl Turn<'_> {
                 Ok(accepted)
             }
             Some(error) => {
-                if !accepted.is_empty() || error.was_seen_by_server() {
+                if !accepted.is_empty() || self.is_lost(&error) {
                     self.state.poisoned = Some(error.to_string());
                 }
                 Err(error)
             }
         }
+    }
+}
+
+impl Turn<'_> {
+    /// Whether the id of a request that failed so may be used up.
+    fn is_lost(&self, error: &Error) -> bool {
+        let is_refusal = matches!(error, Error::Status { .. } | Error::WrongDialect { .. })
+            && !error.may_have_been_applied();
+        error.was_seen_by_server() && !(is_refusal && self.by == RequestOrder::ByArrival)
     }
 }
 
@@ -127,15 +139,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RequestOrder::{ByArrival, BySequence};
 
     #[test]
     fn ids_start_at_one_and_only_sent_ones_are_used() {
         let order = Order::new();
-        let mut turn = order.turn().unwrap();
+        let mut turn = order.turn(BySequence).unwrap();
         assert_eq!(turn.send(Ok).unwrap(), 1);
         assert_eq!(turn.send(Ok).unwrap(), 2);
         drop(turn);
-        let mut turn = order.turn().unwrap();
+        let mut turn = order.turn(BySequence).unwrap();
         let unsendable = wire_error();
         assert!(
             turn.send(|_| Err::<(), _>(Error::Encode(unsendable)))
@@ -149,18 +162,32 @@ mod tests {
         tinsmith_wire::json::to_vec(&nan).unwrap_err()
     }
 
+    fn refused<T>(status: u16) -> Result<T> {
+        Err(Error::Status {
+            call: Box::new(crate::CallInfo::of("optim_step")),
+            status,
+            message: "unfit".into(),
+        })
+    }
+
+    #[test]
+    fn a_refusal_is_harmless_where_ids_do_not_count() {
+        let order = Order::new();
+        let mut turn = order.turn(ByArrival).unwrap();
+        assert!(turn.send(|_| refused::<()>(422)).is_err());
+        assert_eq!(turn.send(Ok).unwrap(), 1);
+        // This one may have been executed.
+        assert!(turn.send(|_| refused::<()>(500)).is_err());
+        drop(turn);
+        assert!(matches!(order.turn(ByArrival), Err(Error::Poisoned { .. })));
+    }
+
     #[test]
     fn a_failed_send_poisons_with_the_first_error() {
         let order = Order::new();
-        let sent: Result<()> = order.turn().unwrap().send(|_| {
-            Err(Error::Status {
-                call: Box::new(crate::CallInfo::of("optim_step")),
-                status: 422,
-                message: "unfit".into(),
-            })
-        });
+        let sent = order.turn(BySequence).unwrap().send(|_| refused::<()>(422));
         assert!(sent.is_err());
-        let error = order.turn().unwrap_err();
+        let error = order.turn(BySequence).unwrap_err();
         assert!(
             matches!(&error, Error::Poisoned { first } if first.contains("422: unfit")),
             "{error}"
@@ -171,7 +198,7 @@ mod tests {
     fn a_batch_sent_in_part_poisons_and_one_not_sent_at_all_does_not() {
         let order = Order::new();
         let unsent = || Some(Error::SessionOver);
-        let mut turn = order.turn().unwrap();
+        let mut turn = order.turn(BySequence).unwrap();
         assert!(
             turn.send_batch(3, |_| (Vec::<u64>::new(), unsent()))
                 .is_err()
@@ -182,27 +209,30 @@ mod tests {
         );
         assert!(turn.send_batch(3, |first| (vec![first], unsent())).is_err());
         drop(turn);
-        assert!(matches!(order.turn(), Err(Error::Poisoned { .. })));
+        assert!(matches!(
+            order.turn(BySequence),
+            Err(Error::Poisoned { .. })
+        ));
     }
 
     #[test]
     fn the_holder_of_the_turn_is_told_so_instead_of_waiting_for_itself() {
         let order = Order::new();
-        let turn = order.turn().unwrap();
-        assert!(matches!(order.turn(), Err(Error::InsideLoss)));
+        let turn = order.turn(BySequence).unwrap();
+        assert!(matches!(order.turn(BySequence), Err(Error::InsideLoss)));
         drop(turn);
-        assert!(order.turn().is_ok());
+        assert!(order.turn(BySequence).is_ok());
     }
 
     #[test]
     fn a_panic_while_holding_the_turn_does_not_lose_the_order() {
         let order = Order::new();
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let mut turn = order.turn().unwrap();
+            let mut turn = order.turn(BySequence).unwrap();
             turn.send(Ok).unwrap();
             panic!("in a loss function");
         }));
         assert!(panicked.is_err());
-        assert_eq!(order.turn().unwrap().send(Ok).unwrap(), 2);
+        assert_eq!(order.turn(BySequence).unwrap().send(Ok).unwrap(), 2);
     }
 }

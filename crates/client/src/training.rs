@@ -31,7 +31,7 @@ use crate::{
 /// When a request that reached the server cannot be brought to acceptance, the order of what follows cannot be kept:
 /// every later call fails with [`Error::Poisoned`], naming that first error. A request that the server accepts
 /// and then fails to execute does not have this effect, nor does an error before anything is sent, nor one in a loss
-/// function.
+/// function, nor a refusal by a server that orders requests [by arrival](crate::RequestOrder::ByArrival).
 #[derive(Debug, Clone)]
 pub struct TrainingClient {
     pub(crate) model: Arc<Model>,
@@ -132,7 +132,7 @@ impl TrainingClient {
             loss_fn: &loss_fn,
             config: config.as_ref(),
         };
-        let pending = self.model.send_pass(&mut self.model.order.turn()?, batch)?;
+        let pending = self.model.send_pass(&mut self.model.turn()?, batch)?;
         let tokens = (session.server.service == Service::Fireworks
             && loss_fn == LossFn::CrossEntropy)
             .then(|| fireworks::response_tokens(data));
@@ -269,7 +269,7 @@ impl TrainingClient {
             grad_accumulation_normalization: step.grad_accumulation_normalization,
         };
         let submission = Submission::new("optim_step", "OptimStep");
-        let mut turn = self.model.order.turn()?;
+        let mut turn = self.model.turn()?;
         turn.history()
             .check_normalized_step(step.grad_accumulation_normalization)?;
         let seq_id = turn.next_id();
