@@ -10,7 +10,7 @@ use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Metrics, Pass, 
 
 use crate::{
     ApiFuture, Batch, DatumProblem, Drift, Error, GradientReport, Loss, PhaseTimes,
-    PrecomputedForward, Result, StepReport, SurrogateCheck, Warning,
+    PrecomputedForward, RequestOrder, Rescaling, Result, StepReport, SurrogateCheck, Warning,
     combine::combine,
     loss::Evaluated,
     model::{Model, PassOver},
@@ -216,12 +216,16 @@ where
     let finish = move |session: &Arc<Session>, parts, bytes: Bytes| {
         report.times.backward = session.http.since(sent);
         report.bytes_received += bytes.received;
-        let finished = finish(combine(parts), report, &forward.logprobs, &weights);
-        match (finished.1.drift, max_drift) {
+        let (output, mut report) = finish(combine(parts), report, &forward.logprobs, &weights);
+        if session.server.order() == RequestOrder::ByArrival {
+            let rescaling = Rescaling::of(&weights).map(Warning::Rescaled);
+            report.warnings.extend(rescaling);
+        }
+        match (report.drift, max_drift) {
             (Some(drift), Some(limit)) if drift.exceeds(limit) => {
                 Err(Error::Drift { drift, limit })
             }
-            _ => Ok(finished),
+            _ => Ok((output, report)),
         }
     };
     Ok(CustomStep {

@@ -119,8 +119,8 @@ pub use problem::DatumProblem;
 pub use progress::{Event, LogProgress, Progress, Severity, Traffic};
 pub use record::{ReplayedStep, replay};
 pub use report::{
-    Drift, GradientReport, Normalization, PhaseTimes, ServerLoss, StepReport, SurrogateCheck,
-    Warning,
+    Drift, GradientReport, Normalization, PhaseTimes, Rescaling, ServerLoss, StepReport,
+    SurrogateCheck, Warning,
 };
 pub use rest::{ArchiveUrl, RestClient};
 pub use retry::RetryConfig;

@@ -10,12 +10,15 @@ use tinsmith_client::{
 
 /// One step over two tokens, whose weights are -1 and 3, on a server that answers pass 2 with this.
 fn step(reply: serde_json::Value) -> StepReport {
-    try_step(reply, |loss| loss).unwrap()
+    try_step(&Fake::start(), reply, |loss| loss).unwrap()
 }
 
 /// The same, of a loss with further settings.
-fn try_step(reply: serde_json::Value, set: impl FnOnce(Loss) -> Loss) -> Result<StepReport, Error> {
-    let fake = Fake::start();
+fn try_step(
+    fake: &Fake,
+    reply: serde_json::Value,
+    set: impl FnOnce(Loss) -> Loss,
+) -> Result<StepReport, Error> {
     fake.on("forward", |_| {
         let lp = json!({"logprobs": {"dtype": "float32", "shape": [2], "data": [-1.0, -0.5]}});
         json!({"loss_fn_outputs": [lp], "metrics": {}})
@@ -82,6 +85,26 @@ fn a_server_that_divides_weights_by_their_sum_is_named() {
             "{shown}"
         );
     }
+}
+
+/// SkyRL-tx tells the losses of the weights as they were sent.
+#[test]
+fn skyrl_is_warned_of_though_its_losses_agree() {
+    let fake = Fake::start();
+    let accepted = json!({"request_id": "7", "future_id": "7", "status": "pending"});
+    fake.script("create_model", [ok(accepted)]);
+    fake.script("retrieve_future", [ok(json!({"model_id": "model_7"}))]);
+    let report = try_step(&fake, answer(SAME, Some([-1.0, 1.5]), None), |loss| loss).unwrap();
+    assert!(report.surrogate.unwrap().agrees);
+    // -1 + 3 = 2
+    assert!(
+        matches!(report.warnings[..], [Warning::Rescaled(it)] if (it.sequences, it.inflated) == (1, 0))
+    );
+    let shown = report.to_string();
+    assert!(
+        shown.contains("sequences that get another scale 1,"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -181,14 +204,14 @@ fn a_metric_that_would_hide_the_loss_is_replaced_with_a_warning() {
 fn a_drift_beyond_its_limit_is_an_error_that_says_what_not_to_do() {
     let drifted = || answer([-1.0, -0.75], None, None);
     assert_eq!(
-        try_step(drifted(), |loss| loss.max_drift(0.25))
+        try_step(&Fake::start(), drifted(), |loss| loss.max_drift(0.25))
             .unwrap()
             .drift
             .unwrap()
             .max_abs,
         0.25
     );
-    let error = try_step(drifted(), |loss| loss.max_drift(0.2)).unwrap_err();
+    let error = try_step(&Fake::start(), drifted(), |loss| loss.max_drift(0.2)).unwrap_err();
     assert!(matches!(error, Error::Drift { drift, limit: 0.2 } if drift.mean_abs == 0.125));
     let words = "differ by up to 0.250000 nats, and the loss allows 0.2";
     assert!(error.to_string().contains(words), "{error}");

@@ -3,6 +3,7 @@
 mod drift;
 mod lanes;
 mod normalization;
+mod rescaling;
 mod surrogate;
 mod table;
 mod warning;
@@ -14,6 +15,7 @@ use tinsmith_wire::Metrics;
 
 pub use drift::Drift;
 pub use normalization::Normalization;
+pub use rescaling::Rescaling;
 pub use surrogate::{ServerLoss, SurrogateCheck};
 pub use warning::Warning;
 

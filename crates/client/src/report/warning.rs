@@ -3,7 +3,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use tinsmith_wire::Metrics;
 
-use super::{Drift, GradientReport, SurrogateCheck};
+use super::{Drift, GradientReport, Rescaling, SurrogateCheck};
 
 /// Something about a step that is allowed, and seldom meant.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,6 +15,8 @@ pub enum Warning {
     Drift(Drift),
     /// The server computed another loss than that of the weights it was sent.
     Surrogate(SurrogateCheck),
+    /// The server is SkyRL-tx, which divides weights and does not show it.
+    Rescaled(Rescaling),
     /// A metric of this name stands for something else in the result.
     MetricReplaced(&'static str),
 }
@@ -66,6 +68,13 @@ impl fmt::Display for Warning {
                 "the server divides the weights of each sequence by their sum (its loss is {:.6}, that of the weights sent {:.6}): the scale and \
                  for some sequences the sign of the gradient are lost, so a custom loss does not train as written on this server",
                 check.server, check.expected
+            ),
+            Warning::Rescaled(it) => write!(
+                f,
+                "this server is SkyRL-tx, whose JAX engine divides the weights of each sequence by their sum and does not show it in its losses, so \
+                 a custom loss does not train as written: sequences that get another scale {}, that are multiplied by up to 1e9 because their weights \
+                 add up to 0 or less {}",
+                it.sequences, it.inflated
             ),
             Warning::MetricReplaced(name) => write!(
                 f,
