@@ -28,9 +28,10 @@ usage: cargo xtask COMMAND
                                  run that server alone, for another client to be timed against
   cuda-check                     type-check the feature `cuda`, on a machine that may have neither CUDA nor a GPU
   corpus                         seed the fuzz targets of crates/wire/fuzz with the golden bodies
-  interop python [VERSION..]     train on the local trainer with these releases of the official Python SDK and print a
-                                 table of checks; needs Python and a package index
-  interop tuft                   compare the local trainer with TuFT, step by step";
+  interop skyrl                  run the client against SkyRL-tx and print a table of checks
+  interop tuft                   train by the client on TuFT and on the local trainer, and compare each step
+  interop python [VERSION..]     train on the local trainer with these releases of the official Python SDK
+                                 (all three need Python and a package index)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

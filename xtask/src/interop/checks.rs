@@ -24,6 +24,11 @@ impl Check {
     }
 }
 
+/// What a scenario checked. One that breaks off is a check that failed, so that the others go on.
+pub fn guarded(name: &str, scenario: impl FnOnce() -> Result<Vec<Check>>) -> Vec<Check> {
+    scenario().unwrap_or_else(|error| vec![Check::new(name, false, format!("{error:#}"))])
+}
+
 /// Prints the table under `title`.
 pub fn print(title: &str, checks: &[Check]) {
     let width = checks.iter().map(|c| c.name.len()).max().unwrap_or(0);

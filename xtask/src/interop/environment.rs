@@ -15,6 +15,15 @@ pub fn folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// `folder`, empty.
+pub fn emptied(folder: &Path) -> Result<PathBuf> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("clearing {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    Ok(folder.to_path_buf())
+}
+
 /// What an environment has, in pip's words.
 #[derive(Default)]
 pub struct Packages<'a> {
@@ -94,7 +103,8 @@ fn is_torch(package: &str) -> bool {
     package == "torch" || package.starts_with("torch==")
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs `command`; it must end well.
+pub fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
         .with_context(|| format!("starting {command:?}"))?;

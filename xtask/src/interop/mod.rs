@@ -4,9 +4,12 @@
 //! `cargo test`.
 
 mod checks;
+mod client;
 mod environment;
 mod python;
 mod server;
+mod skyrl;
+mod tiny_model;
 mod trainer;
 mod tuft;
 
@@ -17,7 +20,8 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     match arguments {
         ["python"] => python::run(&python::VERSIONS),
         ["python", versions @ ..] => python::run(versions),
+        ["skyrl"] => skyrl::run(),
         ["tuft"] => tuft::run(),
-        _ => bail!("interop takes python [VERSION..] or tuft; got {arguments:?}"),
+        _ => bail!("interop takes skyrl, tuft or python [VERSION..]; got {arguments:?}"),
     }
 }

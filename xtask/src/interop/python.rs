@@ -7,13 +7,12 @@ use anyhow::{Context, Result};
 
 use super::checks::{self, Check};
 use super::environment::{self, Packages};
+use super::tiny_model;
 use super::trainer::Trainer;
 use crate::repository;
 
 /// The last release that speaks JSON alone and is still in use, and the newest, which speaks protobuf.
 pub const VERSIONS: [&str; 2] = ["0.8.1", "0.38.0"];
-
-const BASE_MODEL: &str = "tiny-qwen3";
 
 pub fn run(versions: &[&str]) -> Result<()> {
     let state = environment::folder("state")?;
@@ -38,7 +37,7 @@ fn scenario(version: &str, url: &str) -> Result<Vec<Check>> {
     let script = repository().join("xtask/src/interop/python/scenario.py");
     let mut process = Command::new(python)
         .arg(script)
-        .args([url, BASE_MODEL])
+        .args([url, tiny_model::NAME])
         .stdout(Stdio::piped())
         .spawn()
         .context("starting the scenario")?;

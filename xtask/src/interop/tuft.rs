@@ -1,87 +1,74 @@
-//! The same loop on TuFT, a trainer that computes with PyTorch, and on ours, from the same checkpoint and adapter: the
-//! logprobs of every step must agree.
+//! The same custom losses on TuFT, a trainer that computes with PyTorch, and on ours, from the same checkpoint and
+//! adapter, both by our client: the logprobs of every step must agree.
+
+mod transplant;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use anyhow::{Context, Result};
+use tinsmith_client::losses::{DpoConfig, dpo};
+use tinsmith_client::{AdamParams, Batch, Datum, LoraConfig, Loss, ServiceClient, TrainingClient};
 
-use super::checks::{self, Check};
-use super::environment::{self, Packages};
+use self::transplant::transplant;
+use super::checks::{self, Check, guarded};
+use super::client::{Logprobs, apart, custom_step, datum, logprobs, squared_nll};
+use super::environment::{self, Packages, emptied};
 use super::server::{Server, free_port};
+use super::tiny_model;
 use super::trainer::Trainer;
 use crate::repository;
 
-const BASE_MODEL: &str = "tiny-qwen3";
-
 /// Furthest that a logprob may be from TuFT's.
-const TOLERANCE: f64 = 1e-3;
+const TOLERANCE: f32 = 1e-3;
 
-/// What `tuft/loop.py` prints.
-#[derive(Deserialize)]
-struct Run {
-    checkpoint: String,
-    /// `[step][sequence][token]`
-    logprobs: Vec<Vec<Vec<f64>>>,
-    losses: Vec<f64>,
-}
+const STEPS: usize = 10;
+
+const API_KEY: &str = "tml-local-test";
 
 pub fn run() -> Result<()> {
     let folder = environment::folder("tuft")?;
-    let assets = repository().join("xtask/src/interop");
-    let requirements = fs::read_to_string(assets.join("tuft/requirements.txt"))?;
     let packages = Packages {
         // TuFT itself asks for vllm and for another PyTorch.
         alone: &["tuft==0.2.2", "peft==0.20.0", "accelerate"],
-        ..Packages::listed(&requirements)
+        ..Packages::listed(include_str!("tuft/requirements.txt"))
     };
     let python = environment::python(&folder, &packages)?;
-    let model = folder.join(BASE_MODEL);
-    output(
-        Command::new(&python)
-            .arg(assets.join("tiny_model.py"))
-            .arg(&model),
-    )?;
-
-    let state = folder.join("state");
-    let ours = Trainer::start(&state, Some((BASE_MODEL, &model)))?;
+    let model = tiny_model::write(&python, &folder)?;
+    let state = emptied(&folder.join("state"))?;
+    let ours = Trainer::start(&state, Some((tiny_model::NAME, &model)))?;
     let theirs = start(&folder, &python, &model)?;
+    let pair = Pair {
+        theirs: connect(&theirs.url)?,
+        ours: connect(&ours.url)?,
+        their_checkpoints: folder.join("run/checkpoints"),
+        our_state: state,
+    };
+
     let mut all = Vec::new();
-    for loss in ["dpo", "squared-nll"] {
-        let script = assets.join("tuft/loop.py");
-        let train = |url: &str, start: Option<&str>| -> Result<Run> {
-            let arguments = [url, BASE_MODEL, loss].into_iter().chain(start);
-            let printed = output(Command::new(&python).arg(&script).args(arguments))?;
-            serde_json::from_str(&printed).with_context(|| format!("the loop said {printed:?}"))
-        };
-        let reference = train(&theirs.url, None)?;
-        let place = train(&ours.url, None)?.checkpoint;
-        let transplant = Command::new(&python)
-            .arg(assets.join("tuft/transplant.py"))
-            .arg(adapter(&folder, &reference.checkpoint)?)
-            .arg(checkpoint(&state, &place)?)
-            .status()?;
-        ensure!(transplant.success(), "transplant.py: {transplant}");
-        let checks = compare(&reference, &train(&ours.url, Some(&place))?);
-        checks::print(&format!("TuFT 0.2.2, {loss}"), &checks);
+    for (name, objective) in [
+        ("dpo", Objective::Dpo),
+        ("squared-nll", Objective::SquaredNll),
+    ] {
+        let checks = guarded(name, || pair.compare(name, objective));
+        checks::print(
+            &format!("TuFT 0.2.2 and the local trainer, {name}"),
+            &checks,
+        );
         all.extend(checks);
     }
     checks::settle(&all)
 }
 
 fn start(folder: &Path, python: &Path, model: &Path) -> Result<Server> {
-    let run = folder.join("run");
-    if run.exists() {
-        fs::remove_dir_all(&run).with_context(|| format!("clearing {}", run.display()))?;
-    }
-    fs::create_dir_all(run.join("checkpoints"))?;
+    let run = emptied(&folder.join("run"))?;
+    let checkpoints = emptied(&run.join("checkpoints"))?;
     let config = run.join("tuft.yaml");
     let yaml = format!(
         "checkpoint_dir: {}\n\
          supported_models:\n\
-         - model_name: {BASE_MODEL}\n  \
+         - model_name: {}\n  \
            model_path: {}\n  \
            max_model_len: 512\n  \
            max_lora_rank: 16\n  \
@@ -89,11 +76,12 @@ fn start(folder: &Path, python: &Path, model: &Path) -> Result<Server> {
            micro_batch_size: 8\n  \
            capabilities: [training]\n\
          authorized_users:\n  \
-           tml-local-test: default\n",
-        run.join("checkpoints").display(),
+           {API_KEY}: default\n",
+        checkpoints.display(),
+        tiny_model::NAME,
         model.display(),
     );
-    fs::write(&config, yaml)?;
+    fs::write(&config, yaml).with_context(|| format!("writing {}", config.display()))?;
     let port = free_port()?;
     let assets = repository().join("xtask/src/interop/tuft");
     let mut command = Command::new(python);
@@ -111,87 +99,178 @@ fn start(folder: &Path, python: &Path, model: &Path) -> Result<Server> {
     Server::start(&mut command, port, run.join("server.log"))
 }
 
-/// Where TuFT keeps the adapter of `tinker://RUN/weights/NAME`.
-fn adapter(folder: &Path, checkpoint: &str) -> Result<PathBuf> {
-    let (run, name) = parts(checkpoint)?;
-    let saved = folder.join("run/checkpoints").join(run).join(name);
-    Ok(saved.join("adapter/adapter_model.safetensors"))
+fn connect(url: &str) -> Result<ServiceClient> {
+    let service = ServiceClient::builder().base_url(url).api_key(API_KEY);
+    service
+        .connect()
+        .with_context(|| format!("connecting to {url}"))
 }
 
-/// Where our trainer keeps it.
-fn checkpoint(state: &Path, checkpoint: &str) -> Result<PathBuf> {
-    let (run, name) = parts(checkpoint)?;
-    let folder = state.join(run.replace(':', "-")).join("weights");
-    Ok(folder.join(format!("{name}.safetensors")))
+#[derive(Clone, Copy)]
+enum Objective {
+    Dpo,
+    SquaredNll,
 }
 
-fn parts(checkpoint: &str) -> Result<(&str, &str)> {
-    checkpoint
-        .strip_prefix("tinker://")
-        .and_then(|rest| rest.split_once("/weights/"))
-        .with_context(|| format!("`{checkpoint}` is no checkpoint"))
+/// What a loop of ten steps saw.
+struct Run {
+    /// By step, of the first pass.
+    logprobs: Vec<Logprobs>,
+    losses: Vec<f64>,
+    /// Steps in which the server's own loss was that of the weights sent.
+    agreeing: usize,
 }
 
-fn compare(reference: &Run, ours: &Run) -> Vec<Check> {
-    let steps = reference.logprobs.iter().zip(&ours.logprobs).enumerate();
+/// Both servers.
+struct Pair {
+    theirs: ServiceClient,
+    ours: ServiceClient,
+    their_checkpoints: PathBuf,
+    our_state: PathBuf,
+}
+
+impl Pair {
+    /// Trains on both, from TuFT's fresh adapter.
+    fn compare(&self, name: &str, objective: Objective) -> Result<Vec<Check>> {
+        let (theirs, start) = fresh(&self.theirs, name).context("TuFT")?;
+        let (ours, place) = fresh(&self.ours, name).context("the local trainer")?;
+        transplant(
+            &transplant::of_tuft(&self.their_checkpoints, &start)?,
+            &transplant::of_ours(&self.our_state, &place)?,
+        )?;
+        ours.load_state(&place)?.result()?;
+        let theirs = train(&theirs, objective).context("TuFT")?;
+        let ours = train(&ours, objective).context("the local trainer")?;
+        Ok(compare(&theirs, &ours))
+    }
+}
+
+/// A new model, and the checkpoint of it as it is.
+fn fresh(service: &ServiceClient, name: &str) -> Result<(TrainingClient, String)> {
+    let lora = LoraConfig {
+        train_unembed: false,
+        ..LoraConfig::rank(16).seed(3)
+    };
+    let training = service.create_lora_training_client(tiny_model::NAME, &lora)?;
+    let path = training
+        .save_state(&format!("start-{name}"))?
+        .result()?
+        .path;
+    Ok((training, path))
+}
+
+fn train(training: &TrainingClient, objective: Objective) -> Result<Run> {
+    let texts = [" uno", " two", " un", " three"].map(|answer| format!("Q: one\nA:{answer}"));
+    let data = texts
+        .iter()
+        .map(|text| datum(text))
+        .collect::<Result<Vec<_>>>()?;
+    let reference = logprobs(training, &data)?;
+    let data: Vec<Datum> = data
+        .into_iter()
+        .zip(reference)
+        .map(|(datum, reference)| datum.with("ref_logprobs", reference))
+        .collect();
+    let adam = AdamParams {
+        eps: 1e-8,
+        ..AdamParams::default().learning_rate(1e-3)
+    };
+    let mut run = Run {
+        logprobs: Vec::new(),
+        losses: Vec::new(),
+        agreeing: 0,
+    };
+    for _ in 0..STEPS {
+        let report = custom_step(training, &data, &adam, |batch| {
+            let seqs = batch.logprobs().seqs();
+            let logprobs = seqs.iter().map(|seq| Ok(seq.to_vec::<f32>()?));
+            run.logprobs.push(logprobs.collect::<Result<_>>()?);
+            objective.loss(batch)
+        })?;
+        run.losses.push(report.loss);
+        run.agreeing += usize::from(report.surrogate.is_some_and(|it| it.agrees));
+    }
+    Ok(run)
+}
+
+impl Objective {
+    fn loss(self, batch: &Batch) -> Result<Loss> {
+        match self {
+            Objective::Dpo => {
+                let (reference, weights) = (batch.input("ref_logprobs")?, batch.input("weights")?);
+                let config = DpoConfig::default().beta(0.1);
+                Ok(Loss::new(dpo(
+                    &batch.logprobs(),
+                    &reference,
+                    &weights,
+                    &config,
+                )))
+            }
+            Objective::SquaredNll => squared_nll(batch),
+        }
+    }
+}
+
+fn compare(theirs: &Run, ours: &Run) -> Vec<Check> {
+    let steps = theirs.logprobs.iter().zip(&ours.logprobs).enumerate();
     let mut checks: Vec<Check> = steps
-        .map(|(step, (want, got))| {
-            let pairs = want.iter().flatten().zip(got.iter().flatten());
-            let apart = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            let same_shape = want.iter().map(Vec::len).eq(got.iter().map(Vec::len));
+        .map(|(step, (their_logprobs, our_logprobs))| {
+            let apart = apart(their_logprobs, our_logprobs);
+            let losses = [theirs, ours].map(|run| run.losses[step]);
             Check::new(
                 format!("step {step}: logprobs agree to {TOLERANCE}"),
-                same_shape && apart <= TOLERANCE,
-                format!(
-                    "apart {apart:.1e}, loss {:.5} and {:.5}",
-                    reference.losses[step], ours.losses[step]
-                ),
+                apart <= TOLERANCE,
+                format!("apart {apart:.1e}, losses {losses:.5?}"),
             )
         })
         .collect();
-    let (first, last) = (reference.losses.first(), reference.losses.last());
+    let moved = match theirs.logprobs.as_slice() {
+        [first, .., last] => apart(first, last),
+        _ => 0.0,
+    };
     checks.push(Check::new(
-        "ten steps, and the loss falls",
-        checks.len() == 10 && ours.losses.len() == 10 && last < first,
-        format!("{first:?} -> {last:?}"),
+        "ten steps, TuFT's loss falls in each, and its logprobs move by far more than the tolerance",
+        checks.len() == STEPS
+            && theirs.losses.is_sorted_by(|a, b| a > b)
+            && moved > 100.0 * TOLERANCE,
+        format!("{} steps, moved {moved:.3}", checks.len()),
     ));
+    for (name, run) in [("TuFT", theirs), ("the local trainer", ours)] {
+        checks.push(Check::new(
+            format!("{name}: its own loss is that of the weights sent"),
+            run.agreeing == STEPS,
+            format!("in {} of {STEPS} steps", run.agreeing),
+        ));
+    }
     checks
-}
-
-/// What `command` prints.
-fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("starting {command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", output.status);
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn run(logprobs: f64, steps: usize) -> Run {
+    /// Logprobs from `start` on, losses down from 0.
+    fn run(start: f32, steps: usize) -> Run {
         Run {
-            checkpoint: String::new(),
-            logprobs: vec![vec![vec![logprobs]]; steps],
+            logprobs: (0..steps)
+                .map(|step| vec![vec![start - step as f32]])
+                .collect(),
             losses: (0..steps).map(|step| -(step as f64)).collect(),
+            agreeing: steps,
         }
     }
 
     #[test]
     fn runs_are_compared_step_by_step() {
-        let ok = |ours: &Run| compare(&run(-1.0, 10), ours).iter().all(|check| check.ok);
-        assert!(ok(&run(-1.0009, 10)));
-        assert!(!ok(&run(-1.0011, 10)));
-        assert!(!ok(&run(-1.0, 9)));
-    }
-
-    #[test]
-    fn checkpoints_are_found_on_disk() {
-        let path = checkpoint(Path::new("state"), "tinker://s:train:0/weights/start").unwrap();
-        assert_eq!(path, Path::new("state/s-train-0/weights/start.safetensors"));
-        assert!(parts("tinker://s/sampler_weights/start").is_err());
+        let ok = |theirs, ours| compare(&theirs, &ours).iter().all(|check| check.ok);
+        assert!(ok(run(-1.0, 10), run(-1.0009, 10)));
+        assert!(!ok(run(-1.0, 10), run(-1.0011, 10)));
+        assert!(!ok(run(-1.0, 10), run(-1.0, 9)));
+        assert!(!ok(run(-1.0, 0), run(-1.0, 0)));
+        let standing = || Run {
+            losses: vec![0.0; 10],
+            ..run(-1.0, 10)
+        };
+        assert!(!ok(standing(), standing()));
     }
 }
