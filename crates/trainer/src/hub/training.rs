@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tinsmith_wire::{
-    LoadWeightsRequest, LoadWeightsResponse, OptimStepRequest, OptimizerParams, PassRequest,
-    SaveWeightsForSamplerRequest, SaveWeightsForSamplerResponse, SaveWeightsRequest,
-    SaveWeightsResponse, Submitted,
+    GradAccumulationNormalization, LoadWeightsRequest, LoadWeightsResponse, OptimStepRequest,
+    OptimizerParams, PassRequest, SaveWeightsForSamplerRequest, SaveWeightsForSamplerResponse,
+    SaveWeightsRequest, SaveWeightsResponse, Submitted,
 };
 
 use super::{Hub, Request, Sampler};
@@ -45,6 +45,15 @@ impl Hub {
                 ));
             };
             optim::check(&adam)?;
+            if !matches!(
+                body.grad_accumulation_normalization,
+                None | Some(GradAccumulationNormalization::None)
+            ) {
+                return Err(Error::field(
+                    "grad_accumulation_normalization",
+                    "gradients are summed here and not divided; leave it out, and divide the loss",
+                ));
+            }
             let id = body.model_id;
             Ok(move |engine: &mut Engine, _: &Self| Outcome::json(&engine.optim_step(&id, &adam)?))
         })

@@ -107,6 +107,39 @@ fn every_bad_request_is_refused_with_place_and_remedy() {
             "adam_params.beta1: 1 is not in [0, 1)",
         ),
         (
+            client.refused(
+                "optim_step",
+                json!({"model_id": client.model, "seq_id": 1, "grad_accumulation_normalization": "num_sequences"}),
+            ),
+            400,
+            "grad_accumulation_normalization: gradients are summed here",
+        ),
+        (
+            sample("topk_sample_logprobs", json!(2)),
+            400,
+            "topk_sample_logprobs: not supported by this trainer",
+        ),
+        (
+            sample("target_prompt_logprobs", int64(json!([]))),
+            400,
+            "target_prompt_logprobs: not supported",
+        ),
+        (
+            sample("prompt_alt_tokens_k", json!(1)),
+            400,
+            "prompt_alt_tokens_k: not supported",
+        ),
+        (
+            sample("prompt_logprobs_last_n", json!(1)),
+            400,
+            "prompt_logprobs_last_n: not supported",
+        ),
+        (
+            sample("record_stability_info", json!(true)),
+            400,
+            "record_stability_info: not supported",
+        ),
+        (
             create("base_model", json!("Qwen/Qwen3-8B")),
             400,
             "no model `Qwen/Qwen3-8B` on this trainer; it has tiny-qwen3",
