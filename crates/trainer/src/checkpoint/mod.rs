@@ -2,7 +2,7 @@
 //!
 //! `{state_dir}/{run}/{kind}/{name}.safetensors` holds the adapter under its PEFT names, the optimiser's moments as
 //! `{name}.exp_avg` and `{name}.exp_avg_sq`, and what the adapter belongs to in the file's metadata. `{name}.json` beside it
-//! holds what may change: the user's notes and the time of expiry.
+//! holds what may change: the user's notes, the time of expiry, who may read it.
 
 mod codec;
 mod notes;
@@ -12,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub(crate) use codec::{Checkpoint, Info};
-pub(crate) use notes::Notes;
+pub(crate) use notes::{Notes, Visibility};
 pub(crate) use store::{Saved, Store, missing};
 
 use crate::{Error, Result};

@@ -14,6 +14,17 @@ pub(crate) struct Notes {
     pub(crate) user_metadata: Option<UserMetadata>,
     /// When it is to be deleted, in seconds since 1970; never when absent.
     expires_at: Option<u64>,
+    #[serde(default)]
+    pub(crate) visibility: Visibility,
+}
+
+/// Who may read a checkpoint. This trainer has one user, so that it is only told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Visibility {
+    #[default]
+    Private,
+    Public,
 }
 
 /// Shortest and longest life that can be asked for, in seconds: an hour and ten years.
@@ -28,12 +39,21 @@ impl Notes {
         Ok(Self {
             user_metadata,
             expires_at: expiry(ttl_seconds)?,
+            visibility: Visibility::default(),
         })
     }
 
     /// The same, with another life.
     pub(crate) fn living(self, ttl_seconds: Option<u64>) -> Result<Self> {
-        Self::new(self.user_metadata, ttl_seconds)
+        Ok(Self {
+            expires_at: expiry(ttl_seconds)?,
+            ..self
+        })
+    }
+
+    /// The same, for other readers.
+    pub(crate) fn visible(self, visibility: Visibility) -> Self {
+        Self { visibility, ..self }
     }
 
     /// When it is to be deleted.

@@ -1,11 +1,10 @@
 //! One checkpoint: what it is, how long it lives, its file, its end.
 
-use std::fs;
-
+use tar::HeaderMode;
 use tinsmith_wire::{SetTtlRequest, WeightsInfoResponse};
 
 use super::Hub;
-use crate::checkpoint::{Reference, missing};
+use crate::checkpoint::{Reference, Saved, Visibility, missing};
 use crate::{Error, Result};
 
 impl Hub {
@@ -25,38 +24,36 @@ impl Hub {
         })
     }
 
-    /// Sets or ends the life of the checkpoint `{weights|sampler_weights}/{name}` of a model, from now.
-    pub(crate) fn set_ttl(
-        &self,
-        model_id: &str,
-        checkpoint_id: &str,
-        ttl: SetTtlRequest,
-    ) -> Result<()> {
-        let at = named(model_id, checkpoint_id)?;
-        let saved = self.store.find(&at)?.ok_or_else(|| missing(&at))?;
-        self.store
-            .annotate(&at, &saved.notes.living(ttl.ttl_seconds)?)
+    /// Sets or ends the life of a checkpoint, from now.
+    pub(crate) fn set_ttl(&self, at: &Reference, ttl: SetTtlRequest) -> Result<()> {
+        let notes = self.checkpoint(at)?.notes;
+        self.store.annotate(at, &notes.living(ttl.ttl_seconds)?)
     }
 
-    /// The checkpoint's file: its name and its bytes.
-    pub(crate) fn checkpoint_file(
-        &self,
-        model_id: &str,
-        checkpoint_id: &str,
-    ) -> Result<(String, Vec<u8>)> {
-        let at = named(model_id, checkpoint_id)?;
-        self.store.find(&at)?.ok_or_else(|| missing(&at))?;
-        let path = self.store.file(&at);
-        let bytes = fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
-        Ok((format!("{}.safetensors", at.name), bytes))
+    /// Says who may read a checkpoint.
+    pub(crate) fn set_visibility(&self, at: &Reference, visibility: Visibility) -> Result<()> {
+        let notes = self.checkpoint(at)?.notes;
+        self.store.annotate(at, &notes.visible(visibility))
     }
 
-    /// Deletes the checkpoint `{weights|sampler_weights}/{name}` of a model.
-    pub(crate) fn delete_checkpoint(&self, model_id: &str, checkpoint_id: &str) -> Result<()> {
-        self.store.delete(&named(model_id, checkpoint_id)?)
+    /// A checkpoint's file, as `{name}.safetensors` in a tar file.
+    pub(crate) fn archive(&self, at: &Reference) -> Result<Vec<u8>> {
+        self.checkpoint(at)?;
+        let path = self.store.file(at);
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.mode(HeaderMode::Deterministic);
+        archive
+            .append_path_with_name(&path, format!("{}.safetensors", at.name))
+            .and_then(|()| archive.into_inner())
+            .map_err(|e| Error::io("read", &path, &e))
     }
-}
 
-fn named(model_id: &str, checkpoint_id: &str) -> Result<Reference> {
-    format!("tinker://{model_id}/{checkpoint_id}").parse()
+    pub(crate) fn delete_checkpoint(&self, at: &Reference) -> Result<()> {
+        self.store.delete(at)
+    }
+
+    /// A checkpoint that is there.
+    pub(crate) fn checkpoint(&self, at: &Reference) -> Result<Saved> {
+        self.store.find(at)?.ok_or_else(|| missing(at))
+    }
 }

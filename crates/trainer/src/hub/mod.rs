@@ -88,6 +88,8 @@ struct Entry {
 struct Sampler {
     weights: Arc<Weights>,
     path: Option<Reference>,
+    /// Clients that have joined the first one.
+    joined: u64,
     /// By `seq_id`: digest of the request, and its answer.
     answered: HashMap<u64, (u64, String)>,
 }

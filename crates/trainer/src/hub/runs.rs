@@ -9,7 +9,7 @@ use tinsmith_wire::{
 
 use super::{Hub, State};
 use crate::Result;
-use crate::checkpoint::{Kind, Saved};
+use crate::checkpoint::{Kind, Saved, Visibility};
 use crate::engine::unknown_model;
 use crate::timestamp::timestamp;
 
@@ -143,7 +143,7 @@ impl Hub {
             time: timestamp(saved.time),
             tinker_path: saved.at.to_string(),
             size_bytes: Some(saved.bytes),
-            public: Some(false),
+            public: Some(saved.notes.visibility == Visibility::Public),
             expires_at: saved.notes.expires().map(timestamp),
             user_metadata: saved.notes.user_metadata,
         };

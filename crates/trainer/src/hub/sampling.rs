@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tinsmith_wire::{
-    CreateSamplingSessionRequest, CreateSamplingSessionResponse, SampleRequest, SamplingParams,
-    Stop, Submitted,
+    CreateSamplingSessionRequest, CreateSamplingSessionResponse, JoinSamplingSessionResponse,
+    SampleRequest, SamplingParams, Stop, Submitted,
 };
 
 use super::{Hub, Request, Sampler, State, reused};
@@ -54,6 +54,16 @@ impl Hub {
         let samplers = &mut state.session(&body.session_id)?.samplers;
         samplers.insert(body.sampling_session_seq_id, (digest, id.clone()));
         answer(id)
+    }
+
+    /// A number for another client of a sampling session; the first client has 0.
+    pub(crate) fn join_sampling_session(&self, id: &str) -> Result<JoinSamplingSessionResponse> {
+        let mut state = self.lock();
+        let sampler = state.sampler(id)?;
+        sampler.joined += 1;
+        Ok(JoinSamplingSessionResponse {
+            client_counter: sampler.joined,
+        })
     }
 
     /// `sampler_id`, `base_model` and `model_path` of a sampling session.
@@ -158,13 +168,39 @@ impl Sampler {
         Self {
             weights: Arc::new(weights),
             path,
+            joined: 0,
             answered: HashMap::new(),
         }
     }
 }
 
+/// Refuses what is not told here, since silence could be taken for an answer.
+fn check_extras(request: &SampleRequest) -> Result<()> {
+    let asked = [
+        ("topk_sample_logprobs", request.topk_sample_logprobs > 0),
+        (
+            "target_prompt_logprobs",
+            request.target_prompt_logprobs.is_some(),
+        ),
+        ("prompt_alt_tokens_k", request.prompt_alt_tokens_k > 0),
+        (
+            "prompt_logprobs_last_n",
+            request.prompt_logprobs_last_n.is_some(),
+        ),
+        ("record_stability_info", request.record_stability_info),
+    ];
+    match asked.into_iter().find(|&(_, is_asked)| is_asked) {
+        None => Ok(()),
+        Some((field, _)) => Err(Error::field(
+            field,
+            "not supported by this trainer; leave it out",
+        )),
+    }
+}
+
 /// A checked sampling request, but for the seed.
 fn generate(request: &SampleRequest, config: &ModelConfig) -> Result<Generate> {
+    check_extras(request)?;
     let prompt = check_tokens(request.prompt.tokens(), config)
         .map_err(|problem| Error::field("prompt", problem))?;
     let SamplingParams {

@@ -4,12 +4,13 @@ use axum::Router;
 use axum::extract::{Path, RawQuery, Request as HttpRequest, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Redirect};
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 use serde_json::json;
 use tinsmith_wire::SetTtlRequest;
 
 use super::body::ok;
 use super::{Reply, Server};
+use crate::checkpoint::{Reference, Visibility};
 use crate::hub::Page;
 use crate::{Error, Result};
 
@@ -29,12 +30,16 @@ pub(super) fn routes() -> Router<Server> {
             put(set_ttl),
         )
         .route(
+            "/training_runs/{id}/checkpoints/{kind}/{name}/publish",
+            post(publish).delete(unpublish),
+        )
+        .route(
             "/training_runs/{id}/checkpoints/{kind}/{name}/archive",
             get(archive),
         )
         .route(
-            "/training_runs/{id}/checkpoints/{kind}/{name}/file",
-            get(file),
+            "/training_runs/{id}/checkpoints/{kind}/{name}/archive.tar",
+            get(archive_file),
         )
         .route("/sessions", get(sessions))
         .route("/sessions/{id}", get(session))
@@ -85,44 +90,53 @@ async fn all_checkpoints(State(server): State<Server>, RawQuery(query): RawQuery
 /// Run, kind and name of a checkpoint.
 type At = Path<(String, String, String)>;
 
-async fn delete_checkpoint(State(server): State<Server>, Path((id, kind, name)): At) -> Reply {
-    server
-        .hub
-        .delete_checkpoint(&id, &format!("{kind}/{name}"))?;
+fn reference(Path((run, kind, name)): &At) -> Result<Reference> {
+    format!("tinker://{run}/{kind}/{name}").parse()
+}
+
+async fn delete_checkpoint(State(server): State<Server>, at: At) -> Reply {
+    server.hub.delete_checkpoint(&reference(&at)?)?;
     ok(&json!({}))
 }
 
-async fn set_ttl(
-    State(server): State<Server>,
-    Path((id, kind, name)): At,
-    request: HttpRequest,
-) -> Reply {
+async fn set_ttl(State(server): State<Server>, at: At, request: HttpRequest) -> Reply {
     let request = server.read::<SetTtlRequest>(request).await?;
-    server
-        .hub
-        .set_ttl(&id, &format!("{kind}/{name}"), request.body)?;
+    server.hub.set_ttl(&reference(&at)?, request.body)?;
+    ok(&json!({}))
+}
+
+async fn publish(State(server): State<Server>, at: At) -> Reply {
+    let at = reference(&at)?;
+    server.hub.set_visibility(&at, Visibility::Public)?;
+    ok(&json!({}))
+}
+
+async fn unpublish(State(server): State<Server>, at: At) -> Reply {
+    let at = reference(&at)?;
+    server.hub.set_visibility(&at, Visibility::Private)?;
     ok(&json!({}))
 }
 
 /// Where to download a checkpoint: from here.
-async fn archive(State(server): State<Server>, Path((id, kind, name)): At) -> Reply {
-    server.hub.checkpoint_file(&id, &format!("{kind}/{name}"))?;
+async fn archive(State(server): State<Server>, at: At) -> Reply {
+    server.hub.checkpoint(&reference(&at)?)?;
+    let Path((run, kind, name)) = at;
     Ok(Redirect::to(&format!(
-        "/api/v1/training_runs/{id}/checkpoints/{kind}/{name}/file"
+        "/api/v1/training_runs/{run}/checkpoints/{kind}/{name}/archive.tar"
     ))
     .into_response())
 }
 
-async fn file(State(server): State<Server>, Path((id, kind, name)): At) -> Reply {
-    let (file, bytes) = server.hub.checkpoint_file(&id, &format!("{kind}/{name}"))?;
+async fn archive_file(State(server): State<Server>, at: At) -> Reply {
+    let at = reference(&at)?;
     let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_TYPE, "application/x-tar".to_owned()),
         (
             header::CONTENT_DISPOSITION,
-            format!("attachment; filename=\"{file}\""),
+            format!("attachment; filename=\"{}.tar\"", at.name),
         ),
     ];
-    Ok((headers, bytes).into_response())
+    Ok((headers, server.hub.archive(&at)?).into_response())
 }
 
 async fn sessions(State(server): State<Server>) -> Reply {

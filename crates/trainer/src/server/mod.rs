@@ -14,9 +14,10 @@ use axum::routing::{get, post};
 use serde_json::json;
 use tinsmith_wire::{
     ClientConfig, ClientConfigRequest, CreateModelRequest, CreateSamplingSessionRequest,
-    CreateSessionRequest, DynamicConfig, GetInfoRequest, LoadWeights, OptimStepRequest,
-    RetrieveFutureRequest, SampleRequest, SaveWeightsForSamplerRequest, SaveWeightsRequest,
-    SessionHeartbeatRequest, SessionHeartbeatResponse, UnloadModelRequest, WeightsInfoRequest,
+    CreateSessionRequest, DynamicConfig, GetInfoRequest, JoinSamplingSessionRequest, LoadWeights,
+    OptimStepRequest, RetrieveFutureRequest, SampleRequest, SaveWeightsForSamplerRequest,
+    SaveWeightsRequest, SessionHeartbeatRequest, SessionHeartbeatResponse, UnloadModelRequest,
+    WeightsInfoRequest,
 };
 
 use self::body::{accepted, detail, ok};
@@ -53,6 +54,7 @@ pub(crate) fn router(server: Server) -> Router {
         .route("/save_weights_for_sampler", post(save_weights_for_sampler))
         .route("/weights_info", post(weights_info))
         .route("/create_sampling_session", post(create_sampling_session))
+        .route("/join_sampling_session", post(join_sampling_session))
         .route("/samplers/{id}", get(sampler_info))
         .route("/asample", post(sample))
         .route("/retrieve_future", post(retrieve_future))
@@ -159,6 +161,12 @@ async fn weights_info(State(server): State<Server>, request: HttpRequest) -> Rep
 async fn create_sampling_session(State(server): State<Server>, request: HttpRequest) -> Reply {
     let request = server.read::<CreateSamplingSessionRequest>(request).await?;
     ok(&server.hub.create_sampling_session(request)?)
+}
+
+async fn join_sampling_session(State(server): State<Server>, request: HttpRequest) -> Reply {
+    let request = server.read::<JoinSamplingSessionRequest>(request).await?;
+    let id = &request.body.sampling_session_id;
+    ok(&server.hub.join_sampling_session(id)?)
 }
 
 async fn sampler_info(State(server): State<Server>, Path(id): Path<String>) -> Reply {

@@ -1,5 +1,6 @@
 //! Runs, checkpoints and sessions over REST.
 
+use std::io::Read;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,11 +14,13 @@ fn call(client: &Client, method: &str, path: &str, body: Option<Value>) -> (u16,
     let mut response = match (method, body) {
         ("GET", _) => client.agent.get(url).call(),
         ("DELETE", _) => client.agent.delete(url).call(),
-        (_, body) => {
+        (method, body) => {
             let body = body.unwrap_or_default().to_string();
-            client
-                .agent
-                .put(url)
+            let request = match method {
+                "POST" => client.agent.post(url),
+                _ => client.agent.put(url),
+            };
+            request
                 .header("Content-Type", "application/json")
                 .send(body)
         }
@@ -119,6 +122,33 @@ fn a_checkpoint_lives_as_long_as_it_is_given() {
 }
 
 #[test]
+fn a_checkpoint_is_public_from_publishing_to_taking_it_back() {
+    let trainer = Trainer::spawn().unwrap();
+    let client = Client::connect(&trainer);
+    let mut save = client.named(1, "a");
+    save["ttl_seconds"] = 7200.into();
+    client.result("save_weights", save);
+    let at = format!("training_runs/{}/checkpoints", client.model);
+    let listed = || client.get(&at)["checkpoints"][0].clone();
+    assert_eq!(listed()["public"], false);
+    let publish = format!("{at}/weights/a/publish");
+    assert_eq!(call(&client, "POST", &publish, None).0, 200);
+    assert_eq!(listed()["public"], true);
+    assert!(
+        listed()["expires_at"].is_string(),
+        "what else was noted stays"
+    );
+    let ttl = Some(json!({"ttl_seconds": null}));
+    let path = format!("{at}/weights/a/ttl");
+    assert_eq!(call(&client, "PUT", &path, ttl).0, 200);
+    assert_eq!(listed()["public"], true);
+    assert_eq!(call(&client, "DELETE", &publish, None).0, 200);
+    assert_eq!(listed()["public"], false);
+    let none = publish.replace("/a/", "/none/");
+    assert_eq!(call(&client, "POST", &none, None).0, 404);
+}
+
+#[test]
 fn a_checkpoint_is_downloaded_from_where_its_archive_is_said_to_be() {
     let folder = tempfile::tempdir().unwrap();
     let trainer = Trainer::builder().state_dir(folder.path()).spawn().unwrap();
@@ -136,9 +166,16 @@ fn a_checkpoint_is_downloaded_from_where_its_archive_is_said_to_be() {
         .call()
         .unwrap();
     let got = response.body_mut().read_to_vec().unwrap();
+    let mut archive_read = tar::Archive::new(got.as_slice());
+    let mut entries = archive_read.entries().unwrap();
+    let mut entry = entries.next().unwrap().unwrap();
+    assert_eq!(entry.path().unwrap().to_str(), Some("a.safetensors"));
+    let mut inside = Vec::new();
+    entry.read_to_end(&mut inside).unwrap();
     let run = client.model.replace(':', "-");
     let file = folder.path().join(run).join("weights/a.safetensors");
-    assert_eq!(got, std::fs::read(file).unwrap());
+    assert_eq!(inside, std::fs::read(file).unwrap());
+    assert!(entries.next().is_none());
     assert_eq!(
         call(&client, "GET", &archive.replace("/a/", "/none/"), None).0,
         404

@@ -41,6 +41,17 @@ fn sampling_sessions_come_from_bases_checkpoints_and_snapshots() {
     );
     assert_ne!(samples[2], sample(&snapshot, 1, 4));
 
+    let join = || {
+        client.ok(
+            "join_sampling_session",
+            json!({"sampling_session_id": stored}),
+        )
+    };
+    assert_eq!(join(), json!({"client_counter": 1}));
+    assert_eq!(join(), json!({"client_counter": 2}));
+    let (status, _) = client.refused("join_sampling_session", json!({"sampling_session_id": "x"}));
+    assert_eq!(status, 404);
+
     let info = client.get(&format!("samplers/{}", text(&stored)));
     assert_eq!(
         (&info["base_model"], &info["model_path"]),
