@@ -93,6 +93,13 @@ impl Futures {
         self.lock().cells.get(id)?.place.clone()
     }
 
+    /// Whether `id` has ended with an error.
+    pub(crate) fn has_failed(&self, id: &str) -> bool {
+        let inner = self.lock();
+        let finished = inner.cells.get(id).and_then(|cell| cell.finished.get());
+        finished.is_some_and(|finished| finished.is_failure())
+    }
+
     fn find(&self, id: &str, instance: &str) -> Result<Arc<Cell>> {
         let inner = self.lock();
         if let Some(cell) = inner.cells.get(id) {

@@ -116,6 +116,10 @@ impl Finished {
         }
     }
 
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self.outcome, Outcome::Failed(_))
+    }
+
     /// Roughly how many bytes of memory it holds, once fetched.
     pub(crate) fn size(&self) -> usize {
         2 * self.outcome.size()

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tinsmith_grad::Tensor;
+use tinsmith_wire::ClientConfig;
 use tokio::runtime::{self, Runtime};
 
 use crate::bases::Bases;
 use crate::checkpoint::Store;
 use crate::engine::Engine;
-use crate::hub::Hub;
+use crate::hub::{Hub, Settings};
 use crate::server::{self, Server};
 use crate::stats::ModelStats;
 use crate::{Error, Result, worker};
@@ -56,6 +57,7 @@ pub struct Builder {
     long_poll: Duration,
     session_timeout: Duration,
     body_limit: usize,
+    client_config: ClientConfig,
 }
 
 impl Default for Builder {
@@ -70,6 +72,7 @@ impl Default for Builder {
             long_poll: Duration::from_secs(20),
             session_timeout: Duration::from_secs(300),
             body_limit: 256 << 20,
+            client_config: ClientConfig::default(),
         }
     }
 }
@@ -139,12 +142,31 @@ impl Builder {
         self
     }
 
+    /// What clients are told of limits and switches, such as how much goes into one request; the protocol's defaults
+    /// unless set. Of the switches that ask something of a server, `sample_use_retrieve_futures` and
+    /// `sample_join_sampling_session` can be set.
+    ///
+    /// ```
+    /// use tinsmith_trainer::Trainer;
+    /// use tinsmith_wire::ClientConfig;
+    ///
+    /// let small = ClientConfig { fwdbwd_max_chunk_len: 4, ..ClientConfig::default() };
+    /// let trainer = Trainer::builder().client_config(small).spawn()?;
+    /// # Ok::<_, tinsmith_trainer::Error>(())
+    /// ```
+    pub fn client_config(mut self, config: ClientConfig) -> Self {
+        self.client_config = config;
+        self
+    }
+
     /// Starts the trainer; it is listening when this returns.
     ///
     /// # Errors
     /// Those of [`Model::load`](crate::model::Model::load) for a [`model`](Self::model); [`Error::Bind`] when the address
-    /// cannot be listened on, [`Error::Io`] when there is no scratch folder to be had.
+    /// cannot be listened on, [`Error::Io`] when there is no scratch folder to be had, [`Error::Field`] for a
+    /// [`client_config`](Self::client_config) that promises what this trainer does not do.
     pub fn spawn(self) -> Result<Trainer> {
+        check_promises(&self.client_config)?;
         let bases = Bases::load(&self.models, self.seed)?;
         let address = format!("{}:{}", self.host, self.port);
         let bind = |e: std::io::Error| Error::Bind {
@@ -179,9 +201,12 @@ impl Builder {
             stop,
             state_dir,
             bases,
-            self.seed,
-            self.long_poll,
-            self.session_timeout,
+            Settings {
+                seed: self.seed,
+                long_poll: self.long_poll,
+                session_timeout: self.session_timeout,
+                client_config: self.client_config,
+            },
         ));
 
         let runtime = runtime::Builder::new_multi_thread()
@@ -207,6 +232,21 @@ impl Builder {
             worker: Some(worker),
             _scratch: scratch,
         })
+    }
+}
+
+fn check_promises(config: &ClientConfig) -> Result<()> {
+    let promised = [
+        ("proto_compress_fwdbwd", config.proto_compress_fwdbwd),
+        ("custom_loss_server_side", config.custom_loss_server_side),
+        ("pjwt_auth_enabled", config.pjwt_auth_enabled),
+    ];
+    match promised.into_iter().find(|&(_, is_promised)| is_promised) {
+        None => Ok(()),
+        Some((switch, _)) => Err(Error::field(
+            "client_config",
+            format!("this trainer does not do what `{switch}` promises"),
+        )),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The trainer's front: checks requests, keeps sessions and order, hands work to the worker thread. No HTTP here.
 
 mod checkpoints;
+mod completions;
 mod models;
 mod runs;
 mod sampling;
@@ -14,8 +15,10 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tinsmith_wire::{RetrieveFutureRequest, Submitted, TryAgain, UserMetadata};
+use tinsmith_wire::{ClientConfig, RetrieveFutureRequest, Submitted, TryAgain, UserMetadata};
+use tokio::sync::Notify;
 
+use self::completions::Ended;
 pub(crate) use self::runs::Page;
 use self::runs::Run;
 use crate::bases::{Base, Bases};
@@ -41,13 +44,26 @@ pub(crate) struct Request<T> {
 pub(crate) struct Hub {
     /// Tells this trainer's ids from those of the one before.
     instance: String,
-    seed: u64,
-    long_poll: Duration,
+    settings: Settings,
     store: Store,
     stop: Arc<AtomicBool>,
     bases: Bases,
     futures: Futures,
+    sample_ended: Notify,
     state: Mutex<State>,
+}
+
+/// What a trainer is started with, apart from its models and folders.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Of adapters and samples that bring none.
+    pub(crate) seed: u64,
+    /// How long a question for results is held.
+    pub(crate) long_poll: Duration,
+    /// How long a session lives without a heartbeat, once it has sent one.
+    pub(crate) session_timeout: Duration,
+    /// What clients are told of limits and switches.
+    pub(crate) client_config: ClientConfig,
 }
 
 struct State {
@@ -90,6 +106,8 @@ struct Sampler {
     path: Option<Reference>,
     /// Clients that have joined the first one.
     joined: u64,
+    /// By client.
+    ended: HashMap<u64, Ended>,
     /// By `seq_id`: digest of the request, and its answer.
     answered: HashMap<u64, (u64, String)>,
 }
@@ -100,18 +118,17 @@ impl Hub {
         stop: Arc<AtomicBool>,
         state_dir: PathBuf,
         bases: Bases,
-        seed: u64,
-        long_poll: Duration,
-        session_timeout: Duration,
+        settings: Settings,
     ) -> Self {
+        let session_timeout = settings.session_timeout;
         Self {
             instance: instance(),
-            seed,
-            long_poll,
+            settings,
             store: Store::new(state_dir),
             stop,
             bases,
             futures: Futures::default(),
+            sample_ended: Notify::new(),
             state: Mutex::new(State {
                 jobs: Some(jobs),
                 sessions: HashMap::new(),
@@ -129,6 +146,10 @@ impl Hub {
     pub(crate) fn shut_down(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.lock().jobs = None;
+    }
+
+    pub(crate) fn client_config(&self) -> &ClientConfig {
+        &self.settings.client_config
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -164,7 +185,7 @@ impl Hub {
         } = request;
         let waited = self
             .futures
-            .wait(&request_id, &self.instance, self.long_poll);
+            .wait(&request_id, &self.instance, self.settings.long_poll);
         if let Some(finished) = waited.await? {
             let body = finished.body(format)?;
             return match allow_metadata_only && body.bytes.len() > INLINE_BYTES {
@@ -213,7 +234,7 @@ impl Hub {
 
     fn next_seed(&self, state: &mut State) -> u64 {
         state.unseeded += 1;
-        random::derive(self.seed, &format!("unseeded {}", state.unseeded))
+        random::derive(self.settings.seed, &format!("unseeded {}", state.unseeded))
     }
 }
 

@@ -123,7 +123,17 @@ impl Hub {
         let job = self.job(request_id.clone(), move |engine, _| {
             Ok(Outcome::Sample(engine.sample(&weights, &generate)?))
         });
-        state.send(job)?;
+        let (hub, place) = (
+            Arc::downgrade(self),
+            place.map(|(id, seq_id)| (id.to_owned(), seq_id)),
+        );
+        let ending = request_id.clone();
+        state.send(Box::new(move |engine| {
+            job(engine);
+            if let (Some(hub), Some((id, seq_id))) = (hub.upgrade(), place) {
+                hub.note_ended((&id, seq_id), &ending);
+            }
+        }))?;
         answer(request_id)
     }
 
@@ -169,6 +179,7 @@ impl Sampler {
             weights: Arc::new(weights),
             path,
             joined: 0,
+            ended: HashMap::new(),
             answered: HashMap::new(),
         }
     }

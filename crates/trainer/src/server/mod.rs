@@ -13,9 +13,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 use tinsmith_wire::{
-    ClientConfig, ClientConfigRequest, CreateModelRequest, CreateSamplingSessionRequest,
-    CreateSessionRequest, DynamicConfig, GetInfoRequest, JoinSamplingSessionRequest, LoadWeights,
-    OptimStepRequest, RetrieveFutureRequest, SampleRequest, SaveWeightsForSamplerRequest,
+    ClientConfigRequest, CreateModelRequest, CreateSamplingSessionRequest, CreateSessionRequest,
+    DynamicConfig, GetInfoRequest, JoinSamplingSessionRequest, LoadWeights, OptimStepRequest,
+    RetrieveFutureRequest, RetrieveFuturesRequest, SampleRequest, SaveWeightsForSamplerRequest,
     SaveWeightsRequest, SessionHeartbeatRequest, SessionHeartbeatResponse, UnloadModelRequest,
     WeightsInfoRequest,
 };
@@ -58,6 +58,7 @@ pub(crate) fn router(server: Server) -> Router {
         .route("/samplers/{id}", get(sampler_info))
         .route("/asample", post(sample))
         .route("/retrieve_future", post(retrieve_future))
+        .route("/retrieve_futures", post(retrieve_futures))
         .route("/telemetry", post(telemetry))
         .merge(listing::routes())
         .route_layer(middleware::from_fn_with_state(server.clone(), authenticate))
@@ -81,7 +82,7 @@ async fn authenticate(State(server): State<Server>, request: HttpRequest, next: 
 
 async fn client_config(State(server): State<Server>, request: HttpRequest) -> Reply {
     server.read::<ClientConfigRequest>(request).await?;
-    ok(&ClientConfig::default())
+    ok(server.hub.client_config())
 }
 
 async fn dynamic_config(State(server): State<Server>, request: HttpRequest) -> Reply {
@@ -183,6 +184,11 @@ async fn retrieve_future(State(server): State<Server>, request: HttpRequest) -> 
     let request = server.read::<RetrieveFutureRequest>(request).await?;
     let body = server.hub.retrieve(request.body, format).await?;
     Ok(body.into_response())
+}
+
+async fn retrieve_futures(State(server): State<Server>, request: HttpRequest) -> Reply {
+    let request = server.read::<RetrieveFuturesRequest>(request).await?;
+    ok(&server.hub.retrieve_futures(request.body).await?)
 }
 
 async fn telemetry() -> Reply {

@@ -1,7 +1,10 @@
 //! Sampling sessions.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tinsmith_trainer::Trainer;
+use tinsmith_wire::ClientConfig;
 
 use crate::support::{Client, text, texts};
 
@@ -57,4 +60,84 @@ fn sampling_sessions_come_from_bases_checkpoints_and_snapshots() {
         (&info["base_model"], &info["model_path"]),
         (&json!("tiny-qwen3"), &path)
     );
+}
+
+#[test]
+fn one_question_tells_which_samples_of_a_client_have_ended() {
+    let trainer = Trainer::builder()
+        .long_poll(Duration::from_secs(60))
+        .spawn()
+        .unwrap();
+    let client = Client::connect(&trainer);
+    let body = json!({"session_id": client.session, "sampling_session_seq_id": 0, "base_model": "tiny-qwen3"});
+    let session = client.ok("create_sampling_session", body)["sampling_session_id"].clone();
+    let submit = |seq_id: u64| {
+        let prompt = json!({"chunks": [{"tokens": [72, 105]}]});
+        let body = json!({"sampling_session_id": session, "seq_id": seq_id, "prompt": prompt, "sampling_params": {"max_tokens": 2}});
+        client.submit("asample", body)
+    };
+    let ended = |copy: u64, cursor: u64, timeout: Option<u64>| {
+        let target = json!({"type": "sampling_session", "sampling_session_id": session, "cloned_sampler_id": copy});
+        client.ok(
+            "retrieve_futures",
+            json!({"target": target, "prev_cursor": cursor, "timeout": timeout}),
+        )
+    };
+    assert_eq!(
+        ended(0, 0, Some(0)),
+        json!({"completions": [], "cursor": 0})
+    );
+    let ids = [submit(0), submit(1)];
+    let copys = submit(3_000_000_000);
+    // They are computed in this order, so with the last one all have ended.
+    client.retrieve(&copys);
+    let finished = |id: &str| json!({"state": "finished", "request_id": id});
+    let both = [finished(&ids[0]), finished(&ids[1])];
+    assert_eq!(ended(0, 0, None), json!({"completions": both, "cursor": 2}));
+    assert_eq!(
+        ended(0, 1, None),
+        json!({"completions": both[1..], "cursor": 2})
+    );
+    assert_eq!(
+        ended(3, 0, None),
+        json!({"completions": [finished(&copys)], "cursor": 1})
+    );
+    // This one is waited for.
+    let id = submit(2);
+    assert_eq!(
+        ended(0, 2, None),
+        json!({"completions": [finished(&id)], "cursor": 3})
+    );
+
+    let target = json!({"type": "sampling_session", "sampling_session_id": "x"});
+    let (status, _) = client.refused(
+        "retrieve_futures",
+        json!({"target": target, "prev_cursor": 0}),
+    );
+    assert_eq!(status, 404);
+}
+
+#[test]
+fn clients_are_told_the_config_that_was_set_and_no_promise_is_made_in_vain() {
+    let config = |compress| ClientConfig {
+        fwdbwd_max_chunk_len: 4,
+        sample_use_retrieve_futures: true,
+        proto_compress_fwdbwd: compress,
+        ..ClientConfig::default()
+    };
+    let trainer = Trainer::builder()
+        .client_config(config(false))
+        .spawn()
+        .unwrap();
+    let told = Client::connect(&trainer).ok("client/config", json!({"sdk_version": "test"}));
+    assert_eq!(
+        (
+            &told["fwdbwd_max_chunk_len"],
+            &told["sample_use_retrieve_futures"]
+        ),
+        (&json!(4), &json!(true))
+    );
+    let refused = Trainer::builder().client_config(config(true)).spawn();
+    let error = refused.err().unwrap().to_string();
+    assert!(error.contains("`proto_compress_fwdbwd`"), "{error}");
 }
