@@ -136,7 +136,7 @@ pub struct CancelFutureRequest {
 }
 
 /// Body of `POST /api/v1/retrieve_futures`: which samples of a sampling session are done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetrieveFuturesRequest {
     /// Whose samples.
     pub target: FuturesTarget,
@@ -144,7 +144,7 @@ pub struct RetrieveFuturesRequest {
     pub prev_cursor: u64,
     /// Seconds that the server may wait for news: as it likes when absent, 0 to acknowledge only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<u64>,
+    pub timeout: Option<f64>,
     /// Requests whose results or errors have been read.
     #[serde(default, deserialize_with = "or_default")]
     pub retrieved_request_ids: Vec<String>,

@@ -197,7 +197,7 @@ fn futures() {
     same::<CancelFutureRequest>(json!({"request_id": "r"}));
     same::<RetrieveFuturesRequest>(json!({
         "target": {"type": "sampling_session", "sampling_session_id": "s", "cloned_sampler_id": 0},
-        "prev_cursor": 0, "timeout": 0, "retrieved_request_ids": ["r"],
+        "prev_cursor": 0, "timeout": 0.0, "retrieved_request_ids": ["r"],
     }));
     let done: RetrieveFuturesResponse = same(json!({
         "completions": [

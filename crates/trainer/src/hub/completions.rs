@@ -73,8 +73,13 @@ impl Hub {
         else {
             return Err(Error::field("target", "name a sampling session"));
         };
-        let asked = request.timeout.map_or(Duration::MAX, Duration::from_secs);
-        let end = Instant::now() + asked.min(self.settings.long_poll);
+        let longest = self.settings.long_poll;
+        let patience = match request.timeout.map(Duration::try_from_secs_f64) {
+            Some(Ok(asked)) => asked.min(longest),
+            Some(Err(problem)) => return Err(Error::field("timeout", problem.to_string())),
+            None => longest,
+        };
+        let end = Instant::now() + patience;
         loop {
             let ended = self.sample_ended.notified();
             tokio::pin!(ended);

@@ -76,7 +76,7 @@ fn one_question_tells_which_samples_of_a_client_have_ended() {
         let body = json!({"sampling_session_id": session, "seq_id": seq_id, "prompt": prompt, "sampling_params": {"max_tokens": 2}});
         client.submit("asample", body)
     };
-    let ended = |copy: u64, cursor: u64, timeout: Option<u64>| {
+    let ended = |copy: u64, cursor: u64, timeout: Option<f64>| {
         let target = json!({"type": "sampling_session", "sampling_session_id": session, "cloned_sampler_id": copy});
         client.ok(
             "retrieve_futures",
@@ -84,7 +84,7 @@ fn one_question_tells_which_samples_of_a_client_have_ended() {
         )
     };
     assert_eq!(
-        ended(0, 0, Some(0)),
+        ended(0, 0, Some(0.0)),
         json!({"completions": [], "cursor": 0})
     );
     let ids = [submit(0), submit(1)];
@@ -107,6 +107,15 @@ fn one_question_tells_which_samples_of_a_client_have_ended() {
     assert_eq!(
         ended(0, 2, None),
         json!({"completions": [finished(&id)], "cursor": 3})
+    );
+
+    let target = json!({"type": "sampling_session", "sampling_session_id": session});
+    let impatient = json!({"target": target, "prev_cursor": 0, "timeout": -1});
+    let (status, detail) = client.refused("retrieve_futures", impatient);
+    assert_eq!(
+        (status, detail.contains("timeout: ")),
+        (400, true),
+        "{detail}"
     );
 
     let target = json!({"type": "sampling_session", "sampling_session_id": "x"});
