@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use tinsmith_trainer::Trainer;
+use tinsmith_wire::json;
 
 const USAGE: &str = "\
 A local trainer: Qwen3 and Llama models with LoRA behind the Tinker training protocol.
@@ -19,6 +20,9 @@ Options:
   --state-dir DIR    Folder of the checkpoints [default: tinsmith-state]
   --api-key KEY      Key that requests must carry as X-API-Key [default: none]
   --seed SEED        Seed of the base models' random weights [default: 0]
+  --client-config JSON
+                     Limits and switches that clients are told, such as '{\"fwdbwd_max_chunk_len\": 16}'
+                     [default: the protocol's]
   -h, --help         Print this help
 ";
 
@@ -49,6 +53,11 @@ fn run() -> Result<(), Error> {
             Long("state-dir") => state_dir = args.value()?.into(),
             Long("api-key") => builder = builder.api_key(args.value()?.string()?),
             Long("seed") => builder = builder.seed(args.value()?.parse()?),
+            Long("client-config") => {
+                let config = json::from_slice(args.value()?.string()?.as_bytes());
+                let config = config.map_err(|e| format!("--client-config: {e}"))?;
+                builder = builder.client_config(config);
+            }
             Short('h') | Long("help") => {
                 print!("{USAGE}");
                 return Ok(());

@@ -22,7 +22,9 @@ impl Drop for Running {
 #[test]
 fn it_serves_at_the_url_it_prints() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = program(&["--port", "0", "--seed", "3", "--state-dir"]);
+    let mut command = program(&["--port", "0", "--seed", "3"]);
+    let config = r#"{"fwdbwd_max_chunk_len": 4}"#;
+    command.args(["--client-config", config, "--state-dir"]);
     let child = command
         .arg(folder.path())
         .stdout(Stdio::piped())
@@ -40,6 +42,13 @@ fn it_serves_at_the_url_it_prints() {
         .read_to_string()
         .unwrap();
     assert!(models.contains("tiny-qwen3"), "{models}");
+    let told = ureq::post(format!("{url}/api/v1/client/config"))
+        .send(r#"{"sdk_version": "test"}"#)
+        .unwrap()
+        .body_mut()
+        .read_to_string()
+        .unwrap();
+    assert!(told.contains(r#""fwdbwd_max_chunk_len":4"#), "{told}");
 }
 
 #[test]
@@ -47,6 +56,9 @@ fn unknown_options_are_refused_and_help_lists_the_known() {
     let help = program(&["--help"]).output().unwrap();
     assert!(help.status.success());
     assert!(String::from_utf8_lossy(&help.stdout).contains("--state-dir"));
+    let config = program(&["--client-config", "{"]).output().unwrap();
+    assert!(!config.status.success());
+    assert!(String::from_utf8_lossy(&config.stderr).contains("--client-config: "));
     let wrong = program(&["--prot", "1"]).output().unwrap();
     assert!(!wrong.status.success());
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("--prot"));

@@ -14,9 +14,12 @@ use crate::repository;
 /// The last release that speaks JSON alone and is still in use, and the newest, which speaks protobuf.
 pub const VERSIONS: [&str; 2] = ["0.8.1", "0.38.0"];
 
+/// Newer releases then wait for all samples with one question.
+const CONFIG: &str = r#"{"sample_use_retrieve_futures": true}"#;
+
 pub fn run(versions: &[&str]) -> Result<()> {
     let state = environment::folder("state")?;
-    let trainer = Trainer::start(&state, None)?;
+    let trainer = Trainer::start(&state, ["--client-config", CONFIG])?;
     let mut all = Vec::new();
     for version in versions {
         let checks = scenario(version, &trainer.url)?;

@@ -17,8 +17,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Builds and starts it on a free port, with its checkpoints in `state`, and with a model from a folder under a name.
-    pub fn start(state: &Path, model: Option<(&str, &Path)>) -> Result<Self> {
+    /// Builds and starts it on a free port, with its checkpoints in `state`, and with these options.
+    pub fn start(state: &Path, options: [&str; 2]) -> Result<Self> {
         let build = [
             "build",
             "--release",
@@ -41,9 +41,7 @@ impl Trainer {
         let mut process = Command::new(program)
             .args(["--port", "0", "--state-dir"])
             .arg(state)
-            .args(model.into_iter().flat_map(|(name, folder)| {
-                ["--model".to_owned(), format!("{name}={}", folder.display())]
-            }))
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()
             .context("starting the trainer")?;

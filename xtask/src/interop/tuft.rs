@@ -37,7 +37,8 @@ pub fn run() -> Result<()> {
     let python = environment::python(&folder, &packages)?;
     let model = tiny_model::write(&python, &folder)?;
     let state = emptied(&folder.join("state"))?;
-    let ours = Trainer::start(&state, Some((tiny_model::NAME, &model)))?;
+    let named = format!("{}={}", tiny_model::NAME, model.display());
+    let ours = Trainer::start(&state, ["--model", &named])?;
     let theirs = start(&folder, &python, &model)?;
     let pair = Pair {
         theirs: connect(&theirs.url)?,
