@@ -12,6 +12,8 @@ pub struct CallInfo {
     pub seq_id: Option<u64>,
     /// The server's id of the request, once it was accepted: from then on its result is waited for.
     pub request_id: Option<String>,
+    /// Where it was sent, for calls that are answered at once: the first of them show whether that is a trainer.
+    pub url: Option<String>,
     /// HTTP requests made in this phase.
     pub attempts: u32,
     /// Status of the last answer.
@@ -33,6 +35,7 @@ impl CallInfo {
             call,
             seq_id: None,
             request_id: None,
+            url: None,
             attempts: 0,
             last_status: None,
             queue_state: None,
@@ -49,9 +52,10 @@ impl fmt::Display for CallInfo {
         if let Some(seq_id) = self.seq_id {
             write!(f, " (seq {seq_id})")?;
         }
-        match &self.request_id {
-            Some(id) => write!(f, ", waiting for the result of request {id}")?,
-            None => f.write_str(", sending")?,
+        match (&self.request_id, &self.url) {
+            (Some(id), _) => write!(f, ", waiting for the result of request {id}")?,
+            (None, Some(url)) => write!(f, ", sending to {url}")?,
+            (None, None) => f.write_str(", sending")?,
         }
         let s = if self.attempts == 1 { "" } else { "s" };
         write!(f, ", {} attempt{s}", self.attempts)?;

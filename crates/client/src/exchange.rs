@@ -69,12 +69,15 @@ impl Http {
     ) -> Result<Reply> {
         let retry = &self.retry;
         let start = self.clock.now();
+        if matches!(kind, Kind::Start | Kind::Query) {
+            info.url = Some(format!("{}{}", self.base, request.path));
+        }
         let mut key = self.idempotency_key();
         let mut billing = BillingPauses::default();
         let mut paused = Duration::ZERO;
         loop {
             let limit = match kind {
-                Kind::Start if !info.maybe_received => retry.start_timeout,
+                Kind::Start => retry.start_timeout,
                 _ => retry.submit_timeout,
             };
             let left = limit.saturating_sub(self.since(start).saturating_sub(paused));

@@ -97,6 +97,7 @@ mod service;
 mod session;
 mod training;
 mod transport;
+mod words;
 
 pub use batch::Batch;
 pub use builder::ServiceClientBuilder;

@@ -22,7 +22,8 @@ pub struct RetryConfig {
     pub poll_timeout: Duration,
     /// For the question of [`try_result`](crate::ApiFuture::try_result). 2 s.
     pub try_timeout: Duration,
-    /// For the first connection to a server, so that a wrong address shows soon. 10 s in all.
+    /// For each of the first calls to a server to be answered with success, with all its repetitions: what is no
+    /// trainer shows soon. 20 s.
     pub start_timeout: Duration,
     /// For a request to be accepted, with all its repetitions. 300 s in all.
     pub submit_timeout: Duration,
@@ -59,7 +60,7 @@ impl Default for RetryConfig {
             attempt_timeout: Duration::from_secs(60),
             poll_timeout: Duration::from_secs(45),
             try_timeout: Duration::from_secs(2),
-            start_timeout: Duration::from_secs(10),
+            start_timeout: Duration::from_secs(20),
             submit_timeout: Duration::from_secs(300),
             submit_attempts: 100,
             result_timeout: Duration::from_secs(3600),

@@ -93,8 +93,9 @@ impl Session {
             display_name: settings.display_name.clone(),
         };
         let info = CallInfo::of("create_session");
-        let created: CreateSessionResponse =
-            http.call("/api/v1/create_session", &request, info, Kind::Start)?;
+        let created: CreateSessionResponse = http
+            .call("/api/v1/create_session", &request, info, Kind::Start)
+            .map_err(no_trainer)?;
         let messages = [
             (Severity::Info, created.info_message),
             (Severity::Warning, created.warning_message),
@@ -199,5 +200,23 @@ impl Session {
             }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Says what a server is that does not know the one call that every trainer knows.
+fn no_trainer(error: Error) -> Error {
+    match error {
+        Error::Status {
+            call,
+            status: status @ (404 | 405),
+            message,
+        } => Error::Status {
+            call,
+            status,
+            message: format!(
+                "{message}; no trainer is there: the base URL is what comes before /api/v1"
+            ),
+        },
+        other => other,
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tinsmith_wire::{ErrorBody, json, proto};
+use tinsmith_wire::{json, proto};
 use ureq::http::{self, Method};
 
 use crate::{Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth::Auth};
@@ -19,8 +19,6 @@ use crate::{Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth
 const MAX_ANSWER: u64 = 4 << 30;
 /// Memory that is set aside for an answer because it announces its size.
 const MAX_BELIEVED: u64 = 64 << 20;
-/// Most of a server's words that an error repeats.
-const MAX_WORDS: usize = 400;
 
 /// A server's address, the key to it, and the manners to talk to it.
 pub(crate) struct Http {
@@ -338,23 +336,6 @@ impl Http {
     /// The time since an earlier [`now`](crate::Clock::now).
     pub fn since(&self, start: Duration) -> Duration {
         self.clock.now().saturating_sub(start)
-    }
-
-    /// What the server said, fit to print: the `detail` of a JSON body, else the text, cut short and on one line.
-    pub fn words(&self, body: &[u8]) -> String {
-        let detail = json::from_slice::<ErrorBody>(body)
-            .ok()
-            .and_then(|body| body.message());
-        let text = detail.unwrap_or_else(|| {
-            String::from_utf8_lossy(&body[..body.len().min(1 << 16)]).into_owned()
-        });
-        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let line = self.auth.redact(&line);
-        match line.char_indices().nth(MAX_WORDS) {
-            _ if line.is_empty() => "(no message)".to_owned(),
-            Some((end, _)) => format!("{}..", &line[..end]),
-            None => line,
-        }
     }
 }
 

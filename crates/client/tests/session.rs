@@ -351,5 +351,5 @@ fn a_trainer_that_is_not_running_is_reported_within_its_deadline() {
         error.to_string().contains("client/config") && error.to_string().contains("cannot connect"),
         "{error}"
     );
-    assert!(clock.slept().iter().sum::<Duration>() <= Duration::from_secs(10));
+    assert!(clock.slept().iter().sum::<Duration>() <= RetryConfig::default().start_timeout);
 }
