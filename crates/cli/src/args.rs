@@ -29,7 +29,7 @@ Options:
   --fireworks                 The server is Fireworks; the key is $FIREWORKS_API_KEY
   -o, --output FILE           Where a download or a picture goes
   -h, --help                  Print this help
-The key is $TINKER_API_KEY.
+The key is $TINKER_API_KEY, else what the command $TINKER_CREDENTIAL_CMD prints.
 
 Options of sample:
   --tokens 1,2,3              The prompt as token ids

@@ -103,3 +103,24 @@ fn mistakes_are_told() {
     assert!(complaint(&["delete", "weights/a"]).contains("is not a path such as tinker://"));
     assert!(printed(&tinsmith(&trainer, &["--help"])).contains("Usage: tinsmith"));
 }
+
+#[cfg(unix)]
+#[test]
+fn the_key_may_come_from_a_command() {
+    let trainer = Trainer::builder().api_key("tml-printed").spawn().unwrap();
+    let probe = |command: &str| {
+        Command::new(env!("CARGO_BIN_EXE_tinsmith"))
+            .args(["--base-url", &trainer.url(), "probe"])
+            .env_remove("TINKER_API_KEY")
+            .env("TINKER_CREDENTIAL_CMD", command)
+            .output()
+            .unwrap()
+    };
+    assert!(printed(&probe("echo tml-printed")).contains("tiny-qwen3"));
+    let failed = probe("echo locked >&2; exit 4");
+    let told = String::from_utf8_lossy(&failed.stderr);
+    assert!(
+        !failed.status.success() && told.contains("ended with exit status: 4: locked"),
+        "{told}"
+    );
+}

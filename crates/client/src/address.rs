@@ -15,19 +15,13 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Checks the URL, and that `key` would not travel in the open.
-    pub fn new(base: &str, key: Option<&str>, plain_http_allowed: bool) -> Result<Self> {
+    /// Checks the URL, and that a key would not travel in the open.
+    pub fn new(base: &str, has_key: bool, plain_http_allowed: bool) -> Result<Self> {
         let base = base.trim_end_matches('/');
         let is_loopback = is_loopback(&host(base)?);
-        if !base.starts_with("https:") && key.is_some() && !is_loopback && !plain_http_allowed {
+        if !base.starts_with("https:") && has_key && !is_loopback && !plain_http_allowed {
             let reason = "the API key would travel unencrypted over plain http; use https, or allow_plain_http on the builder";
             return Err(bad("base URL", reason));
-        }
-        if key.is_some_and(|key| key.is_empty() || !key.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err(bad(
-                "API key",
-                "it is empty or holds characters that no key has, such as spaces",
-            ));
         }
         Ok(Address {
             base: base.to_owned(),

@@ -1,4 +1,4 @@
-//! The API key, and the short-lived token that some servers exchange it for.
+//! What a client proves itself by: nothing, a key, or the short-lived token that some servers exchange it for.
 
 use std::{
     fmt,
@@ -11,50 +11,108 @@ use serde::Deserialize;
 use tinsmith_wire::{AuthTokenRequest, AuthTokenResponse, json};
 
 use crate::{
-    CallInfo, Error, Result,
+    CallInfo, Clock, Error, Result,
+    credential::KeyCommand,
     retry::Kind,
-    transport::{Failure, Http, Payload, Reply, Request},
+    transport::{Failure, Format, Http, Payload, Reply, Request},
 };
 
 const PATH: &str = "/api/v1/auth/token";
 /// For an exchange while a request waits.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two tries to renew a token that is still good.
+/// Between two tries to renew what is still good.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// What a client proves itself by: nothing, a key, or a token got for the key.
+/// The key, where another comes from, and the token got for it.
 pub(crate) struct Auth {
-    key: Option<String>,
-    token: Mutex<Option<Token>>,
+    command: Option<KeyCommand>,
+    state: Mutex<State>,
+    /// Held while something is renewed.
+    renewal: Mutex<()>,
 }
 
-/// A token in use.
-#[derive(Clone)]
-struct Token {
-    jwt: String,
-    /// When to get another; never, if the token does not tell how long it is good.
+struct State {
+    key: Option<Secret>,
+    is_key_from_command: bool,
+    token: Option<Secret>,
+    /// Why the command gave no other key, when it was asked last.
+    trouble: Option<String>,
+}
+
+impl State {
+    /// The token, or the key where there is none.
+    fn in_use(&mut self) -> Option<&mut Secret> {
+        self.token.as_mut().or(self.key.as_mut())
+    }
+}
+
+/// A key or a token.
+struct Secret {
+    text: String,
+    /// When to get another; never, if it does not tell how long it is good.
     renew_at: Option<Duration>,
+}
+
+impl Secret {
+    /// A JWT is to be renewed after about half its life: not by all clients at once.
+    fn new(text: String, clock: &dyn Clock) -> Self {
+        let share = 0.45 + 0.1 * (clock.random() as f64 / u64::MAX as f64);
+        let renew_at = lifetime(&text).map(|life| clock.now() + life.mul_f64(share));
+        Secret { text, renew_at }
+    }
 }
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.key {
-            Some(_) => "(secret)",
-            None => "no key",
+        f.write_str(match self.has_key() {
+            true => "(secret)",
+            false => "no key",
         })
     }
 }
 
 impl Auth {
-    pub fn new(key: Option<String>) -> Self {
-        Auth {
-            key,
-            token: Mutex::new(None),
+    /// With this key, else with what the command prints.
+    pub fn new(
+        key: Option<String>,
+        command: Option<KeyCommand>,
+        clock: &dyn Clock,
+    ) -> Result<Self> {
+        let auth = Auth {
+            command,
+            state: Mutex::new(State {
+                key: key.map(|text| Secret {
+                    text,
+                    renew_at: None,
+                }),
+                is_key_from_command: false,
+                token: None,
+                trouble: None,
+            }),
+            renewal: Mutex::new(()),
+        };
+        if !auth.has_key() {
+            auth.prefer_command(clock)?;
         }
+        Ok(auth)
     }
 
-    pub fn key(&self) -> Option<&str> {
-        self.key.as_deref()
+    /// Takes the key from the command, if there is one.
+    pub fn prefer_command(&self, clock: &dyn Clock) -> Result<()> {
+        let Some(command) = &self.command else {
+            return Ok(());
+        };
+        if !self.lock().is_key_from_command {
+            let key = Secret::new(command.run()?, clock);
+            let mut state = self.lock();
+            state.key = Some(key);
+            state.is_key_from_command = true;
+        }
+        Ok(())
+    }
+
+    pub fn has_key(&self) -> bool {
+        self.lock().key.is_some()
     }
 
     /// Gets the first token; from then on it is sent in place of the key.
@@ -69,86 +127,124 @@ impl Auth {
                 // The body may hold a secret.
                 excerpt: String::new(),
             })?;
-        *self.lock() = Some(token(answer.jwt, http));
+        self.lock().token = Some(Secret::new(answer.jwt, &*http.clock));
         Ok(())
     }
 
-    /// What to send as `X-API-Key`. Renews a token that is half spent; if that fails the old one serves on.
+    /// What to send as `X-API-Key`. Renews what is half spent; if that fails the old one serves on.
     pub fn current(&self, http: &Http) -> Option<String> {
         let now = http.clock.now();
         let old = {
-            let mut token = self.lock();
-            let Some(token) = &mut *token else {
-                return self.key.clone();
-            };
-            match token.renew_at {
-                // Others go on with the old token meanwhile.
-                Some(at) if now >= at => token.renew_at = Some(now + RETRY),
-                _ => return Some(token.jwt.clone()),
+            let mut state = self.lock();
+            let secret = state.in_use()?;
+            match secret.renew_at {
+                // Others go on with the old one meanwhile.
+                Some(at) if now >= at => secret.renew_at = Some(now + RETRY),
+                _ => return Some(secret.text.clone()),
             }
-            token.jwt.clone()
+            secret.text.clone()
         };
         self.replace(http, &old);
-        self.lock().as_ref().map(|token| token.jwt.clone())
+        self.lock().in_use().map(|secret| secret.text.clone())
     }
 
-    /// Gets another token than `spent`, unless someone else has by now. False if there is none to be had.
+    /// Whether another token or key may be got for one that was answered so.
+    pub fn can_replace(&self, reply: &Reply) -> bool {
+        reply.is_token_refused || reply.status == 401 && self.lock().is_key_from_command
+    }
+
+    /// Gets another than `spent`, unless someone else has by now. False if there is none to be had.
     pub fn replace(&self, http: &Http, spent: &str) -> bool {
-        match &*self.lock() {
-            None => return false,
-            Some(token) if token.jwt != spent => return true,
-            Some(_) => {}
+        let _alone = self.renewal.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_token = {
+            let mut state = self.lock();
+            match state.in_use() {
+                None => return false,
+                Some(secret) if secret.text != spent => return true,
+                Some(_) => state.token.is_some(),
+            }
+        };
+        match has_token {
+            true => self.renew_token(http),
+            false => self.renew_key(http),
         }
-        match self.ask(http) {
-            Ok(Reply {
-                status: 200, body, ..
-            }) => match json::from_slice::<AuthTokenResponse>(&body) {
-                Ok(answer) => {
-                    *self.lock() = Some(token(answer.jwt, http));
-                    true
-                }
-                Err(_) => false,
-            },
-            _ => false,
+    }
+
+    fn renew_token(&self, http: &Http) -> bool {
+        let reply = match self.ask(http) {
+            Ok(reply) if reply.status == 401 && self.renew_key(http) => self.ask(http),
+            first => first,
+        };
+        let answer = match reply {
+            Ok(reply) if reply.status == 200 => {
+                json::from_slice::<AuthTokenResponse>(&reply.body).ok()
+            }
+            _ => None,
+        };
+        let token = answer.map(|answer| Secret::new(answer.jwt, &*http.clock));
+        let is_new = token.is_some();
+        if is_new {
+            self.lock().token = token;
+        }
+        is_new
+    }
+
+    fn renew_key(&self, http: &Http) -> bool {
+        let Some(command) = &self.command else {
+            return false;
+        };
+        if !self.lock().is_key_from_command {
+            return false;
+        }
+        let printed = command.run();
+        let mut state = self.lock();
+        match printed {
+            Ok(key) if state.key.as_ref().is_none_or(|old| old.text != key) => {
+                state.key = Some(Secret::new(key, &*http.clock));
+                state.trouble = None;
+                true
+            }
+            Ok(_) => {
+                state.trouble = Some("the command for it printed the same key again".to_owned());
+                false
+            }
+            Err(error) => {
+                state.trouble = Some(error.to_string());
+                false
+            }
         }
     }
 
     fn ask(&self, http: &Http) -> Result<Reply, Failure> {
         let payload = Payload {
             bytes: b"{}".to_vec(),
-            format: crate::transport::Format::Json,
+            format: Format::Json,
             is_zstd: false,
         };
-        http.send_as(self.key(), &Request::post(PATH, &payload), TIMEOUT)
+        let key = self.lock().key.as_ref().map(|key| key.text.clone());
+        http.send_as(key.as_deref(), &Request::post(PATH, &payload), TIMEOUT)
+    }
+
+    /// Why there is no better key than one that was refused.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
     }
 
     /// The text without the key and the token, which a server may repeat.
     pub fn redact(&self, text: &str) -> String {
-        let hide = |text: String, secret: &str, name: &str| match secret.len() {
+        let hide = |text: String, secret: &Option<Secret>, name: &str| match secret {
             // A shorter one is no secret, and may be part of any word.
-            0..8 => text,
-            _ => text.replace(secret, name),
+            Some(secret) if secret.text.len() >= 8 => text.replace(&secret.text, name),
+            _ => text,
         };
-        let text = match &*self.lock() {
-            Some(token) => hide(text.to_owned(), &token.jwt, "(token)"),
-            None => text.to_owned(),
-        };
-        match &self.key {
-            Some(key) => hide(text, key, "(API key)"),
-            None => text,
-        }
+        let state = self.lock();
+        let text = hide(text.to_owned(), &state.token, "(token)");
+        hide(text, &state.key, "(API key)")
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Token>> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The token, to be renewed after about half its life: not all clients at once.
-fn token(jwt: String, http: &Http) -> Token {
-    let share = 0.45 + 0.1 * (http.clock.random() as f64 / u64::MAX as f64);
-    let renew_at = lifetime(&jwt).map(|life| http.clock.now() + life.mul_f64(share));
-    Token { jwt, renew_at }
 }
 
 /// How long a JWT is good, from its claims.

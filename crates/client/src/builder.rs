@@ -7,7 +7,11 @@ use ureq::http::{HeaderName, HeaderValue};
 
 use crate::{
     ChunkLimits, Clock, Dialect, Error, LogProgress, Progress, RequestOrder, RestClient, Result,
-    RetryConfig, ServiceClient, SystemClock, address::Address, auth::Auth, server::Service,
+    RetryConfig, ServiceClient, SystemClock,
+    address::Address,
+    auth::Auth,
+    credential::{KeyCommand, is_usable},
+    server::Service,
     transport::Http,
 };
 
@@ -16,8 +20,9 @@ const TINKER_BASE_URL: &str = "https://tinker.thinkingmachines.dev/services/tink
 const FIREWORKS_BASE_URL: &str = "https://api.fireworks.ai/training/v1/serverless";
 
 /// Settings of a [`ServiceClient`], from [`ServiceClient::builder`]. What is not set comes from the environment:
-/// `TINKER_BASE_URL`, `TINKER_API_KEY`, `TINKER_TAGS` (separated by commas), and for servers behind Cloudflare Access
-/// `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`.
+/// `TINKER_BASE_URL`, `TINKER_API_KEY` or else `TINKER_CREDENTIAL_CMD` (a command that prints the key), `TINKER_TAGS`
+/// (separated by commas), and for servers behind Cloudflare Access `CLOUDFLARE_ACCESS_CLIENT_ID` and
+/// `CLOUDFLARE_ACCESS_CLIENT_SECRET`.
 ///
 /// ```
 /// use tinsmith_client::ServiceClient;
@@ -34,6 +39,7 @@ const FIREWORKS_BASE_URL: &str = "https://api.fireworks.ai/training/v1/serverles
 pub struct ServiceClientBuilder {
     pub(crate) base_url: Option<String>,
     pub(crate) api_key: Option<String>,
+    key_command: Option<String>,
     pub(crate) tags: Option<Vec<String>>,
     pub(crate) user_metadata: UserMetadata,
     pub(crate) project_id: Option<String>,
@@ -55,6 +61,10 @@ impl std::fmt::Debug for ServiceClientBuilder {
         f.debug_struct("ServiceClientBuilder")
             .field("base_url", &self.base_url)
             .field("api_key", &self.api_key.as_ref().map(|_| "(secret)"))
+            .field(
+                "key_command",
+                &self.key_command.as_ref().map(|_| "(secret)"),
+            )
             .field("tags", &self.tags)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
@@ -66,6 +76,7 @@ impl Default for ServiceClientBuilder {
         ServiceClientBuilder {
             base_url: None,
             api_key: None,
+            key_command: None,
             tags: None,
             user_metadata: UserMetadata::new(),
             project_id: None,
@@ -94,6 +105,27 @@ impl ServiceClientBuilder {
     /// The key that every request carries. Printed nowhere.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.api_key = Some(key.into());
+        self
+    }
+
+    /// A command line, for the system's shell, that prints the key and nothing else. It is run again when the key, if
+    /// it is a JWT, is half spent, and when the server refuses it (401). [`api_key`](Self::api_key) comes first, unless the
+    /// server prefers the command.
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// # let trainer = tinsmith_trainer::Trainer::builder().api_key("tml-key").spawn()?;
+    /// let service = ServiceClient::builder()
+    ///     .base_url(trainer.url())
+    ///     .key_command("echo tml-key") // a password manager, say
+    ///     .connect()?;
+    /// # drop(service);
+    /// let error = ServiceClient::builder().key_command("exit 7").connect().unwrap_err();
+    /// assert!(error.to_string().contains("`exit 7`, ended with exit"));
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn key_command(mut self, command: impl Into<String>) -> Self {
+        self.key_command = Some(command.into());
         self
     }
 
@@ -186,7 +218,7 @@ impl ServiceClientBuilder {
     /// Starts a session.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings that cannot work, at once; [`Error::Deadline`] when nothing answers at the address
+    /// [`Error::Config`] and [`Error::KeyCommand`] for settings that cannot work, at once; [`Error::Deadline`] when nothing answers at the address
     /// within [`RetryConfig::start_timeout`]; [`Error::Status`] when the server refuses, a wrong key say.
     pub fn connect(self) -> Result<ServiceClient> {
         let http = self.http()?;
@@ -196,7 +228,7 @@ impl ServiceClientBuilder {
     /// A client for what the server keeps, without a session.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings that cannot work. Nothing is sent yet.
+    /// [`Error::Config`] and [`Error::KeyCommand`] for settings that cannot work. Nothing is sent yet.
     pub fn rest(self) -> Result<RestClient> {
         Ok(RestClient::new(Arc::new(self.http()?)))
     }
@@ -211,8 +243,9 @@ impl ServiceClientBuilder {
             .clone()
             .or_else(|| variable("TINKER_BASE_URL"));
         let base = base.as_deref().unwrap_or(default_base);
-        let key = self.api_key.clone().or_else(|| variable(key_name));
-        if key.is_none() && base == default_base {
+        let (key, command) = self.credentials(key_name, variable);
+        let has_key = key.is_some() || command.is_some();
+        if !has_key && base == default_base {
             return Err(Error::Config {
                 what: "API key",
                 reason: format!(
@@ -221,15 +254,38 @@ impl ServiceClientBuilder {
                 ),
             });
         }
-        let address = Address::new(base, key.as_deref(), self.plain_http_allowed)?;
+        let address = Address::new(base, has_key, self.plain_http_allowed)?;
+        if key.as_deref().is_some_and(|key| !is_usable(key)) {
+            return Err(Error::Config {
+                what: "API key",
+                reason: "it is empty or holds characters that no key has, such as spaces".into(),
+            });
+        }
         Ok(Http::new(
             address,
-            Auth::new(key),
+            Auth::new(key, command, &*self.clock)?,
             self.all_headers()?,
             self.retry.clone(),
             self.clock.clone(),
             self.progress.clone(),
         ))
+    }
+
+    /// The key and the command for one, where they were set; else where the environment has them.
+    fn credentials(
+        &self,
+        key_name: &str,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> (Option<String>, Option<KeyCommand>) {
+        let command = self.key_command.clone();
+        let (key, command) = match (self.api_key.clone(), command, self.service) {
+            (None, None, Service::Tinker) => {
+                (variable(key_name), variable("TINKER_CREDENTIAL_CMD"))
+            }
+            (None, None, Service::Fireworks) => (variable(key_name), None),
+            set => (set.0, set.1),
+        };
+        (key, command.map(KeyCommand))
     }
 
     /// The headers that were set, and those that the environment asks for.
@@ -269,4 +325,35 @@ impl ServiceClientBuilder {
 /// An environment variable; empty counts as unset.
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_set_comes_before_what_the_environment_has() {
+        let environment = |name: &str| Some(format!("of {name}"));
+        let found = |builder: ServiceClientBuilder, key_name: &str| {
+            let (key, command) = builder.credentials(key_name, environment);
+            (key, command.map(|command| command.0))
+        };
+        let of = |key: &str, command: &str| {
+            let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+            (given(key), given(command))
+        };
+        let new = ServiceClientBuilder::default;
+        assert_eq!(
+            found(new(), "TINKER_API_KEY"),
+            of("of TINKER_API_KEY", "of TINKER_CREDENTIAL_CMD")
+        );
+        assert_eq!(
+            found(new().fireworks(), "FIREWORKS_API_KEY"),
+            of("of FIREWORKS_API_KEY", "")
+        );
+        assert_eq!(found(new().api_key("k"), "TINKER_API_KEY"), of("k", ""));
+        assert_eq!(found(new().key_command("c"), "TINKER_API_KEY"), of("", "c"));
+        let both = new().api_key("k").key_command("c");
+        assert_eq!(found(both, "TINKER_API_KEY"), of("k", "c"));
+    }
 }

@@ -25,6 +25,14 @@ pub enum Error {
         /// Why not, and what would do.
         reason: String,
     },
+    /// The command that prints the API key did not.
+    #[error("the command for the API key, `{command}`, {problem}")]
+    KeyCommand {
+        /// The command line, without anything that may be a key.
+        command: String,
+        /// How it ended, and what it wrote to its standard error.
+        problem: String,
+    },
     /// A batch without data.
     #[error("the batch is empty: a training pass needs at least one datum")]
     EmptyBatch,

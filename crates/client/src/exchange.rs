@@ -200,6 +200,10 @@ impl Http {
             ),
             None => self.words(&reply.body),
         };
+        let message = match self.auth.trouble() {
+            Some(trouble) if reply.status == 401 => format!("{message}; {trouble}"),
+            _ => message,
+        };
         Error::Status {
             call: Box::new(info.clone()),
             status: reply.status,

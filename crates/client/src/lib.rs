@@ -68,6 +68,7 @@ mod chunking;
 mod clock;
 mod combine;
 mod completions;
+mod credential;
 mod custom_loss;
 mod download;
 mod error;

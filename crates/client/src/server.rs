@@ -66,12 +66,13 @@ impl Server {
     /// Asks the server for its configuration.
     pub fn meet(http: &Http, settings: &ServiceClientBuilder) -> Result<Self> {
         let found = configuration(http, &settings.sdk_version)?;
-        if found
-            .as_ref()
-            .is_some_and(|config| config.pjwt_auth_enabled)
-            && http.auth.key().is_some()
-        {
-            http.auth.exchange_first(http)?;
+        if let Some(config) = &found {
+            if config.credential_default_source == "credential_cmd" {
+                http.auth.prefer_command(&*http.clock)?;
+            }
+            if config.pjwt_auth_enabled && http.auth.has_key() {
+                http.auth.exchange_first(http)?;
+            }
         }
         let guess = match found {
             Some(_) => Dialect::Protobuf,

@@ -59,7 +59,7 @@ impl ModelOptions {
 
 impl ServiceClient {
     /// Starts a session with the server that the environment names: `TINKER_BASE_URL` (the hosted service when unset),
-    /// `TINKER_API_KEY`, `TINKER_TAGS`.
+    /// `TINKER_API_KEY` or `TINKER_CREDENTIAL_CMD`, `TINKER_TAGS`.
     ///
     /// # Errors
     /// As [`ServiceClientBuilder::connect`].

@@ -214,13 +214,13 @@ impl Http {
         }
     }
 
-    /// Sends one request and waits for its answer, of whatever status. With a new token, if the server says that the
-    /// one in use is spent.
+    /// Sends one request and waits for its answer, of whatever status. With a new token or key, if the server says that
+    /// the one in use is spent and another is to be had.
     pub fn send(&self, request: &Request<'_>, timeout: Duration) -> Result<Reply, Failure> {
         let key = self.auth.current(self);
         let reply = self.send_as(key.as_deref(), request, timeout)?;
         match key {
-            Some(key) if reply.is_token_refused && self.auth.replace(self, &key) => {
+            Some(key) if self.auth.can_replace(&reply) && self.auth.replace(self, &key) => {
                 let key = self.auth.current(self);
                 self.send_as(key.as_deref(), request, timeout)
             }
