@@ -244,7 +244,7 @@ impl TrainingClient {
 /// A client for what was saved: its sampling session, or a new one on its path.
 fn sampler(session: &Arc<Session>, saved: SaveWeightsForSamplerResponse) -> Result<SamplingClient> {
     match (saved.sampling_session_id, saved.path) {
-        (Some(id), path) => Ok(SamplingClient::new(session.clone(), id, path)),
+        (Some(id), path) => SamplingClient::new(session.clone(), id, path),
         (None, Some(path)) => SamplingClient::create(session.clone(), &path),
         (None, None) => Err(Error::Unexpected {
             call: Box::new(CallInfo::of("save_weights_for_sampler")),

@@ -52,7 +52,7 @@ impl Completions {
     pub fn wait(
         &self,
         session: &Session,
-        sampler_id: &str,
+        target: &FuturesTarget,
         pending: &mut Pending<SampleResponse>,
         at: Duration,
         limit: Duration,
@@ -82,7 +82,7 @@ impl Completions {
                 continue;
             }
             state.is_asking = true;
-            let request = state.question(sampler_id);
+            let request = state.question(target);
             drop(state);
             let news = ask(session, &request, left);
             state = self.lock();
@@ -140,12 +140,9 @@ fn ask(session: &Session, request: &RetrieveFuturesRequest, left: Duration) -> N
 }
 
 impl State {
-    fn question(&self, sampler_id: &str) -> RetrieveFuturesRequest {
+    fn question(&self, target: &FuturesTarget) -> RetrieveFuturesRequest {
         RetrieveFuturesRequest {
-            target: FuturesTarget::SamplingSession {
-                sampling_session_id: sampler_id.to_owned(),
-                cloned_sampler_id: 0,
-            },
+            target: target.clone(),
             prev_cursor: self.cursor,
             timeout: None,
             retrieved_request_ids: self.retrieved.clone(),

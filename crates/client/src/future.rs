@@ -10,7 +10,7 @@ use crate::{
 
 /// A request that the server has accepted and whose result comes later.
 ///
-/// Dropping it does not undo the request.
+/// Dropping it does not undo the request; a [sample](crate::SamplingClient) may be cancelled by it.
 ///
 /// ```
 /// # use std::time::Duration;

@@ -52,6 +52,7 @@
 //!   names the datum and the source line, before the second pass is sent.
 //! * **The API key** appears in no error and no debug output, and does not travel unencrypted except on this machine.
 
+mod abandoned;
 mod address;
 mod answers;
 mod auth;

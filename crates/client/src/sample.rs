@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tinsmith_wire::{SampleRequest, SampleResponse};
+use tinsmith_wire::{FuturesTarget, SampleRequest, SampleResponse};
 
 use crate::{
     CallInfo, Error, Event, Result,
@@ -26,15 +26,24 @@ pub(crate) struct Sampler {
     pub session: Arc<Session>,
     pub id: String,
     pub path: Option<String>,
-    pub next: AtomicU64,
-    pub completions: Completions,
+    /// The number of this client among those of the sampling session: 0 for the one that made it.
+    copy: u64,
+    next: AtomicU64,
+    completions: Completions,
 }
+
+/// How many numbers each client of a sampling session has for its samples.
+const NUMBERS: u64 = 1_000_000_000;
 
 /// A sample under way, or about to be.
 pub(crate) struct Sample<F> {
     sampler: Arc<Sampler>,
     request: SampleRequest,
     pending: Option<Pending<SampleResponse>>,
+    /// The names of the sequences to come, if the server gave them any.
+    sequence_ids: Vec<String>,
+    /// Whether the server has said the last word on it.
+    has_failed: bool,
     /// Its place among the samples under way; none for one that is sent only when it is waited for.
     _slot: Option<Slot>,
     failures: u32,
@@ -46,19 +55,48 @@ const LONG_PROMPT: u64 = 128 << 10;
 
 impl<F> Sample<F> {
     pub fn start(sampler: Arc<Sampler>, request: SampleRequest, finish: F) -> Result<Self> {
-        let slot = Slot::take(&sampler.session);
-        let pending = match slot {
-            Some(_) => Some(submit(&sampler, &request)?),
-            None => None,
-        };
-        Ok(Sample {
+        let mut sample = Sample {
+            _slot: Slot::take(&sampler.session),
             sampler,
             request,
-            pending,
-            _slot: slot,
+            pending: None,
+            sequence_ids: Vec::new(),
+            has_failed: false,
             failures: 0,
             finish: Some(finish),
-        })
+        };
+        if sample._slot.is_some() {
+            sample.submit()?;
+        }
+        Ok(sample)
+    }
+
+    /// Each submission has a number of its own, the second of the same sample too.
+    fn submit(&mut self) -> Result<&mut Pending<SampleResponse>> {
+        let sampler = &self.sampler;
+        let seq_id = sampler.next.fetch_add(1, Ordering::Relaxed);
+        self.request.seq_id = Some(seq_id);
+        let payload = Payload::json(&self.request)?;
+        let bytes = payload.bytes.len() as u64;
+        let back_off = if bytes <= LONG_PROMPT { 1 } else { 5 };
+        let submission = Submission::new("asample", "Sample")
+            .seq(seq_id)
+            .kind(Kind::Sample(Duration::from_secs(back_off)));
+        let session = &sampler.session;
+        let _share = session.server.sampling.take(bytes);
+        let headers = [("X-Tinker-Sampling-Backpressure", "1")];
+        let (submitted, pending) = session.submit_payload(submission, &payload, &headers)?;
+        self.sequence_ids = submitted.sample_sequence_ids.unwrap_or_default();
+        Ok(self.pending.insert(pending))
+    }
+
+    /// The sequences under the names that the server gave them when it accepted the request.
+    fn named(&mut self, mut answer: SampleResponse) -> SampleResponse {
+        let names = std::mem::take(&mut self.sequence_ids);
+        for (sequence, name) in answer.sequences.iter_mut().zip(names) {
+            sequence.sequence_id = Some(name);
+        }
+        answer
     }
 
     /// The answer, unless it is not there when asking once.
@@ -68,13 +106,16 @@ impl<F> Sample<F> {
         loop {
             let pending = match &mut self.pending {
                 Some(pending) => pending,
-                none => none.insert(submit(&sampler, &self.request)?),
+                None => self.submit()?,
             };
             let error = match sampler.wait(pending, patience) {
                 Ok(true) => return Ok(pending.value.take()),
                 Ok(false) => return Ok(None),
                 Err(error) if worth_another(&error, session) => error,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.has_failed = !error.is_timeout();
+                    return Err(error);
+                }
             };
             self.pending = None;
             self.failures += 1;
@@ -96,6 +137,16 @@ impl<F> Sample<F> {
     }
 }
 
+impl<F> Drop for Sample<F> {
+    fn drop(&mut self) {
+        let is_waited_for = self.finish.is_none() || self.has_failed;
+        let pending = self.pending.take().filter(|_| !is_waited_for);
+        if let Some(id) = pending.and_then(|pending| pending.info.request_id) {
+            self.sampler.session.abandon(id);
+        }
+    }
+}
+
 impl<T, F: FnOnce(SampleResponse) -> Result<T>> Wait<T> for Sample<F> {
     fn wait(&mut self, patience: Patience) -> Result<Option<T>> {
         if self.finish.is_none() {
@@ -106,7 +157,7 @@ impl<T, F: FnOnce(SampleResponse) -> Result<T>> Wait<T> for Sample<F> {
         };
         self._slot = None;
         let finish = self.finish.take().ok_or(Error::ResultTaken)?;
-        finish(answer).map(Some)
+        finish(self.named(answer)).map(Some)
     }
 
     fn describe(&self) -> String {
@@ -122,13 +173,35 @@ impl<T, F: FnOnce(SampleResponse) -> Result<T>> Wait<T> for Sample<F> {
 }
 
 impl Sampler {
+    /// # Errors
+    /// [`Error::Unexpected`] for a client so late that its samples cannot be numbered.
+    pub fn new(session: Arc<Session>, id: String, path: Option<String>, copy: u64) -> Result<Self> {
+        let first = copy.checked_mul(NUMBERS).filter(|&n| n <= i64::MAX as u64);
+        let first = first.ok_or_else(|| Error::Unexpected {
+            call: Box::new(CallInfo::of("join_sampling_session")),
+            problem: format!("client_counter is {copy}, too large to number samples by"),
+        })?;
+        Ok(Sampler {
+            session,
+            id,
+            path,
+            copy,
+            next: AtomicU64::new(first),
+            completions: Completions::default(),
+        })
+    }
+
     /// By itself, or together with the other samples where the server has it so.
     fn wait(&self, pending: &mut Pending<SampleResponse>, patience: Patience) -> Result<bool> {
         let config = self.session.server.config.as_ref();
         let together = config.is_some_and(|config| config.sample_use_retrieve_futures);
         if let (true, Patience::Until { at, limit }) = (together, patience) {
+            let target = FuturesTarget::SamplingSession {
+                sampling_session_id: self.id.clone(),
+                cloned_sampler_id: self.copy,
+            };
             self.completions
-                .wait(&self.session, &self.id, pending, at, limit)?;
+                .wait(&self.session, &target, pending, at, limit)?;
         }
         let outcome = pending.wait(&self.session, patience);
         if together && !matches!(outcome, Ok(false)) {
@@ -136,26 +209,6 @@ impl Sampler {
         }
         outcome
     }
-}
-
-/// Each submission has a number of its own, the second of the same sample too.
-fn submit(sampler: &Sampler, request: &SampleRequest) -> Result<Pending<SampleResponse>> {
-    let seq_id = sampler.next.fetch_add(1, Ordering::Relaxed);
-    let request = SampleRequest {
-        seq_id: Some(seq_id),
-        ..request.clone()
-    };
-    let payload = Payload::json(&request)?;
-    let bytes = payload.bytes.len() as u64;
-    let back_off = if bytes <= LONG_PROMPT { 1 } else { 5 };
-    let submission = Submission::new("asample", "Sample")
-        .seq(seq_id)
-        .kind(Kind::Sample(Duration::from_secs(back_off)));
-    let session = &sampler.session;
-    let _share = session.server.sampling.take(bytes);
-    let headers = [("X-Tinker-Sampling-Backpressure", "1")];
-    let (_, pending) = session.submit_payload(submission, &payload, &headers)?;
-    Ok(pending)
 }
 
 /// Sampling changes nothing on the server, so what was lost can be done again.

@@ -1,12 +1,11 @@
 //! Sampling from a model.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use tinsmith_wire::{ModelInput, SampleRequest, SampleResponse, SamplingParams, TensorData};
 
 use crate::{
     ApiFuture, CallInfo, Error, RequestOrder, Result,
-    completions::Completions,
     sample::{Sample, Sampler},
     session::Session,
 };
@@ -27,7 +26,8 @@ use crate::{
 /// ```
 ///
 /// A sample that the server loses, or fails to take for now, is submitted again, unless the server forbids it. When more
-/// samples are under way than the server allows, further ones are sent when they are waited for.
+/// samples are under way than the server allows, further ones are sent when they are waited for. When the future of a
+/// sample is dropped before its end, a server that wants to know is told so, in the background, and can spare the work.
 #[derive(Debug, Clone)]
 pub struct SamplingClient {
     sampler: Arc<Sampler>,
@@ -84,24 +84,30 @@ impl SampleOptions {
     }
 }
 
+/// The numbers of clients are drawn from so many, which leaves room for those of their samples in 63 bits.
+const MAX_DRAWN: u64 = 1 << 31;
+
 impl SamplingClient {
-    pub(crate) fn new(session: Arc<Session>, id: String, path: Option<String>) -> Self {
-        let sampler = Sampler {
-            session,
-            id,
-            path,
-            next: AtomicU64::new(0),
-            completions: Completions::default(),
-        };
-        SamplingClient {
-            sampler: Arc::new(sampler),
-        }
+    pub(crate) fn new(session: Arc<Session>, id: String, path: Option<String>) -> Result<Self> {
+        let sampler = Arc::new(Sampler::new(session, id, path, 0)?);
+        Ok(SamplingClient { sampler })
     }
 
     pub(crate) fn create(session: Arc<Session>, model: &str) -> Result<Self> {
         let id = session.create_sampling_session(model)?;
         let path = model.starts_with("tinker://").then(|| model.to_owned());
-        Ok(Self::new(session, id, path))
+        Self::new(session, id, path)
+    }
+
+    /// A client beside others, under a number that the server gives, or else that hardly anybody else draws.
+    pub(crate) fn join(session: Arc<Session>, id: &str) -> Result<Self> {
+        let config = session.server.config.as_ref();
+        let copy = match config.is_some_and(|config| config.sample_join_sampling_session) {
+            true => session.join_sampling_session(id)?,
+            false => 1 + session.http.clock.random() % MAX_DRAWN,
+        };
+        let sampler = Arc::new(Sampler::new(session, id.to_owned(), None, copy)?);
+        Ok(SamplingClient { sampler })
     }
 
     /// The sampling session's id on the server.
@@ -109,7 +115,7 @@ impl SamplingClient {
         &self.sampler.id
     }
 
-    /// The checkpoint it samples from, if it has a path.
+    /// The checkpoint it samples from, if it has a path and this client made it.
     pub fn path(&self) -> Option<&str> {
         self.sampler.path.as_deref()
     }

@@ -228,6 +228,30 @@ impl ServiceClient {
         SamplingClient::create(self.session.clone(), model)
     }
 
+    /// Samples beside another client from its sampling session ([`SamplingClient::sampler_id`]), which may be that of
+    /// another process or machine.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`] where the server hands out numbers to its clients. Elsewhere
+    /// nothing is sent yet, and a session that is not there shows with the first sample.
+    ///
+    /// ```
+    /// use tinsmith_client::{ModelInput, SamplingParams, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let connect = || ServiceClient::builder().base_url(trainer.url()).connect();
+    /// let first = connect()?.create_sampling_client("tiny-qwen3")?;
+    /// let second = connect()?.join_sampling_session(first.sampler_id())?;
+    /// let prompt = ModelInput::from_tokens(vec![1, 2, 3]);
+    /// let params = SamplingParams { seed: Some(7), ..SamplingParams::max_tokens(4) };
+    /// let samples = [&first, &second].map(|it| it.sample(&prompt, 1, &params)?.result());
+    /// let [a, b] = samples.map(|it| it.unwrap().sequences.remove(0).tokens);
+    /// assert_eq!(a, b);
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn join_sampling_session(&self, sampler_id: &str) -> Result<SamplingClient> {
+        SamplingClient::join(self.session.clone(), sampler_id)
+    }
+
     /// Tells the server how the session ended; it accepts no further requests from here. Without this the session ends
     /// when its last client is dropped, and the server notices by the missing heartbeat.
     ///

@@ -11,11 +11,13 @@ use std::{
 use serde::Serialize;
 use tinsmith_wire::{
     CreateSamplingSessionRequest, CreateSamplingSessionResponse, CreateSessionRequest,
-    CreateSessionResponse, FinishReason, FinishSessionRequest, Submitted,
+    CreateSessionResponse, FinishReason, FinishSessionRequest, JoinSamplingSessionRequest,
+    JoinSamplingSessionResponse, Submitted,
 };
 
 use crate::{
     CallInfo, Error, Event, RequestOrder, Result, ServiceClientBuilder, Severity,
+    abandoned::Abandoned,
     buffers::Buffers,
     heartbeat::Heartbeat,
     pending::Pending,
@@ -39,6 +41,7 @@ pub(crate) struct Session {
     samplers: AtomicU64,
     /// Samples under way.
     pub samples: AtomicU64,
+    abandoned: Abandoned,
 }
 
 /// A request whose result comes later.
@@ -109,6 +112,7 @@ impl Session {
         }
         let http = Arc::new(http);
         Ok(Session {
+            abandoned: Abandoned::new(http.clone(), &settings.sdk_version),
             heartbeat: Heartbeat::start(http.clone(), &created.session_id)?,
             http,
             server,
@@ -169,6 +173,13 @@ impl Session {
         self.samplers.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Tells the server, in time, that nobody waits for a sample any longer, if it may want to know.
+    pub fn abandon(&self, request_id: String) {
+        if self.server.config.is_some() {
+            self.abandoned.push(request_id);
+        }
+    }
+
     pub fn create_sampling_session(&self, model: &str) -> Result<String> {
         let is_path = model.starts_with("tinker://");
         let request = CreateSamplingSessionRequest {
@@ -182,6 +193,18 @@ impl Session {
         let created: CreateSamplingSessionResponse =
             self.http.call(path, &request, info, Kind::Query)?;
         Ok(created.sampling_session_id)
+    }
+
+    /// The number of another client of a sampling session.
+    pub fn join_sampling_session(&self, id: &str) -> Result<u64> {
+        let request = JoinSamplingSessionRequest {
+            sampling_session_id: id.to_owned(),
+        };
+        let info = CallInfo::of("join_sampling_session");
+        let path = "/api/v1/join_sampling_session";
+        let joined: JoinSamplingSessionResponse =
+            self.http.call(path, &request, info, Kind::Query)?;
+        Ok(joined.client_counter)
     }
 
     /// Tells the server how the session ended, where it wants to know, and ends the heartbeat.

@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Fake, TestClock, ok, status};
+use support::{Fake, TestClock, ok, raw, status};
 use tinsmith_client::{
     Error, ModelInput, SampleOptions, SamplingClient, SamplingParams, Stop, TensorData,
 };
@@ -167,4 +167,166 @@ fn samples_are_waited_for_singly_where_the_server_does_not_know_the_other_way() 
         .unwrap();
     sample.result().unwrap();
     assert_eq!(fake.requests("retrieve_futures").len(), 1);
+}
+
+#[test]
+fn sequences_come_under_the_names_that_the_server_gave_them() {
+    let fake = Fake::start();
+    let sampler = sampler(&fake);
+    let sample = |names: Value| {
+        fake.script(
+            "asample",
+            [ok(json!({"request_id": "r", "sample_sequence_ids": names}))],
+        );
+        let pair = json!({"stop_reason": "length", "tokens": [5]});
+        fake.script("retrieve_future", [ok(json!({"sequences": [pair, pair]}))]);
+        let params = SamplingParams::max_tokens(1);
+        let answer = sampler.sample(&prompt(), 2, &params).unwrap().result();
+        let names = answer.unwrap().sequences.into_iter();
+        names.map(|it| it.sequence_id).collect::<Vec<_>>()
+    };
+    let named = |name: &str| Some(name.to_owned());
+    assert_eq!(sample(json!(["r:0", "r:1"])), [named("r:0"), named("r:1")]);
+    assert_eq!(sample(json!(null)), [None, None]);
+}
+
+/// A server of the protobuf dialect that answers questions for its dynamic config so.
+fn changing(configs: impl IntoIterator<Item = support::Reply>) -> Fake {
+    let fake = Fake::start();
+    fake.script("config", [ok(json!({}))]);
+    fake.script("dynamic_config", configs);
+    fake.script("cancel_future", vec![ok(json!({})); 9]);
+    fake
+}
+
+fn cancelled(fake: &Fake) -> Vec<Value> {
+    let requests = fake.requests("cancel_future");
+    requests.iter().map(|request| request.body()).collect()
+}
+
+#[test]
+fn a_sample_that_is_dropped_is_cancelled_where_the_server_wants_to_know() {
+    let wanted = json!({"sample_cancel_enabled": true, "refresh_interval_sec": 60, "later": []});
+    let unwanted = json!({"sample_cancel_enabled": false, "refresh_interval_sec": 60});
+    let fake = changing([
+        ok(wanted),
+        raw(502, "not now"),
+        ok(unwanted.clone()),
+        ok(unwanted),
+    ]);
+    fake.on("asample", |_| answer());
+    let clock = TestClock::default();
+    let builder = fake.builder().sdk_version("0.38.0").clock(clock.clone());
+    let sampler = builder
+        .connect()
+        .unwrap()
+        .create_sampling_client("tiny")
+        .unwrap();
+    let start = || {
+        let params = SamplingParams::max_tokens(1);
+        sampler.sample(&prompt(), 1, &params).unwrap()
+    };
+    // Neither what has ended nor what has failed can be cancelled.
+    start().result().unwrap();
+    let failed = start();
+    fake.script("retrieve_future", [status(422, json!({}))]);
+    failed.result().unwrap_err();
+    // Waiting may go on after a deadline, until the future is dropped.
+    let mut late = start();
+    fake.script("retrieve_future", [status(408, json!({}))]);
+    late.result_timeout(std::time::Duration::from_millis(50))
+        .unwrap_err();
+    assert!(fake.requests("dynamic_config").is_empty());
+    drop(late);
+    drop(start());
+    fake.wait_for("cancel_future", 2);
+    assert_eq!(
+        cancelled(&fake),
+        [json!({"request_id": "r2"}), json!({"request_id": "r3"})]
+    );
+    let asked = fake.requests("dynamic_config");
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].path, "/api/v1/client/dynamic_config");
+    assert_eq!(asked[0].body(), json!({"sdk_version": "0.38.0"}));
+    // After the interval it is asked for again; when that fails, what was wanted is still wanted.
+    for (asked, told) in [(2, 3), (3, 3), (4, 3)] {
+        let interval = std::time::Duration::from_secs(60);
+        clock.0.lock().unwrap().push(interval);
+        drop(start());
+        fake.wait_for("dynamic_config", asked);
+        fake.wait_for("cancel_future", told);
+    }
+    assert_eq!(cancelled(&fake).len(), 3);
+}
+
+#[test]
+fn an_older_server_is_told_of_nothing() {
+    let unknown = status(404, json!({"detail": "Not Found"}));
+    let fake = changing(vec![unknown; 2]);
+    fake.on("asample", |_| answer());
+    let clock = TestClock::default();
+    let service = fake.builder().clock(clock.clone()).connect().unwrap();
+    let recent = service.create_sampling_client("tiny").unwrap();
+    for asked in 1..=2 {
+        drop(recent.sample(&prompt(), 1, &SamplingParams::max_tokens(1)));
+        fake.wait_for("dynamic_config", asked);
+        let interval = std::time::Duration::from_secs(300);
+        clock.0.lock().unwrap().push(interval);
+    }
+    assert!(cancelled(&fake).is_empty());
+    let oldest = Fake::start();
+    drop(sampler(&oldest).sample(&prompt(), 1, &SamplingParams::max_tokens(1)));
+    assert!(oldest.requests("dynamic_config").is_empty());
+}
+
+#[test]
+fn a_client_beside_others_numbers_its_samples_from_a_billion_times_its_own_number() {
+    let fake = Fake::start();
+    let config = json!({"sample_join_sampling_session": true, "sample_use_retrieve_futures": true});
+    fake.script("config", [ok(config)]);
+    fake.script("join_sampling_session", [ok(json!({"client_counter": 3}))]);
+    fake.on("asample", |_| answer());
+    let sampler = fake.service().join_sampling_session("shared").unwrap();
+    assert_eq!(sampler.sampler_id(), "shared");
+    assert_eq!(
+        fake.requests("join_sampling_session")[0].body(),
+        json!({"type": "join_sampling_session", "sampling_session_id": "shared"})
+    );
+    let ended = json!({"state": "finished", "request_id": "r0"});
+    let news = json!({"completions": [ended], "cursor": 1});
+    fake.script("retrieve_futures", [ok(news)]);
+    let params = SamplingParams::max_tokens(1);
+    let sample = sampler.sample(&prompt(), 1, &params).unwrap();
+    sample.result().unwrap();
+    assert_eq!(
+        fake.requests("asample")[0].body()["seq_id"],
+        3_000_000_000u64
+    );
+    assert_eq!(
+        fake.requests("retrieve_futures")[0].body()["target"],
+        json!({"type": "sampling_session", "sampling_session_id": "shared", "cloned_sampler_id": 3})
+    );
+    fake.script(
+        "config",
+        [ok(json!({"sample_join_sampling_session": true}))],
+    );
+    fake.script(
+        "join_sampling_session",
+        [ok(json!({"client_counter": u64::MAX}))],
+    );
+    let error = fake.service().join_sampling_session("shared").unwrap_err();
+    assert!(matches!(error, Error::Unexpected { .. }), "{error}");
+}
+
+#[test]
+fn without_a_number_from_the_server_one_is_drawn() {
+    let fake = Fake::start();
+    fake.on("asample", |_| answer());
+    let sampler = fake.service().join_sampling_session("shared").unwrap();
+    drop(sampler.sample(&prompt(), 1, &SamplingParams::max_tokens(1)));
+    let first = fake.requests("asample")[0].body()["seq_id"]
+        .as_u64()
+        .unwrap();
+    assert!(first > 0 && first.is_multiple_of(1_000_000_000), "{first}");
+    assert!(fake.requests("join_sampling_session").is_empty());
 }

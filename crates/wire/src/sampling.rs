@@ -222,6 +222,10 @@ pub struct SampledSequence {
     /// The likeliest tokens at each sampled position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topk_logprobs: Option<Vec<Option<TopLogprobs>>>,
+    /// Its name, by which a [`Provenance`](crate::Provenance) refers to it. No part of the result: servers give it on
+    /// accepting the request ([`Submitted::sample_sequence_ids`](crate::Submitted::sample_sequence_ids)).
+    #[serde(skip)]
+    pub sequence_id: Option<String>,
 }
 
 fn finite_list<S: serde::Serializer>(

@@ -106,6 +106,7 @@ fn sequence_from_wire(wire: messages::SampledSequence) -> Result<SampledSequence
             .within("logprobs")?,
         topk_logprobs: topk_from_wire(wire.topk_sampled_logprobs)
             .within("topk_sampled_logprobs")?,
+        sequence_id: None,
     })
 }
 

@@ -200,6 +200,7 @@ pub fn sample() -> impl Strategy<Value = SampleResponse> {
                 tokens,
                 logprobs,
                 topk_logprobs,
+                sequence_id: None,
             },
         );
     let prompt = option::of(vec(option::of(finite()), 0..5));

@@ -154,6 +154,7 @@ impl Sample {
                 .as_ref()
                 .map(|all| all.iter().map(number).collect()),
             topk_logprobs: rows(&sequence.topk_logprobs),
+            sequence_id: None,
         };
         let alternatives = self.prompt_alt_tokens.as_ref().map(|alternatives| {
             Ok::<_, anyhow::Error>(PromptAltTokens {
