@@ -30,8 +30,23 @@ pub fn run(arguments: &[&str]) -> Result<()> {
             &[],
         )
     })?;
+    // Only what knows of the feature: all else is as it is without.
+    let zstd = [
+        "--workspace",
+        "--features",
+        "tinsmith-client/zstd",
+        "--test",
+        "zstd",
+    ];
+    step("lints of feature zstd", || {
+        let arguments = [&["clippy"][..], &zstd, &["--lib", "--", "-D", "warnings"]];
+        cargo(&arguments.concat(), &[])
+    })?;
     if tests {
         step("tests", || cargo(&["test", "--workspace"], &[]))?;
+        step("tests of feature zstd", || {
+            cargo(&[&["test"][..], &zstd].concat(), &[])
+        })?;
     }
     step("docs", || {
         cargo(

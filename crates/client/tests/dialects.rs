@@ -367,23 +367,3 @@ fn in_json_a_model_is_created_as_its_checkpoint_says_and_loads_it_first() {
         (&json!(1), &json!(false), &json!("model"))
     );
 }
-
-#[cfg(feature = "zstd")]
-#[test]
-fn bodies_are_compressed_where_the_server_asks_for_it() {
-    let fake = protobuf(json!({"proto_compress_fwdbwd": true}));
-    let training = training(&fake.service());
-    let accepted = json!({"request_id": "r"});
-    fake.script("forward_backward", [ok(accepted)]);
-    drop(
-        training
-            .forward_backward(&[datum(1000)], LossFn::CrossEntropy, None)
-            .unwrap(),
-    );
-    let sent = &fake.requests("forward_backward")[0];
-    assert_eq!(sent.headers["content-encoding"], "zstd");
-    let plain = tinsmith_client::wire::zstd::decompress(&sent.bytes, 100_000).unwrap();
-    let request: tinsmith_client::wire::PassRequest =
-        tinsmith_client::wire::proto::from_vec(plain).unwrap();
-    assert_eq!(request.data[0], datum(1000));
-}

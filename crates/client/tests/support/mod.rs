@@ -37,9 +37,17 @@ impl Request {
     /// A training pass, in whichever form it came.
     pub fn pass(&self) -> PassRequest<'static> {
         match self.is_protobuf() {
-            true => proto::from_vec(self.bytes.clone()).unwrap(),
+            true => proto::from_vec(self.plain()).unwrap(),
             false => tinsmith_client::wire::json::from_slice(&self.bytes).unwrap(),
         }
+    }
+    /// The body, decompressed.
+    fn plain(&self) -> Vec<u8> {
+        #[cfg(feature = "zstd")]
+        if self.headers.contains_key("content-encoding") {
+            return tinsmith_client::wire::zstd::decompress(&self.bytes, 1 << 24).unwrap();
+        }
+        self.bytes.clone()
     }
     pub fn seq_id(&self) -> u64 {
         match self.is_protobuf() {
