@@ -89,10 +89,7 @@ pub use session::{
     SupportedModel, UnloadModelRequest, UnloadModelResponse, UserMetadata,
 };
 pub use tensor::{Csr, DType, Data, TensorData};
-pub use training::{
-    ConfigValue, ForwardBackwardInput, ForwardBackwardOutput, ForwardBackwardRequest,
-    ForwardRequest, LossFn, LossFnConfig, Pass, PassRequest,
-};
+pub use training::{ConfigValue, ForwardBackwardOutput, LossFn, LossFnConfig, Pass, PassRequest};
 pub use weights::{
     CreateByLoadRequest, LoadWeights, LoadWeightsRequest, LoadWeightsResponse, SamplerKind,
     SaveWeightsExternalRequest, SaveWeightsExternalResponse, SaveWeightsForSamplerRequest,

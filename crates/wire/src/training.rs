@@ -109,40 +109,6 @@ impl From<&str> for ConfigValue {
 /// Settings of a server loss by name, such as `clip_low_threshold`.
 pub type LossFnConfig = BTreeMap<String, ConfigValue>;
 
-/// The data of a forward or forward_backward pass, and the loss to run on it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ForwardBackwardInput {
-    /// The examples.
-    pub data: Vec<Datum>,
-    /// The loss.
-    pub loss_fn: LossFn,
-    /// Its settings, when not the defaults.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss_fn_config: Option<LossFnConfig>,
-}
-
-/// Body of `POST /api/v1/forward_backward`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ForwardBackwardRequest {
-    /// Data and loss.
-    pub forward_backward_input: ForwardBackwardInput,
-    /// The model.
-    pub model_id: String,
-    /// Place in the model's order of training requests, from 1.
-    pub seq_id: u64,
-}
-
-/// Body of `POST /api/v1/forward`: as forward_backward, without a gradient.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ForwardRequest {
-    /// Data and loss.
-    pub forward_input: ForwardBackwardInput,
-    /// The model.
-    pub model_id: String,
-    /// Place in the model's order of training requests, from 1.
-    pub seq_id: u64,
-}
-
 /// The two passes over data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pass {
@@ -152,9 +118,9 @@ pub enum Pass {
     ForwardBackward,
 }
 
-/// A request for either pass, over data that the sender may keep. In JSON it is written and read as a
-/// [`ForwardRequest`] or a [`ForwardBackwardRequest`], which go to paths of their own; in
-/// [`proto`](crate::proto) it is one message for both, and goes to `POST /api/v1/forward_backward`.
+/// A request for either pass, over data that the sender may keep. In JSON the passes have paths of their own, `POST
+/// /api/v1/forward` and `/forward_backward`, and data and loss lie in `forward_input` or `forward_backward_input`; in
+/// [`proto`](crate::proto) it is one message for both, and goes to `/forward_backward`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PassRequest<'a> {
     /// Which pass.
@@ -200,9 +166,15 @@ impl Serialize for PassRequest<'_> {
 impl<'de> Deserialize<'de> for PassRequest<'static> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
+        struct Input {
+            data: Vec<Datum>,
+            loss_fn: LossFn,
+            loss_fn_config: Option<LossFnConfig>,
+        }
+        #[derive(Deserialize)]
         struct Body {
-            forward_input: Option<ForwardBackwardInput>,
-            forward_backward_input: Option<ForwardBackwardInput>,
+            forward_input: Option<Input>,
+            forward_backward_input: Option<Input>,
             model_id: String,
             seq_id: u64,
         }

@@ -107,10 +107,10 @@ fn errors_say_where() {
     let path = |message: String| message.split('`').nth(1).unwrap().to_owned();
     let datum = |weights: &str| {
         format!(
-            r#"{{"data":[{{"model_input":{{}},"loss_fn_inputs":{{"weights":{weights}}}}}],"loss_fn":"ppo"}}"#
+            r#"{{"forward_input":{{"data":[{{"model_input":{{}},"loss_fn_inputs":{{"weights":{weights}}}}}]}}}}"#
         )
     };
-    let at = "data[0].loss_fn_inputs.weights";
+    let at = "forward_input.data[0].loss_fn_inputs.weights";
     for (weights, where_, why) in [
         (
             r#"{"dtype":"float16","data":[]}"#,
@@ -154,11 +154,11 @@ fn errors_say_where() {
             "missing field `sparse_col_indices`",
         ),
     ] {
-        let message = refuse::<ForwardBackwardInput>(&datum(weights));
+        let message = refuse::<PassRequest>(&datum(weights));
         assert!(message.contains(why), "{message}");
         assert_eq!(path(message), where_);
     }
-    assert_eq!(path(refuse::<ForwardBackwardInput>("<html>")), ".");
+    assert_eq!(path(refuse::<PassRequest>("<html>")), ".");
     assert!(refuse::<Submitted>(r#"{"request_id":"a"} trailing"#).contains("trailing characters"));
     assert!(refuse::<Submitted>("").contains("cannot read Submitted"));
 }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::Value;
 use tinsmith_wire::{
-    Chunk, ConfigValue, Datum, ForwardBackwardInput, ForwardBackwardOutput, ForwardBackwardRequest,
-    ForwardRequest, ModelInput, Pass, PassRequest, Result, SampleResponse, TensorData, json, proto,
+    Chunk, ConfigValue, Datum, ForwardBackwardOutput, ModelInput, Pass, PassRequest, Result,
+    SampleResponse, TensorData, json, proto,
 };
 
 fn vectors(folder: &str) -> BTreeMap<String, Value> {
@@ -97,7 +97,7 @@ fn chunk(spec: &Value) -> Chunk {
     serde_json::from_value(spec).unwrap()
 }
 
-fn input(spec: &Value) -> ForwardBackwardInput {
+fn request(spec: &Value) -> PassRequest<'static> {
     let data = spec["data"].as_array().unwrap().iter().map(|datum| Datum {
         model_input: datum["chunks"]
             .as_array()
@@ -118,23 +118,14 @@ fn input(spec: &Value) -> ForwardBackwardInput {
             .map(|(name, v)| (name.clone(), value(v)))
             .collect()
     });
-    ForwardBackwardInput {
-        data: data.collect(),
-        loss_fn: spec["loss_fn"].as_str().unwrap().to_owned().into(),
-        loss_fn_config: config,
-    }
-}
-
-fn request(spec: &Value) -> PassRequest<'static> {
-    let input = input(spec);
     PassRequest {
         pass: match spec["forward_only"].as_bool().unwrap() {
             true => Pass::Forward,
             false => Pass::ForwardBackward,
         },
-        data: input.data.into(),
-        loss_fn: input.loss_fn,
-        loss_fn_config: input.loss_fn_config,
+        data: data.collect::<Vec<_>>().into(),
+        loss_fn: spec["loss_fn"].as_str().unwrap().to_owned().into(),
+        loss_fn_config: config,
         model_id: spec["model_id"].as_str().unwrap().to_owned(),
         seq_id: spec["seq_id"].as_u64().unwrap(),
     }
@@ -189,12 +180,8 @@ fn requests_of_either_sdk_read_as_what_was_meant() {
                 continue;
             };
             let bytes = serde_json::to_vec(body).unwrap();
-            let got = if case["spec"]["forward_only"] == true {
-                json::from_slice::<ForwardRequest>(&bytes).map(|r| r.forward_input)
-            } else {
-                json::from_slice::<ForwardBackwardRequest>(&bytes).map(|r| r.forward_backward_input)
-            };
-            assert_eq!(got.unwrap(), input(&case["spec"]), "{name} {version}");
+            let got: PassRequest = json::from_slice(&bytes).unwrap();
+            assert_eq!(got, request(&case["spec"]), "{name} {version}");
             read += 1;
         }
     }

@@ -13,10 +13,6 @@ use super::read;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    #[serde(rename = "name")]
-    _name: String,
-    #[serde(rename = "note")]
-    _note: String,
     max_chunk_len: usize,
     max_chunk_bytes: usize,
     datums: Vec<Sizes>,

@@ -14,10 +14,6 @@ use crate::vectors::file::Number;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    #[serde(rename = "name")]
-    _name: String,
-    #[serde(rename = "note")]
-    _note: String,
     chunks: Vec<Part>,
     expected: Option<Expected>,
     /// Python's exception, where the SDK raises. Here nothing is raised.

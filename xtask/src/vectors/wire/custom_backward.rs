@@ -21,8 +21,6 @@ use crate::vectors::file::Number;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    #[serde(rename = "name")]
-    _name: String,
     loss: String,
     datums: Vec<DatumSpec>,
     expected_forward_inputs: Vec<Tensors>,

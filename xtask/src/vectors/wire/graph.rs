@@ -12,7 +12,6 @@ use super::read;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    name: String,
     inputs: Value,
     graph: Value,
 }
@@ -23,7 +22,7 @@ pub fn check(case: &Value, _: &Path) -> Result<()> {
         "type": "create_custom_loss",
         "session_id": "session",
         "custom_loss_seq_id": 0,
-        "name": case.name,
+        "name": "loss",
         "inputs": case.inputs,
         "graph": case.graph,
     });

@@ -12,10 +12,6 @@ use super::{read, spec};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    #[serde(rename = "name")]
-    _name: String,
-    #[serde(rename = "note")]
-    _note: String,
     spec: spec::Request,
     proto: Proto,
     json: BTreeMap<String, Json>,

@@ -19,10 +19,6 @@ use crate::vectors::file::Number;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    #[serde(rename = "name")]
-    _name: String,
-    #[serde(rename = "note")]
-    _note: String,
     kind: String,
     proto_file: String,
     expected: Option<Value>,

@@ -58,8 +58,6 @@ enum Outcome {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Future {
-    #[serde(rename = "name")]
-    _name: String,
     call: String,
     replies: Vec<ReplySpec>,
     #[serde(rename = "then")]
@@ -133,8 +131,6 @@ pub fn check_future(case: &Value, _: &Path) -> Result<()> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Submit {
-    #[serde(rename = "name")]
-    _name: String,
     replies: Vec<ReplySpec>,
     #[serde(rename = "then")]
     _then: String,
