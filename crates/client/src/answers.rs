@@ -1,13 +1,14 @@
 //! The results that futures promise.
 
 use tinsmith_wire::{
-    self as wire, CreateModelResponse, ForwardBackwardOutput, LoadWeightsResponse,
-    OptimStepResponse, SampleResponse, SaveWeightsExternalResponse, SaveWeightsForSamplerResponse,
-    SaveWeightsResponse, UnloadModelResponse, proto,
+    self as wire, CreateCustomLossResponse, CreateModelResponse, ForwardBackwardOutput,
+    LoadWeightsResponse, OptimStepResponse, SampleResponse, SaveWeightsExternalResponse,
+    SaveWeightsForSamplerResponse, SaveWeightsResponse, UnloadModelResponse, proto,
 };
 
 use crate::pending::Answer;
 
+impl Answer for CreateCustomLossResponse {}
 impl Answer for CreateModelResponse {}
 impl Answer for LoadWeightsResponse {}
 impl Answer for OptimStepResponse {}

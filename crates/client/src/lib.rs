@@ -95,6 +95,7 @@ mod retry;
 mod sample;
 mod sampling;
 mod server;
+mod server_loss;
 mod service;
 mod session;
 mod training;

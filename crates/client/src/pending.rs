@@ -20,7 +20,7 @@ pub(crate) trait Answer: DeserializeOwned {
 }
 
 /// How long to wait for a result.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Patience {
     /// One question, for a moment.
     Once,

@@ -30,6 +30,8 @@ pub(crate) struct Sampler {
     copy: u64,
     next: AtomicU64,
     completions: Completions,
+    /// When a sample ended last, in milliseconds of the clock.
+    last_end: AtomicU64,
 }
 
 /// How many numbers each client of a sampling session has for its samples.
@@ -42,6 +44,8 @@ pub(crate) struct Sample<F> {
     pending: Option<Pending<SampleResponse>>,
     /// The names of the sequences to come, if the server gave them any.
     sequence_ids: Vec<String>,
+    /// When it was submitted last.
+    submitted: Duration,
     /// Whether the server has said the last word on it.
     has_failed: bool,
     /// Its place among the samples under way; none for one that is sent only when it is waited for.
@@ -49,6 +53,9 @@ pub(crate) struct Sample<F> {
     failures: u32,
     finish: Option<F>,
 }
+
+/// How long a server may end no sample while one waits.
+const MAX_QUIET: Duration = Duration::from_secs(7200);
 
 /// A prompt of more bytes than this leaves the server more time when it is too busy.
 const LONG_PROMPT: u64 = 128 << 10;
@@ -61,6 +68,7 @@ impl<F> Sample<F> {
             request,
             pending: None,
             sequence_ids: Vec::new(),
+            submitted: Duration::ZERO,
             has_failed: false,
             failures: 0,
             finish: Some(finish),
@@ -72,7 +80,7 @@ impl<F> Sample<F> {
     }
 
     /// Each submission has a number of its own, the second of the same sample too.
-    fn submit(&mut self) -> Result<&mut Pending<SampleResponse>> {
+    fn submit(&mut self) -> Result<()> {
         let sampler = &self.sampler;
         let seq_id = sampler.next.fetch_add(1, Ordering::Relaxed);
         self.request.seq_id = Some(seq_id);
@@ -87,7 +95,9 @@ impl<F> Sample<F> {
         let headers = [("X-Tinker-Sampling-Backpressure", "1")];
         let (submitted, pending) = session.submit_payload(submission, &payload, &headers)?;
         self.sequence_ids = submitted.sample_sequence_ids.unwrap_or_default();
-        Ok(self.pending.insert(pending))
+        self.submitted = session.http.clock.now();
+        self.pending = Some(pending);
+        Ok(())
     }
 
     /// The sequences under the names that the server gave them when it accepted the request.
@@ -104,13 +114,24 @@ impl<F> Sample<F> {
         let sampler = self.sampler.clone();
         let session = &sampler.session;
         loop {
-            let pending = match &mut self.pending {
-                Some(pending) => pending,
-                None => self.submit()?,
+            let Some(pending) = &mut self.pending else {
+                self.submit()?;
+                continue;
             };
-            let error = match sampler.wait(pending, patience) {
-                Ok(true) => return Ok(pending.value.take()),
+            let until = sampler.unless_stuck(self.submitted, patience);
+            let error = match sampler.wait(pending, until) {
+                Ok(true) => {
+                    sampler.has_ended();
+                    return Ok(pending.value.take());
+                }
                 Ok(false) => return Ok(None),
+                // Other samples have ended meanwhile.
+                Err(error)
+                    if error.is_timeout()
+                        && sampler.unless_stuck(self.submitted, patience) != until =>
+                {
+                    continue;
+                }
                 Err(error) if worth_another(&error, session) => error,
                 Err(error) => {
                     self.has_failed = !error.is_timeout();
@@ -188,7 +209,28 @@ impl Sampler {
             copy,
             next: AtomicU64::new(first),
             completions: Completions::default(),
+            last_end: AtomicU64::new(0),
         })
+    }
+
+    fn has_ended(&self) {
+        let now = self.session.http.clock.now().as_millis() as u64;
+        self.last_end.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// A wait that is shorter if the server may be stuck before its end, as far as is known now.
+    fn unless_stuck(&self, submitted: Duration, patience: Patience) -> Patience {
+        let config = self.session.server.config.as_ref();
+        let is_watched = config.is_none_or(|config| config.sample_enable_stuck_detection);
+        let last_end = Duration::from_millis(self.last_end.load(Ordering::Relaxed));
+        let stuck = submitted.max(last_end) + MAX_QUIET;
+        match patience {
+            Patience::Until { at, .. } if is_watched && stuck < at => Patience::Until {
+                at: stuck,
+                limit: MAX_QUIET,
+            },
+            patience => patience,
+        }
     }
 
     /// By itself, or together with the other samples where the server has it so.

@@ -76,6 +76,10 @@ impl ServiceClient {
         ServiceClient { session }
     }
 
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
     pub(crate) fn start(http: Http, settings: &ServiceClientBuilder) -> Result<Self> {
         let session = Arc::new(Session::start(http, settings)?);
         Ok(ServiceClient { session })

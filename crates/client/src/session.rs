@@ -39,6 +39,7 @@ pub(crate) struct Session {
     heartbeat: Heartbeat,
     models: AtomicU64,
     samplers: AtomicU64,
+    custom_losses: AtomicU64,
     /// Samples under way.
     pub samples: AtomicU64,
     abandoned: Abandoned,
@@ -121,6 +122,7 @@ impl Session {
             gradients: Buffers::default(),
             models: AtomicU64::new(0),
             samplers: AtomicU64::new(0),
+            custom_losses: AtomicU64::new(0),
             samples: AtomicU64::new(0),
         })
     }
@@ -166,6 +168,11 @@ impl Session {
     /// The next number of a model.
     pub fn next_model(&self) -> u64 {
         self.models.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The next number of a custom loss of the server's.
+    pub fn next_custom_loss(&self) -> u64 {
+        self.custom_losses.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The next number of a sampling session or of a save for a throw-away sampler.

@@ -8,6 +8,7 @@ use tinsmith_client::{
     AdamParams, ChunkLimits, Datum, Dialect, DimuonParams, Error, GradAccumulationNormalization,
     GradNormMetrics, LoraConfig, Loss, LossFn, ModelInput, OptimStep, RequestOrder, SaveOptions,
     ServiceClient, TensorData,
+    wire::{CustomLossInput, LossGraph},
 };
 
 /// A server of the protobuf dialect, with these settings.
@@ -366,4 +367,49 @@ fn in_json_a_model_is_created_as_its_checkpoint_says_and_loads_it_first() {
         (&loaded["seq_id"], &loaded["optimizer"], &loaded["model_id"]),
         (&json!(1), &json!(false), &json!("model"))
     );
+}
+
+#[test]
+fn a_server_may_evaluate_custom_losses_itself() {
+    let fake = protobuf(json!({"custom_loss_server_side": true}));
+    let service = fake.service();
+    fake.on("create_custom_loss", |request| {
+        let n = request.body()["custom_loss_seq_id"].as_u64().unwrap();
+        json!({"type": "create_custom_loss", "loss_id": format!("loss-{n}")})
+    });
+    let graphs: Value = serde_json::from_slice(include_bytes!(
+        "../../../tests/vectors/wire/custom_loss_graphs.json"
+    ))
+    .unwrap();
+    let case = &graphs[1];
+    let create = || {
+        let inputs: Vec<CustomLossInput> = serde_json::from_value(case["inputs"].clone()).unwrap();
+        let graph: LossGraph = serde_json::from_value(case["graph"].clone()).unwrap();
+        service
+            .create_custom_loss("clipped", &inputs, &graph)
+            .unwrap()
+    };
+    create();
+    let (loss_fn, config) = create();
+    assert_eq!(
+        fake.requests("create_custom_loss")[0].body(),
+        json!({"type": "create_custom_loss", "session_id": "session", "custom_loss_seq_id": 0, "name": "clipped",
+               "inputs": case["inputs"], "graph": case["graph"]})
+    );
+    let polls = fake.requests("retrieve_future");
+    assert_eq!(
+        polls[0].headers["x-tinker-request-type"],
+        "CreateCustomLoss"
+    );
+
+    let sent = datum(3).with("old", vec![0.0f32; 3]);
+    training(&service)
+        .forward_backward(std::slice::from_ref(&sent), loss_fn, Some(config))
+        .unwrap()
+        .result()
+        .unwrap();
+    let pass = fake.requests("forward_backward")[0].pass();
+    assert_eq!(pass.loss_fn.name(), "custom");
+    assert_eq!(pass.loss_fn_config.unwrap()["loss_id"], "loss-1".into());
+    assert_eq!(pass.data[0], sent);
 }

@@ -330,3 +330,44 @@ fn without_a_number_from_the_server_one_is_drawn() {
     assert!(first > 0 && first.is_multiple_of(1_000_000_000), "{first}");
     assert!(fake.requests("join_sampling_session").is_empty());
 }
+
+#[test]
+fn a_server_that_ends_no_sample_for_two_hours_is_stuck() {
+    use std::time::Duration;
+    let hours = |n: u64| Duration::from_secs(3600 * n);
+    let busy = || vec![status(429, json!({"detail": "busy"})); 500];
+    for (config, limit) in [
+        (json!({}), 2),
+        (json!({"sample_enable_stuck_detection": false}), 3),
+    ] {
+        let (fake, clock) = (Fake::start(), TestClock::default());
+        fake.script("config", [ok(config)]);
+        fake.on("asample", |_| answer());
+        let service = fake.builder().clock(clock.clone()).connect().unwrap();
+        let sampler = service.create_sampling_client("tiny").unwrap();
+        let start = || {
+            let params = SamplingParams::max_tokens(1);
+            sampler.sample(&prompt(), 1, &params).unwrap()
+        };
+        let mut patient = start();
+        fake.script("retrieve_future", busy());
+        let error = patient.result_timeout(hours(3)).unwrap_err();
+        let told = format!("not done within {:?}", hours(limit));
+        assert!(error.to_string().contains(&told), "{error}");
+    }
+    // Another that ends shows that the server is not.
+    let (fake, clock) = (Fake::start(), TestClock::default());
+    fake.on("asample", |_| answer());
+    let service = fake.builder().clock(clock.clone()).connect().unwrap();
+    let sampler = service.create_sampling_client("tiny").unwrap();
+    let params = SamplingParams::max_tokens(1);
+    let mut slow = sampler.sample(&prompt(), 1, &params).unwrap();
+    let quick = sampler.sample(&prompt(), 1, &params).unwrap();
+    clock.0.lock().unwrap().push(hours(1));
+    quick.result().unwrap();
+    fake.script("retrieve_future", busy());
+    slow.result_timeout(hours(9)).unwrap_err();
+    let waited: Duration = clock.slept().iter().sum();
+    assert!(waited > hours(2) + Duration::from_secs(3500), "{waited:?}");
+    assert!(waited <= hours(3), "{waited:?}");
+}
