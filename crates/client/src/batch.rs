@@ -9,6 +9,30 @@ use crate::{DatumProblem, Error, Result};
 
 /// A batch and the model's logprobs on it: what the loss function of
 /// [`forward_backward_custom`](crate::TrainingClient::forward_backward_custom) sees.
+///
+/// ```
+/// use tinsmith_client::{Datum, Loss, LoraConfig, ModelInput, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+/// let datum = |reward: f32| {
+///     Datum::new(ModelInput::from_tokens(vec![1, 2, 3]))
+///         .with("target_tokens", vec![2i64, 3, 4])
+///         .with("mask", vec![0.0f32, 1.0, 1.0])
+///         .with("reward", vec![reward])
+/// };
+/// let step = training.forward_backward_custom(&[datum(1.0), datum(-1.0)], |batch| {
+///     assert_eq!((batch.len(), batch.logprobs().lengths()), (2, &[3, 3][..]));
+///     let mask = batch.input("mask")?;                  // a row for each token
+///     let scale = batch.input_or("scale", 1.0)?;        // absent, so ones
+///     let per_sequence = (batch.logprobs() * mask * scale).sum_per_seq();
+///     let rewards = batch.values("reward")?;            // a value for each datum
+///     assert_eq!(batch.data()[1].input("reward").unwrap().as_f32().unwrap(), [-1.0]);
+///     Ok(Loss::new(-(per_sequence * rewards).mean()))
+/// })?;
+/// step.result()?;
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Batch<'a> {
     data: &'a [Datum],

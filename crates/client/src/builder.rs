@@ -155,6 +155,15 @@ impl ServiceClientBuilder {
 
     /// Trains on Fireworks: its address when no other is set, the key of `FIREWORKS_API_KEY`, its JSON dialect and its
     /// ways of counting.
+    ///
+    /// ```
+    /// use tinsmith_client::{Dialect, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// let builder = ServiceClient::builder().fireworks().api_key("fw-key");
+    /// let service = builder.base_url(trainer.url()).connect()?; // or, without base_url, Fireworks itself
+    /// assert_eq!(service.dialect(), Dialect::Json);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn fireworks(mut self) -> Self {
         self.service = Service::Fireworks;
         self.dialect = Some(Dialect::Json);
@@ -198,6 +207,15 @@ impl ServiceClientBuilder {
     }
 
     /// Who hears of retries, queues and messages while calls wait. The `log` crate unless set.
+    ///
+    /// ```
+    /// use tinsmith_client::{Event, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// let builder = ServiceClient::builder().base_url(trainer.url());
+    /// let service = builder.progress(|event: &Event| eprintln!("{event}")).connect()?;
+    /// # drop(service);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn progress(mut self, progress: impl Progress) -> Self {
         self.progress = Arc::new(progress);
         self
@@ -220,6 +238,19 @@ impl ServiceClientBuilder {
     /// # Errors
     /// [`Error::Config`] and [`Error::KeyCommand`] for settings that cannot work, at once; [`Error::Deadline`] when nothing answers at the address
     /// within [`RetryConfig::start_timeout`]; [`Error::Status`] when the server refuses, a wrong key say.
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// let service = ServiceClient::builder()
+    ///     .base_url(trainer.url())
+    ///     .tags(["first try"])
+    ///     .display_name("an example")
+    ///     .header("X-Team", "models") // for a gateway, say
+    ///     .connect()?;
+    /// assert!(!service.session_id().is_empty());
+    /// # anyhow::Ok(())
+    /// ```
     pub fn connect(self) -> Result<ServiceClient> {
         let http = self.http()?;
         ServiceClient::start(http, &self)
@@ -229,6 +260,14 @@ impl ServiceClientBuilder {
     ///
     /// # Errors
     /// [`Error::Config`] and [`Error::KeyCommand`] for settings that cannot work. Nothing is sent yet.
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// let rest = ServiceClient::builder().base_url(trainer.url()).rest()?;
+    /// assert!(rest.sessions()?.is_empty());
+    /// # anyhow::Ok(())
+    /// ```
     pub fn rest(self) -> Result<RestClient> {
         Ok(RestClient::new(Arc::new(self.http()?)))
     }

@@ -3,6 +3,16 @@
 use std::fmt;
 
 /// What was going on when a call failed. Prints as one line.
+///
+/// ```
+/// use tinsmith_client::{Error, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// let Err(Error::Status { call, .. }) = service.weights_info("tinker://nobody/weights/a") else { panic!() };
+/// assert_eq!((call.call, call.attempts, call.last_status), ("weights_info", 1, Some(404)));
+/// assert!(call.to_string().ends_with("/api/v1/weights_info, 1 attempt, last status 404"));
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallInfo {

@@ -7,6 +7,16 @@ use tinsmith_wire::{ClientConfig, ServerCapabilities, SupportedModel};
 use crate::{CallInfo, Dialect, Error, RequestOrder, Result, session::Session, transport::Http};
 
 /// What a server supports, as far as harmless questions can tell.
+///
+/// ```
+/// use tinsmith_client::{Dialect, ServiceClient, Support};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// let found = service.capabilities()?;
+/// assert_eq!((found.dialect, found.training_runs), (Dialect::Protobuf, Support::Yes));
+/// assert_eq!(found.client_config.unwrap().fwdbwd_max_chunk_len, 1024);
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Capabilities {
@@ -29,6 +39,16 @@ pub struct Capabilities {
 }
 
 /// Whether a server does something.
+///
+/// ```
+/// use tinsmith_client::{ServiceClient, Support};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// if service.capabilities()?.checkpoints == Support::Yes {
+///     assert!(service.rest().all_checkpoints()?.is_empty());
+/// }
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Support {

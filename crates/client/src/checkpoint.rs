@@ -77,6 +77,17 @@ impl TrainingClient {
     ///
     /// # Errors
     /// As [`optim_step`](Self::optim_step); [`Error::Status`] 409 when the name is taken.
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let saved = training.save_state("halfway")?.result()?;
+    /// assert!(saved.path.starts_with("tinker://") && saved.path.ends_with("/weights/halfway"));
+    /// training.load_state(&saved.path)?.result()?;
+    /// # anyhow::Ok(())
+    /// ```
     pub fn save_state(&self, name: &str) -> Result<ApiFuture<SaveWeightsResponse>> {
         self.save_state_with(name, &SaveOptions::default())
     }
@@ -85,6 +96,18 @@ impl TrainingClient {
     ///
     /// # Errors
     /// As [`save_state`](Self::save_state).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tinsmith_client::{LoraConfig, SaveOptions, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let options = SaveOptions::default().overwrite().ttl(Duration::from_secs(24 * 3600));
+    /// training.save_state_with("latest", &options)?.result()?;
+    /// training.save_state_with("latest", &options)?.result()?; // in place of the first
+    /// # anyhow::Ok(())
+    /// ```
     pub fn save_state_with(
         &self,
         name: &str,
@@ -143,6 +166,16 @@ impl TrainingClient {
     ///
     /// # Errors
     /// As [`optim_step`](Self::optim_step).
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let saved = training.save_state("halfway")?.result()?;
+    /// training.load_state_with_optimizer(&saved.path)?.result()?;
+    /// # anyhow::Ok(())
+    /// ```
     pub fn load_state_with_optimizer(&self, path: &str) -> Result<ApiFuture<LoadWeightsResponse>> {
         self.load(path, true)
     }
@@ -169,6 +202,20 @@ impl TrainingClient {
     ///
     /// # Errors
     /// As [`save_state`](Self::save_state).
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ModelInput, SamplingParams, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let sampler = training.save_weights_for_sampler(None)?.result()?;
+    /// let prompt = ModelInput::from_tokens(vec![1, 2, 3]);
+    /// sampler.sample(&prompt, 1, &SamplingParams::max_tokens(4))?.result()?;
+    ///
+    /// let kept = training.save_weights_for_sampler(Some("step-10"))?.result()?;
+    /// assert!(kept.path().unwrap().ends_with("step-10"));
+    /// # anyhow::Ok(())
+    /// ```
     pub fn save_weights_for_sampler(
         &self,
         name: Option<&str>,

@@ -7,6 +7,17 @@ use tinsmith_wire::{Chunk, Datum, TensorData};
 use crate::server::Service;
 
 /// How much one training request may hold; more goes in several, whose results are put together.
+///
+/// ```
+/// use tinsmith_client::{ChunkLimits, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// let service = ServiceClient::builder()
+///     .base_url(trainer.url())
+///     .chunk_limits(ChunkLimits { max_len: 64, ..ChunkLimits::default() })
+///     .connect()?;
+/// # drop(service);
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkLimits {
     /// Most data. 1024.
@@ -59,6 +70,12 @@ impl ChunkLimits {
 
     /// What a datum counts there toward `max_bytes`: 4 a token, the bytes of images and sound, and of tensors those of
     /// values and sparse indices.
+    ///
+    /// ```
+    /// use tinsmith_client::{ChunkLimits, Datum, ModelInput};
+    /// let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4]);
+    /// assert_eq!(ChunkLimits::estimated_bytes(&datum), 3 * 4 + 3 * 8);
+    /// ```
     pub fn estimated_bytes(datum: &Datum) -> usize {
         estimated_bytes(datum, Service::Tinker)
     }

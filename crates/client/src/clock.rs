@@ -44,6 +44,13 @@ pub trait Clock: Debug + Send + Sync + 'static {
 }
 
 /// The machine's own time and chance.
+///
+/// ```
+/// use tinsmith_client::{Clock, SystemClock};
+/// let clock = SystemClock::default();
+/// let before = clock.now();
+/// assert!(clock.now() >= before && clock.random() != clock.random());
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     start: Instant,

@@ -14,6 +14,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// The first group is found before anything is sent; the second between the passes of a custom loss, before anything
 /// is sent that could train; the third comes from the server or the way to it.
+///
+/// ```
+/// use tinsmith_client::{Error, LoraConfig, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// match service.create_lora_training_client("no-such-model", &LoraConfig::rank(8)) {
+///     Err(error) if error.is_retryable() => eprintln!("later perhaps: {error}"),
+///     Err(Error::Status { message, .. }) => assert!(message.contains("no-such-model")), // the server's own words
+///     other => panic!("{other:?}"),
+/// }
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -337,6 +349,18 @@ impl Error {
 
     /// Whether the server may have executed the request, or may execute it yet. Sending it anew under a new
     /// sequence id, an optimiser step say, could then do the work twice.
+    ///
+    /// ```
+    /// use tinsmith_client::{AdamParams, LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// match training.optim_step(&AdamParams::default())?.result() {
+    ///     Err(error) if error.may_have_been_applied() => eprintln!("go on from the last checkpoint: {error}"),
+    ///     other => println!("{:?}", other?.metrics),
+    /// }
+    /// # anyhow::Ok(())
+    /// ```
     pub fn may_have_been_applied(&self) -> bool {
         match self {
             Error::Deadline { call, .. } => call.request_id.is_some() || call.maybe_received,

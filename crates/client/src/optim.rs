@@ -22,6 +22,13 @@ pub struct OptimStep {
 impl OptimStep {
     /// Divides the gradient before the step. Fireworks only. After custom losses, which are normalised as they are
     /// written, the choice is [`None`](GradAccumulationNormalization::None).
+    ///
+    /// ```
+    /// use tinsmith_client::{AdamParams, GradAccumulationNormalization, OptimStep};
+    /// let step = OptimStep::from(AdamParams::default())
+    ///     .grad_accumulation_normalization(GradAccumulationNormalization::None);
+    /// assert_eq!(step.grad_accumulation_normalization, Some(GradAccumulationNormalization::None));
+    /// ```
     #[must_use]
     pub fn grad_accumulation_normalization(mut self, by: GradAccumulationNormalization) -> Self {
         self.grad_accumulation_normalization = Some(by);

@@ -5,6 +5,19 @@ use std::fmt;
 use tinsmith_wire::DType;
 
 /// What is wrong with a tensor or a text.
+///
+/// ```
+/// use tinsmith_client::{Datum, DatumProblem, Error, LoraConfig, LossFn, ModelInput, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+/// let datum = Datum::new(ModelInput::default()).with("target_tokens", vec![2i64]);
+/// match training.forward(&[datum], LossFn::CrossEntropy, None) {
+///     Err(Error::Datum { index: 0, field, problem: DatumProblem::Empty }) => assert_eq!(field, "model_input"),
+///     other => panic!("{other:?}"),
+/// }
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum DatumProblem {

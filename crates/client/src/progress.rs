@@ -5,6 +5,13 @@ use std::time::Duration;
 use crate::CallInfo;
 
 /// Something that a person who waits may want to know.
+///
+/// ```
+/// use std::time::Duration;
+/// use tinsmith_client::Event;
+/// let event = Event::HeartbeatLost(Duration::from_secs(120));
+/// assert_eq!(event.to_string(), "no heartbeat was answered for 120 s; the server may end the session");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -35,6 +42,11 @@ pub enum Event {
 }
 
 /// How grave a message of the server is.
+///
+/// ```
+/// use tinsmith_client::Severity;
+/// assert!(Severity::Error > Severity::Warning);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// For information.
@@ -68,6 +80,11 @@ impl<F: Fn(&Event) + Send + Sync + 'static> Progress for F {
 }
 
 /// The default: events go to the `log` crate, as records of this crate.
+///
+/// ```
+/// use tinsmith_client::{Event, LogProgress, Progress};
+/// LogProgress.event(&Event::HeartbeatBack); // shown by whichever logger the program has set
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LogProgress;
 
@@ -115,6 +132,16 @@ impl std::fmt::Display for Event {
 }
 
 /// What a client has sent and received.
+///
+/// ```
+/// use tinsmith_client::ServiceClient;
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// let before = service.traffic();
+/// service.health()?;
+/// assert_eq!(service.traffic().requests, before.requests + 1);
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {

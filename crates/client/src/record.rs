@@ -118,6 +118,23 @@ pub struct ReplayedStep {
 /// # Errors
 /// [`Error::File`] for a file that cannot be read or is no recorded step, and those of the loss function, as in
 /// [`forward_backward_custom`](TrainingClient::forward_backward_custom).
+///
+/// ```
+/// use tinsmith_client::{Datum, Loss, LoraConfig, ModelInput, ServiceClient, replay};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+/// # let dir = tempfile::tempdir()?;
+/// let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4]);
+/// let loss = |scale: f64| move |batch: &tinsmith_client::Batch| Ok(Loss::new(batch.logprobs().sum() * scale));
+/// training.record(dir.path())?;
+/// training.forward_backward_custom(&[datum], loss(1.0))?.result()?;
+///
+/// assert!(replay(dir.path(), loss(1.0))?[0].is_identical); // without a server
+/// let changed = &replay(dir.path(), loss(2.0))?[0];
+/// assert_eq!((changed.loss, changed.gradient_difference), (2.0 * changed.recorded_loss, 1.0));
+/// # anyhow::Ok(())
+/// ```
 #[track_caller]
 pub fn replay<F>(dir: impl AsRef<Path>, mut loss: F) -> Result<Vec<ReplayedStep>>
 where

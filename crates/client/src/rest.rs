@@ -59,6 +59,16 @@ impl RestClient {
     ///
     /// # Errors
     /// [`Error::Status`] where the server keeps no list, [`Error::Deadline`], [`Error::Reply`].
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let runs = service.rest().training_runs()?;
+    /// assert_eq!((runs.len(), runs[0].training_run_id.as_str()), (1, training.model_id()));
+    /// # anyhow::Ok(())
+    /// ```
     pub fn training_runs(&self) -> Result<Vec<TrainingRun>> {
         self.pages("training_runs", |page: TrainingRunsResponse| {
             (page.training_runs, page.cursor)
@@ -69,6 +79,16 @@ impl RestClient {
     ///
     /// # Errors
     /// [`Error::Status`] 404 when there is none, [`Error::Deadline`], [`Error::Reply`].
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let run = service.rest().training_run(training.model_id())?;
+    /// assert_eq!((run.base_model.as_str(), run.lora_rank), ("tiny-qwen3", Some(8)));
+    /// # anyhow::Ok(())
+    /// ```
     pub fn training_run(&self, id: &str) -> Result<TrainingRun> {
         self.get("training_runs", &format!("training_runs/{}", escaped(id)))
     }
@@ -77,6 +97,17 @@ impl RestClient {
     ///
     /// # Errors
     /// As [`training_run`](Self::training_run).
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// training.save_state("first")?.result()?;
+    /// let saved = service.rest().checkpoints(training.model_id())?;
+    /// assert_eq!(saved[0].checkpoint_id, "weights/first");
+    /// # anyhow::Ok(())
+    /// ```
     pub fn checkpoints(&self, run: &str) -> Result<Vec<Checkpoint>> {
         let path = format!("training_runs/{}/checkpoints", escaped(run));
         let answer: CheckpointsResponse = self.get("checkpoints", &path)?;
@@ -87,6 +118,16 @@ impl RestClient {
     ///
     /// # Errors
     /// As [`training_runs`](Self::training_runs).
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// training.save_state("first")?.result()?;
+    /// assert_eq!(service.rest().all_checkpoints()?.len(), 1);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn all_checkpoints(&self) -> Result<Vec<Checkpoint>> {
         self.pages("checkpoints", |page: CheckpointsResponse| {
             (page.checkpoints, page.cursor)
@@ -97,6 +138,18 @@ impl RestClient {
     ///
     /// # Errors
     /// [`Error::Config`] for what is no path; [`Error::Status`] 404 when there is none.
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let path = training.save_state("first")?.result()?.path;
+    /// let rest = service.rest();
+    /// rest.delete_checkpoint(&path)?;
+    /// assert!(rest.delete_checkpoint(&path).is_err()); // there is none any more
+    /// # anyhow::Ok(())
+    /// ```
     pub fn delete_checkpoint(&self, path: &str) -> Result<()> {
         self.act(Method::DELETE, path, "")
     }
@@ -121,6 +174,21 @@ impl RestClient {
     ///
     /// # Errors
     /// As [`delete_checkpoint`](Self::delete_checkpoint).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let path = training.save_state("first")?.result()?.path;
+    /// let rest = service.rest();
+    /// rest.set_checkpoint_ttl(&path, Some(Duration::from_secs(3600)))?;
+    /// assert!(rest.all_checkpoints()?[0].expires_at.is_some());
+    /// rest.set_checkpoint_ttl(&path, None)?;
+    /// assert!(rest.all_checkpoints()?[0].expires_at.is_none());
+    /// # anyhow::Ok(())
+    /// ```
     pub fn set_checkpoint_ttl(&self, path: &str, ttl: Option<Duration>) -> Result<()> {
         let payload = Payload::json(&SetTtlRequest {
             ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
@@ -141,6 +209,19 @@ impl RestClient {
     ///
     /// # Errors
     /// As [`delete_checkpoint`](Self::delete_checkpoint); [`Error::Unexpected`] when the server gives no address.
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let path = training.save_state("first")?.result()?.path;
+    /// let rest = service.rest();
+    /// let archive = rest.archive_url(&path)?;
+    /// let mut file = Vec::new(); // or a std::fs::File
+    /// assert_eq!(rest.download(&archive.url, &mut file)?, file.len() as u64);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn archive_url(&self, path: &str) -> Result<ArchiveUrl> {
         let mut info = CallInfo::of("checkpoints/archive");
         let path = address(path, "/archive")?;
@@ -187,6 +268,17 @@ impl RestClient {
     ///
     /// # Errors
     /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let path = training.save_state("first")?.result()?.path;
+    /// let info = service.rest().weights_info(&path)?;
+    /// assert_eq!((info.base_model.as_str(), info.lora_rank), ("tiny-qwen3", Some(8)));
+    /// # anyhow::Ok(())
+    /// ```
     pub fn weights_info(&self, path: &str) -> Result<WeightsInfoResponse> {
         let request = WeightsInfoRequest {
             tinker_path: path.to_owned(),
@@ -198,6 +290,14 @@ impl RestClient {
     ///
     /// # Errors
     /// As [`training_runs`](Self::training_runs).
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// assert_eq!(service.rest().sessions()?, [service.session_id()]);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn sessions(&self) -> Result<Vec<String>> {
         let answer: SessionsResponse = self.get("sessions", "sessions")?;
         Ok(answer.sessions)
@@ -207,6 +307,16 @@ impl RestClient {
     ///
     /// # Errors
     /// As [`training_run`](Self::training_run).
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let made = service.rest().session(service.session_id())?;
+    /// assert_eq!(made.training_run_ids, [training.model_id()]);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn session(&self, id: &str) -> Result<SessionInfo> {
         self.get("sessions", &format!("sessions/{}", escaped(id)))
     }
@@ -215,6 +325,16 @@ impl RestClient {
     ///
     /// # Errors
     /// As [`training_run`](Self::training_run).
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let sampler = service.create_sampling_client("tiny-qwen3")?;
+    /// let info = service.rest().sampler(sampler.sampler_id())?;
+    /// assert_eq!((info.base_model.as_str(), info.model_path), ("tiny-qwen3", None));
+    /// # anyhow::Ok(())
+    /// ```
     pub fn sampler(&self, id: &str) -> Result<SamplerInfo> {
         self.get("samplers", &format!("samplers/{}", escaped(id)))
     }

@@ -142,6 +142,23 @@ impl SamplingClient {
     ///
     /// # Errors
     /// As [`sample`](Self::sample).
+    ///
+    /// ```
+    /// use tinsmith_client::{ModelInput, SampleOptions, SamplingParams, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let sampler = service.create_sampling_client("tiny-qwen3")?;
+    /// let options = SampleOptions {
+    ///     prompt_logprobs: true,
+    ///     topk_prompt_logprobs: 3,
+    ///     ..SampleOptions::new(SamplingParams::max_tokens(4))
+    /// };
+    /// let answer = sampler.sample_with(&ModelInput::from_tokens(vec![1, 2]), &options)?.result()?;
+    /// let likeliest = answer.topk_prompt_logprobs.unwrap();
+    /// assert!(likeliest[0].is_none()); // nothing comes before the first token
+    /// assert_eq!(likeliest[1].as_ref().unwrap().len(), 3);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn sample_with(
         &self,
         prompt: &ModelInput,
@@ -154,6 +171,17 @@ impl SamplingClient {
     ///
     /// # Errors
     /// As [`sample`](Self::sample); the future's [`Error::Unexpected`] when the server gives no logprobs, or too few.
+    ///
+    /// ```
+    /// use tinsmith_client::{ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let sampler = service.create_sampling_client("tiny-qwen3")?;
+    /// let logprobs = sampler.compute_logprobs(&ModelInput::from_tokens(vec![1, 2, 3]))?.result()?;
+    /// let sum: f32 = logprobs.into_iter().flatten().sum(); // of the second and the third
+    /// assert!(sum < 0.0);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn compute_logprobs(&self, prompt: &ModelInput) -> Result<ApiFuture<Vec<Option<f32>>>> {
         let expected = prompt.len();
         let session = self.sampler.session.clone();

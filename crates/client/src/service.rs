@@ -32,6 +32,13 @@ pub struct ServiceClient {
 }
 
 /// What a new model is besides its adapter.
+///
+/// ```
+/// use tinsmith_client::{ModelOptions, OptimizerConfig};
+/// let notes = [("purpose".to_owned(), "a test".into())].into();
+/// let options = ModelOptions::default().optimizer(OptimizerConfig::Dimuon { version: 1 }).user_metadata(notes);
+/// assert_eq!(options.user_metadata.unwrap()["purpose"], "a test");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ModelOptions {
@@ -109,6 +116,15 @@ impl ServiceClient {
     ///
     /// # Errors
     /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let models = service.get_server_capabilities()?.supported_models;
+    /// assert!(models.iter().any(|model| model.model_name == "tiny-qwen3"));
+    /// # anyhow::Ok(())
+    /// ```
     pub fn get_server_capabilities(&self) -> Result<ServerCapabilities> {
         capabilities::models(&self.session.http)
     }
@@ -158,6 +174,16 @@ impl ServiceClient {
     /// # Errors
     /// [`Error::Config`] for an adapter that trains nothing, before anything is sent; [`Error::Status`] or
     /// [`Error::RequestFailed`] for a model that the server does not have.
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let config = LoraConfig { train_unembed: false, ..LoraConfig::rank(16).seed(7) };
+    /// let training = service.create_lora_training_client("tiny-qwen3", &config)?;
+    /// assert_eq!(training.get_info()?.lora_rank, Some(16));
+    /// # anyhow::Ok(())
+    /// ```
     pub fn create_lora_training_client(
         &self,
         base_model: &str,
@@ -170,6 +196,17 @@ impl ServiceClient {
     ///
     /// # Errors
     /// As [`create_lora_training_client`](Self::create_lora_training_client).
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ModelOptions, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let notes = [("purpose".to_owned(), "a test".into())].into();
+    /// let options = ModelOptions::default().user_metadata(notes);
+    /// let training = service.create_training_client("tiny-qwen3", &LoraConfig::rank(8), options)?;
+    /// # drop(training);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn create_training_client(
         &self,
         base_model: &str,
@@ -228,6 +265,20 @@ impl ServiceClient {
     ///
     /// # Errors
     /// [`Error::Status`] for a model or checkpoint that the server does not have.
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ModelInput, SamplingParams, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let path = training.save_weights_for_sampler(Some("best"))?.result()?.path().unwrap().to_owned();
+    /// let prompt = ModelInput::from_tokens(vec![1, 2, 3]);
+    /// for model in ["tiny-qwen3", &path] {
+    ///     let sampler = service.create_sampling_client(model)?;
+    ///     sampler.sample(&prompt, 1, &SamplingParams::max_tokens(4))?.result()?;
+    /// }
+    /// # anyhow::Ok(())
+    /// ```
     pub fn create_sampling_client(&self, model: &str) -> Result<SamplingClient> {
         SamplingClient::create(self.session.clone(), model)
     }
@@ -261,6 +312,14 @@ impl ServiceClient {
     ///
     /// # Errors
     /// [`Error::Status`], [`Error::Deadline`]. A server that does not want to know is no error.
+    ///
+    /// ```
+    /// use tinsmith_client::{FinishReason, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// service.finish(FinishReason::Errored, Some("out of data"))?;
+    /// # anyhow::Ok(())
+    /// ```
     pub fn finish(&self, reason: FinishReason, detail: Option<&str>) -> Result<()> {
         self.session.finish(reason, detail.map(str::to_owned))
     }

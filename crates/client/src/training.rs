@@ -32,6 +32,24 @@ use crate::{
 /// every later call fails with [`Error::Poisoned`], naming that first error. A request that the server accepts
 /// and then fails to execute does not have this effect, nor does an error before anything is sent, nor one in a loss
 /// function, nor a refusal by a server that orders requests [by arrival](crate::RequestOrder::ByArrival).
+///
+/// ```
+/// use tinsmith_client::{AdamParams, Datum, LoraConfig, LossFn, ModelInput, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+/// let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4]);
+/// let mut losses = Vec::new();
+/// for _ in 0..3 {
+///     let pass = training.forward_backward(std::slice::from_ref(&datum), LossFn::CrossEntropy, None)?;
+///     let step = training.optim_step(&AdamParams::default().learning_rate(0.01))?;
+///     losses.push(pass.result()?.metrics["loss:sum"]);
+///     step.result()?;
+/// }
+/// assert!(losses[2] < losses[0]);
+/// training.unload()?.result()?;
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct TrainingClient {
     pub(crate) model: Arc<Model>,
@@ -59,6 +77,16 @@ impl TrainingClient {
     ///
     /// # Errors
     /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let info = training.get_info()?;
+    /// assert_eq!(info.model_data.model_name.as_deref(), Some("tiny-qwen3"));
+    /// # anyhow::Ok(())
+    /// ```
     pub fn get_info(&self) -> Result<GetInfoResponse> {
         let model_id = self.model.id.clone();
         let http = &self.model.session.http;
@@ -74,6 +102,17 @@ impl TrainingClient {
     ///
     /// # Errors
     /// As [`forward_backward`](Self::forward_backward).
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, LoraConfig, LossFn, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// # let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4]);
+    /// let output = training.forward(&[datum], LossFn::CrossEntropy, None)?.result()?;
+    /// assert_eq!(output.loss_fn_outputs[0]["logprobs"].shape()[..], [3]);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn forward(
         &self,
         data: &[Datum],
@@ -261,6 +300,16 @@ impl TrainingClient {
     ///
     /// # Errors
     /// As [`optim_step`](Self::optim_step); [`Error::NormalizedTwice`] before anything is sent.
+    ///
+    /// ```
+    /// use tinsmith_client::{AdamParams, LoraConfig, OptimStep, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let step = OptimStep::from(AdamParams { grad_clip_norm: 1.0, ..AdamParams::default() });
+    /// training.optim_step_with(step)?.result()?;
+    /// # anyhow::Ok(())
+    /// ```
     pub fn optim_step_with(&self, step: OptimStep) -> Result<ApiFuture<OptimStepResponse>> {
         let request = |seq_id| OptimStepRequest {
             params: step.params,
