@@ -20,6 +20,15 @@ pub struct ShiftConfig {
 }
 
 /// What becomes of a datum's weights.
+///
+/// ```
+/// use tinsmith_wire::{Datum, ModelInput, ShiftConfig, WeightReduction};
+/// let config = ShiftConfig::default().reduction(WeightReduction::Mean);
+/// let text = ModelInput::from_tokens(vec![5, 6, 7]);
+/// let datum = Datum::from_input_and_weights(&text, &[0.0, 1.0, 3.0], &config)?;
+/// assert_eq!(datum.input("weights").unwrap().as_f32().unwrap(), [0.25, 0.75]);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum WeightReduction {
     /// They stay as they are.

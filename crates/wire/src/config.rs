@@ -5,6 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::tolerant::{finite, with_defaults};
 
 /// Body of `POST /api/v1/client/config` and of `POST /api/v1/client/dynamic_config`.
+///
+/// ```
+/// use tinsmith_wire::{ClientConfigRequest, json};
+/// let body = ClientConfigRequest { sdk_version: "0.38.0".into() };
+/// assert_eq!(json::to_vec(&body)?, br#"{"sdk_version":"0.38.0"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientConfigRequest {
     /// Version of the client; a server may answer by it.
@@ -59,6 +66,13 @@ with_defaults! {
 
 with_defaults! {
     /// Reply to `POST /api/v1/client/dynamic_config`: what may change during a session.
+    ///
+    /// ```
+    /// use tinsmith_wire::{DynamicConfig, json};
+    /// let it: DynamicConfig = json::from_slice(br#"{"sample_cancel_enabled":true}"#)?;
+    /// assert_eq!((it.sample_cancel_enabled, it.refresh_interval_sec), (true, 300.0));
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
     pub struct DynamicConfig {
         /// Seconds until it is to be asked for again; at least 10.
         #[serde(serialize_with = "finite")]
@@ -71,10 +85,25 @@ with_defaults! {
 }
 
 /// Body of `POST /api/v1/auth/token`: nothing; the key is in the header.
+///
+/// ```
+/// use tinsmith_wire::{AuthTokenRequest, json};
+/// let body = AuthTokenRequest {};
+/// assert_eq!(json::to_vec(&body)?, br#"{}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthTokenRequest {}
 
 /// Reply to auth/token.
+///
+/// ```
+/// use tinsmith_wire::{AuthTokenResponse, json};
+/// let it: AuthTokenResponse = json::from_slice(br#"{"jwt":"eyJ.eyJ.x"}"#)?;
+/// assert_eq!(it.jwt, "eyJ.eyJ.x");
+/// assert!(!format!("{it:?}").contains("eyJ"));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthTokenResponse {
     /// The token, a JWT, to send in place of the key. A secret: debug output leaves it out.

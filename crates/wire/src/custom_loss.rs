@@ -9,6 +9,13 @@ use crate::tolerant::finite;
 
 /// Body of `POST /api/v1/create_custom_loss`. The loss is a function of one datum: of its logprobs and inputs, giving a
 /// scalar and metrics.
+///
+/// ```
+/// use tinsmith_wire::{CreateCustomLossRequest, json};
+/// let body = CreateCustomLossRequest { session_id: "s".into(), name: "mine".into(), ..Default::default() };
+/// assert!(json::to_vec(&body)?.ends_with(br#""name":"mine","inputs":[],"graph":{"format":1,"nodes":[]}}"#));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "create_custom_loss")]
 pub struct CreateCustomLossRequest {
@@ -25,6 +32,13 @@ pub struct CreateCustomLossRequest {
 }
 
 /// Result of create_custom_loss. The loss runs as `loss_fn` `custom` with `loss_id` among its settings.
+///
+/// ```
+/// use tinsmith_wire::{CreateCustomLossResponse, json};
+/// let it: CreateCustomLossResponse = json::from_slice(br#"{"loss_id":"loss-0"}"#)?;
+/// assert_eq!(it.loss_id, "loss-0");
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "create_custom_loss")]
 pub struct CreateCustomLossResponse {
@@ -33,6 +47,13 @@ pub struct CreateCustomLossResponse {
 }
 
 /// An argument of a custom loss.
+///
+/// ```
+/// use tinsmith_wire::{CustomLossInput, json};
+/// let body = CustomLossInput { name: "logprobs".into(), rank: 1 };
+/// assert_eq!(json::to_vec(&body)?, br#"{"name":"logprobs","rank":1}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CustomLossInput {
     /// Its name: `logprobs`, or that of a loss input.
@@ -68,6 +89,16 @@ impl Default for LossGraph {
 }
 
 /// One operation.
+///
+/// ```
+/// use tinsmith_wire::{GraphNode, Argument, NodeOp, json};
+/// let it: GraphNode = json::from_slice(
+///     br#"{"op":"call_method","name":"sum_1","target":"sum","args":[{"ref":"x"}],"kwargs":{"dim":0}}"#,
+/// )?;
+/// assert_eq!((it.op, it.args.len()), (NodeOp::CallMethod, 1));
+/// assert_eq!(it.kwargs["dim"], Argument::Int(0));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GraphNode {
     /// What kind it is.
@@ -85,6 +116,13 @@ pub struct GraphNode {
 }
 
 /// The kinds of operations.
+///
+/// ```
+/// use tinsmith_wire::{NodeOp, json};
+/// let body = NodeOp::CallFunction;
+/// assert_eq!(json::to_vec(&body)?, br#""call_function""#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeOp {
@@ -103,6 +141,15 @@ pub enum NodeOp {
 }
 
 /// An argument of an operation.
+///
+/// ```
+/// use tinsmith_wire::{Argument, Form, json};
+/// let it: Argument = json::from_slice(br#"[null, true, 2, 0.5, "mean", {"dtype":"float32"}]"#)?;
+/// let Argument::List(items) = it else { panic!() };
+/// assert_eq!(items[..3], [Argument::None, Argument::Flag(true), Argument::Int(2)]);
+/// assert_eq!(items[5], Argument::Form(Form::Dtype("float32".into())));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
@@ -127,6 +174,13 @@ pub enum Argument {
 }
 
 /// What JSON has no form of its own for: an object with one key.
+///
+/// ```
+/// use tinsmith_wire::{Form, NonFinite, json};
+/// let body = [Form::Ref("x".into()), Form::Float(NonFinite::NegInf), Form::Ellipsis(true)];
+/// assert_eq!(json::to_vec(&body)?, br#"[{"ref":"x"},{"float":"-inf"},{"ellipsis":true}]"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
@@ -153,6 +207,13 @@ pub enum Form {
 }
 
 /// A number that is not finite.
+///
+/// ```
+/// use tinsmith_wire::{NonFinite, json};
+/// let body = NonFinite::Nan;
+/// assert_eq!(json::to_vec(&body)?, br#""nan""#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NonFinite {
     /// Infinity.

@@ -53,6 +53,18 @@ impl Datum {
 }
 
 /// What the model reads: text, and images or sound where the model takes them. Clones share the chunks.
+///
+/// ```
+/// use tinsmith_wire::{Chunk, ModelInput};
+/// let image = Chunk::Image {
+///     data: vec![0xff, 0xd8].into(),
+///     format: "jpeg".into(),
+///     expected_tokens: Some(256),
+///     override_dimensions: None,
+/// };
+/// let input: ModelInput = [Chunk::from_tokens(vec![1, 2, 3]), image].into_iter().collect();
+/// assert_eq!(input.len(), Some(3 + 256));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModelInput {
     /// The pieces, in order.
@@ -108,6 +120,14 @@ impl FromIterator<Chunk> for ModelInput {
 }
 
 /// A piece of a [`ModelInput`].
+///
+/// ```
+/// use tinsmith_wire::{Chunk, json};
+/// let it: Chunk = json::from_slice(br#"{"type":"image","data":"/9g=","format":"jpeg"}"#)?;
+/// assert!(matches!(&it, Chunk::Image { data, .. } if data[..] == [0xff, 0xd8]));
+/// assert_eq!(it.len(), None); // the trainer decides
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -150,6 +170,13 @@ pub enum Chunk {
 }
 
 /// The size of an image in pixels.
+///
+/// ```
+/// use tinsmith_wire::{ImageDimensions, json};
+/// let body = ImageDimensions { width: 640, height: 480 };
+/// assert_eq!(json::to_vec(&body)?, br#"{"width":640,"height":480}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ImageDimensions {
     /// Pixels from left to right.

@@ -1,6 +1,14 @@
 use std::fmt;
 
 /// What can be wrong with protocol data. Every variant says what was read or built, where, and why.
+///
+/// ```
+/// use tinsmith_wire::{Error, LoraConfig, json};
+/// match json::from_slice::<LoraConfig>(br#"{"rank": -1}"#) {
+///     Err(Error::Decode { what, path, .. }) => assert_eq!((what, path.as_str()), ("LoraConfig", "rank")),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -5,6 +5,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{Result, json, tolerant::or_default};
 
 /// Reply to a request whose result comes later.
+///
+/// ```
+/// use tinsmith_wire::{Submitted, json};
+/// let it: Submitted = json::from_slice(br#"{"request_id":"7","future_id":"7","status":"pending"}"#)?;
+/// assert_eq!((it.request_id.as_str(), it.model_id), ("7", None)); // SkyRL-tx says more
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submitted {
     /// What to ask `retrieve_future` for.
@@ -18,6 +25,13 @@ pub struct Submitted {
 }
 
 /// Body of `POST /api/v1/retrieve_future`.
+///
+/// ```
+/// use tinsmith_wire::{RetrieveFutureRequest, json};
+/// let body = RetrieveFutureRequest { request_id: "r".into(), allow_metadata_only: true };
+/// assert_eq!(json::to_vec(&body)?, br#"{"request_id":"r","allow_metadata_only":true}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetrieveFutureRequest {
     /// The request asked for.
@@ -28,6 +42,14 @@ pub struct RetrieveFutureRequest {
 }
 
 /// What a server says about a request it has accepted.
+///
+/// ```
+/// use tinsmith_wire::{FutureReply, OptimStepResponse};
+/// let read = |body: &str| FutureReply::<OptimStepResponse>::from_json(body.as_bytes());
+/// assert!(matches!(read(r#"{"metrics":{"lr":0.1}}"#)?, FutureReply::Ready(step) if step.metrics["lr"] == 0.1));
+/// assert!(matches!(read(r#"{"error":"out of memory","category":"server"}"#)?, FutureReply::Failed(_)));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum FutureReply<T> {
     /// Not ready.
@@ -44,6 +66,13 @@ pub enum FutureReply<T> {
 }
 
 /// A request is not ready.
+///
+/// ```
+/// use tinsmith_wire::{TryAgain, json};
+/// let it: TryAgain = json::from_slice(br#"{"type":"try_again","request_id":"r","queue_state":"paused_capacity"}"#)?;
+/// assert_eq!(it.queue_state.as_deref(), Some("paused_capacity"));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "try_again")]
 pub struct TryAgain {
@@ -59,6 +88,13 @@ pub struct TryAgain {
 }
 
 /// A request has failed for good.
+///
+/// ```
+/// use tinsmith_wire::{RequestFailed, ErrorCategory, json};
+/// let it: RequestFailed = json::from_slice(br#"{"error":"rank too large","category":"user"}"#)?;
+/// assert_eq!(it.category, ErrorCategory::User);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestFailed {
     /// What went wrong.
@@ -69,6 +105,13 @@ pub struct RequestFailed {
 }
 
 /// Whose fault a failure is.
+///
+/// ```
+/// use tinsmith_wire::{ErrorCategory, json};
+/// let it: ErrorCategory = json::from_slice(br#""something new""#)?;
+/// assert_eq!(it, ErrorCategory::Unknown);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCategory {
@@ -129,6 +172,13 @@ fn is_result(body: &[u8]) -> bool {
 }
 
 /// Body of `POST /api/v1/cancel_future`; for samples only.
+///
+/// ```
+/// use tinsmith_wire::{CancelFutureRequest, json};
+/// let body = CancelFutureRequest { request_id: "r".into() };
+/// assert_eq!(json::to_vec(&body)?, br#"{"request_id":"r"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelFutureRequest {
     /// The request that nobody waits for any longer.
@@ -136,6 +186,14 @@ pub struct CancelFutureRequest {
 }
 
 /// Body of `POST /api/v1/retrieve_futures`: which samples of a sampling session are done.
+///
+/// ```
+/// use tinsmith_wire::{FuturesTarget, RetrieveFuturesRequest, json};
+/// let target = FuturesTarget::SamplingSession { sampling_session_id: "s".into(), cloned_sampler_id: 0 };
+/// let body = RetrieveFuturesRequest { target, prev_cursor: 3, timeout: None, retrieved_request_ids: vec![] };
+/// assert!(json::to_vec(&body)?.ends_with(br#""prev_cursor":3,"retrieved_request_ids":[]}"#));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RetrieveFuturesRequest {
     /// Whose samples.
@@ -151,6 +209,13 @@ pub struct RetrieveFuturesRequest {
 }
 
 /// Whose samples `retrieve_futures` tells of.
+///
+/// ```
+/// use tinsmith_wire::{FuturesTarget, json};
+/// let body = FuturesTarget::SamplingSession { sampling_session_id: "s".into(), cloned_sampler_id: 2 };
+/// assert_eq!(json::to_vec(&body)?, br#"{"type":"sampling_session","sampling_session_id":"s","cloned_sampler_id":2}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -166,6 +231,15 @@ pub enum FuturesTarget {
 }
 
 /// Reply to retrieve_futures.
+///
+/// ```
+/// use tinsmith_wire::{RetrieveFuturesResponse, CompletionState, json};
+/// let it: RetrieveFuturesResponse = json::from_slice(
+///     br#"{"completions":[{"state":"failed","request_id":"r"}],"cursor":4}"#,
+/// )?;
+/// assert_eq!((it.cursor, it.completions[0].state), (4, CompletionState::Failed));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetrieveFuturesResponse {
     /// What has ended since `prev_cursor`.
@@ -176,6 +250,15 @@ pub struct RetrieveFuturesResponse {
 }
 
 /// A sample that has ended. `retrieve_future` has its result.
+///
+/// ```
+/// use tinsmith_wire::{Completion, json};
+/// let it: Completion = json::from_slice(
+///     br#"{"state":"finished","request_id":"r","response_payload_uncompressed_size":64}"#,
+/// )?;
+/// assert_eq!(it.response_payload_uncompressed_size, Some(64));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completion {
     /// How it ended.
@@ -188,6 +271,13 @@ pub struct Completion {
 }
 
 /// How a sample ended.
+///
+/// ```
+/// use tinsmith_wire::{CompletionState, json};
+/// let body = CompletionState::Finished;
+/// assert_eq!(json::to_vec(&body)?, br#""finished""#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CompletionState {

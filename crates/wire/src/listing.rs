@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::{UserMetadata, tolerant::or_default};
 
 /// Place in a list that comes in pages.
+///
+/// ```
+/// use tinsmith_wire::{Cursor, json};
+/// let it: Cursor = json::from_slice(br#"{"offset":0,"limit":20,"total_count":57}"#)?;
+/// assert!(it.offset + it.limit < it.total_count); // there are more
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     /// Index of the first entry of this page.
@@ -18,6 +25,15 @@ pub struct Cursor {
 }
 
 /// Reply to `GET /api/v1/training_runs?limit=20&offset=0`.
+///
+/// ```
+/// use tinsmith_wire::{TrainingRunsResponse, json};
+/// let it: TrainingRunsResponse = json::from_slice(
+///     br#"{"training_runs":[{"training_run_id":"s:train:0","base_model":"tiny"}]}"#,
+/// )?;
+/// assert_eq!(it.training_runs[0].base_model, "tiny");
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingRunsResponse {
     /// One page of them.
@@ -28,6 +44,15 @@ pub struct TrainingRunsResponse {
 }
 
 /// A model that is or was in training. Reply to `GET /api/v1/training_runs/{id}`.
+///
+/// ```
+/// use tinsmith_wire::{TrainingRun, json};
+/// let it: TrainingRun = json::from_slice(
+///     br#"{"training_run_id":"s:train:0","base_model":"tiny","is_lora":true,"lora_rank":8}"#,
+/// )?;
+/// assert_eq!((it.lora_rank, it.corrupted), (Some(8), false));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingRun {
     /// The model.
@@ -62,6 +87,15 @@ pub struct TrainingRun {
 
 /// Reply to `GET /api/v1/training_runs/{id}/checkpoints`, all of a run, and `GET /api/v1/checkpoints`, a page of all
 /// that the user has.
+///
+/// ```
+/// use tinsmith_wire::{CheckpointsResponse, json};
+/// let it: CheckpointsResponse = json::from_slice(
+///     br#"{"checkpoints":[],"cursor":{"offset":0,"limit":100,"total_count":0}}"#,
+/// )?;
+/// assert!(it.checkpoints.is_empty());
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointsResponse {
     /// The checkpoints.
@@ -72,6 +106,16 @@ pub struct CheckpointsResponse {
 }
 
 /// A checkpoint that a server keeps.
+///
+/// ```
+/// use tinsmith_wire::{Checkpoint, CheckpointType, json};
+/// let it: Checkpoint = json::from_slice(
+///     br#"{"checkpoint_id":"weights/a","checkpoint_type":"training","time":"2026-11-21T12:00:00Z",
+///          "tinker_path":"tinker://s:train:0/weights/a"}"#,
+/// )?;
+/// assert_eq!((it.checkpoint_type, it.size_bytes), (CheckpointType::Training, None));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Its name within the run: `weights/{name}`, or `{name}` alone.
@@ -99,6 +143,13 @@ pub struct Checkpoint {
 }
 
 /// What a checkpoint is for.
+///
+/// ```
+/// use tinsmith_wire::{CheckpointType, json};
+/// let it: CheckpointType = json::from_slice(br#""something new""#)?;
+/// assert_eq!(it, CheckpointType::Other);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -116,6 +167,13 @@ pub enum CheckpointType {
 }
 
 /// Body of `PUT /api/v1/training_runs/{id}/checkpoints/{checkpoint_id}/ttl`.
+///
+/// ```
+/// use tinsmith_wire::{SetTtlRequest, json};
+/// let body = SetTtlRequest { ttl_seconds: None };
+/// assert_eq!(json::to_vec(&body)?, br#"{"ttl_seconds":null}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetTtlRequest {
     /// Seconds to live from now; for good when null, which is written.
@@ -123,6 +181,15 @@ pub struct SetTtlRequest {
 }
 
 /// Reply to `GET /api/v1/training_runs/{id}/checkpoints/{checkpoint_id}/external_weights_urls`.
+///
+/// ```
+/// use tinsmith_wire::{ExternalWeightsUrls, json};
+/// let it: ExternalWeightsUrls = json::from_slice(
+///     br#"{"urls":{"adapter.safetensors":"https://files.example/1"},"expires":"2026-11-21T12:00:00Z"}"#,
+/// )?;
+/// assert!(it.urls["adapter.safetensors"].starts_with("https:"));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExternalWeightsUrls {
     /// Where to download each file, by the file's name. The addresses are secrets.
@@ -133,6 +200,13 @@ pub struct ExternalWeightsUrls {
 }
 
 /// Reply to `GET /api/v1/sessions`.
+///
+/// ```
+/// use tinsmith_wire::{SessionsResponse, json};
+/// let it: SessionsResponse = json::from_slice(br#"{"sessions":["a","b"]}"#)?;
+/// assert_eq!(it.sessions, ["a", "b"]);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionsResponse {
     /// Their ids.
@@ -140,6 +214,13 @@ pub struct SessionsResponse {
 }
 
 /// Reply to `GET /api/v1/sessions/{id}`.
+///
+/// ```
+/// use tinsmith_wire::{SessionInfo, json};
+/// let it: SessionInfo = json::from_slice(br#"{"training_run_ids":["s:train:0"],"sampler_ids":[]}"#)?;
+/// assert_eq!((it.training_run_ids.len(), it.display_name), (1, None));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionInfo {
     /// The models it made.
@@ -157,6 +238,13 @@ pub struct SessionInfo {
 }
 
 /// Body and reply of `POST /api/v1/copy_weights`: a checkpoint, and the user's own copy of it.
+///
+/// ```
+/// use tinsmith_wire::{CopyWeights, json};
+/// let body = CopyWeights { tinker_path: "tinker://r/weights/a".into() };
+/// assert_eq!(json::to_vec(&body)?, br#"{"tinker_path":"tinker://r/weights/a"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyWeights {
     /// Its address, `tinker://..`.

@@ -26,6 +26,14 @@ impl Metrics {
     }
 
     /// The value of this name as an integer, when it is one; exact up to 2^64 - 1.
+    ///
+    /// ```
+    /// use tinsmith_wire::Metrics;
+    /// let mut metrics = Metrics::default();
+    /// metrics.insert_u64("data:hash2", u64::MAX);
+    /// assert_eq!(metrics.exact_u64("data:hash2"), Some(u64::MAX));
+    /// assert_eq!(metrics["data:hash2"], 2f64.powi(64)); // rounded
+    /// ```
     pub fn exact_u64(&self, name: &str) -> Option<u64> {
         let exact = self.exact.get(name).copied();
         exact.or_else(|| {
@@ -35,6 +43,15 @@ impl Metrics {
     }
 
     /// Sets a value, in place of an earlier one.
+    ///
+    /// ```
+    /// use tinsmith_wire::Metrics;
+    /// let mut metrics = Metrics::default();
+    /// metrics.insert("loss:sum", 1.0);
+    /// metrics.insert("loss:sum", 2.0);
+    /// assert_eq!((metrics.len(), metrics.remove("loss:sum")), (1, Some(2.0)));
+    /// assert!(metrics.is_empty());
+    /// ```
     pub fn insert(&mut self, name: impl Into<String>, value: f64) {
         let name = name.into();
         self.exact.remove(&name);
@@ -57,6 +74,12 @@ impl Metrics {
     }
 
     /// Names and values, by name.
+    ///
+    /// ```
+    /// use tinsmith_wire::Metrics;
+    /// let metrics: Metrics = [("b:mean", 2.0), ("a:sum", 1.0)].into_iter().collect();
+    /// assert_eq!(metrics.iter().collect::<Vec<_>>(), [("a:sum", 1.0), ("b:mean", 2.0)]);
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
         self.values
             .iter()

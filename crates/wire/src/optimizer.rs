@@ -8,6 +8,13 @@ use crate::{
 };
 
 /// The optimiser of a model, for the model's life.
+///
+/// ```
+/// use tinsmith_wire::{OptimizerConfig, json};
+/// let body = [OptimizerConfig::AdamW, OptimizerConfig::Dimuon { version: 1 }];
+/// assert_eq!(json::to_vec(&body)?, br#"[{"type":"adamw"},{"type":"dimuon","version":1}]"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 #[non_exhaustive]
@@ -80,6 +87,14 @@ macro_rules! setters {
 setters!(learning_rate beta1 beta2 eps weight_decay grad_clip_norm);
 
 /// Which gradient norms an optimiser step reports.
+///
+/// ```
+/// use tinsmith_wire::{AdamParams, GradNormMetrics, json};
+/// let emit_grad_norm_metrics = Some(GradNormMetrics::Basic);
+/// let body = AdamParams { emit_grad_norm_metrics, ..AdamParams::default() };
+/// assert!(json::to_vec(&body)?.ends_with(br#""emit_grad_norm_metrics":"basic"}"#));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GradNormMetrics {
@@ -93,6 +108,13 @@ pub enum GradNormMetrics {
 
 with_defaults! {
     /// Dimuon's settings for one step.
+    ///
+    /// ```
+    /// use tinsmith_wire::{DimuonParams, json};
+    /// let body = DimuonParams { learning_rate: 0.5, ..DimuonParams::default() };
+    /// assert_eq!(json::to_vec(&body)?, br#"{"learning_rate":0.5,"grad_clip_norm":0.0,"beta1":0.9}"#);
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
     pub struct DimuonParams {
         /// Step size.
         #[serde(serialize_with = "finite")]
@@ -107,6 +129,12 @@ with_defaults! {
 }
 
 /// The settings of one step, of the optimiser that the model has.
+///
+/// ```
+/// use tinsmith_wire::{AdamParams, DimuonParams, OptimizerParams};
+/// assert_eq!(OptimizerParams::default(), AdamParams::default().into());
+/// assert!(matches!(OptimizerParams::from(DimuonParams::default()), OptimizerParams::Dimuon(_)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -138,6 +166,13 @@ impl From<DimuonParams> for OptimizerParams {
 }
 
 /// What the trainer divides accumulated gradients by, at the step. Fireworks only.
+///
+/// ```
+/// use tinsmith_wire::{GradAccumulationNormalization, json};
+/// let body = GradAccumulationNormalization::NumLossTokens;
+/// assert_eq!(json::to_vec(&body)?, br#""num_loss_tokens""#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GradAccumulationNormalization {
@@ -150,6 +185,16 @@ pub enum GradAccumulationNormalization {
 }
 
 /// Body of `POST /api/v1/optim_step`.
+///
+/// ```
+/// use tinsmith_wire::{OptimStepRequest, OptimizerParams, json};
+/// let it: OptimStepRequest = json::from_slice(
+///     br#"{"adam_params":{"learning_rate":0.1},"model_id":"m","seq_id":2}"#,
+/// )?;
+/// let OptimizerParams::AdamW(adam) = it.params else { panic!() };
+/// assert_eq!((adam.learning_rate, adam.beta1), (0.1, 0.9));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "optim_step")]
 pub struct OptimStepRequest {
@@ -211,6 +256,13 @@ impl<'de> Deserialize<'de> for OptimStepRequest {
 }
 
 /// Result of an optimiser step.
+///
+/// ```
+/// use tinsmith_wire::{OptimStepResponse, json};
+/// let it: OptimStepResponse = json::from_slice(br#"{"metrics":null}"#)?;
+/// assert!(it.metrics.is_empty());
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OptimStepResponse {
     /// Numbers about the step, such as `grad_norm`.

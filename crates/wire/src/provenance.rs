@@ -2,6 +2,20 @@
 
 /// Where the tokens of a [`Datum`](crate::Datum) come from, for servers that follow a sample from its making into
 /// training. Travels in protobuf only.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tinsmith_wire::{Datum, ModelInput, Provenance, ProvenanceSource, ProvenanceSpan};
+/// let of = |source, offset, length| ProvenanceSpan { source, sequence_id: "r0:0".into(), offset, length };
+/// // One prompt token, and two of three sampled ones; the targets are one further on.
+/// let provenance = Provenance {
+///     model_input: vec![of(ProvenanceSource::Prompt, 0, 1), of(ProvenanceSource::Sampled, 0, 2)],
+///     loss_fn_inputs: vec![of(ProvenanceSource::Sampled, 0, 3)],
+/// };
+/// let mut datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3]));
+/// datum.provenance = Some(Arc::new(provenance));
+/// # assert_eq!(datum.model_input.len(), Some(1 + 2));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Provenance {
     /// The origin of the model's input, piece by piece.

@@ -9,6 +9,18 @@ use crate::{
 };
 
 /// Body of `POST /api/v1/create_sampling_session`.
+///
+/// ```
+/// use tinsmith_wire::{CreateSamplingSessionRequest, json};
+/// let body = CreateSamplingSessionRequest {
+///     session_id: "s".into(),
+///     sampling_session_seq_id: 0,
+///     base_model: Some("tiny".into()),
+///     model_path: None,
+/// };
+/// assert!(json::to_vec(&body)?.ends_with(br#""sampling_session_seq_id":0,"base_model":"tiny"}"#));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "create_sampling_session")]
 pub struct CreateSamplingSessionRequest {
@@ -25,6 +37,13 @@ pub struct CreateSamplingSessionRequest {
 }
 
 /// Reply to create_sampling_session.
+///
+/// ```
+/// use tinsmith_wire::{CreateSamplingSessionResponse, json};
+/// let it: CreateSamplingSessionResponse = json::from_slice(br#"{"sampling_session_id":"x"}"#)?;
+/// assert_eq!(it.sampling_session_id, "x");
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "create_sampling_session")]
 pub struct CreateSamplingSessionResponse {
@@ -33,6 +52,15 @@ pub struct CreateSamplingSessionResponse {
 }
 
 /// Reply to `GET /api/v1/samplers/{id}`.
+///
+/// ```
+/// use tinsmith_wire::{SamplerInfo, json};
+/// let it: SamplerInfo = json::from_slice(
+///     br#"{"sampler_id":"x","base_model":"tiny","model_path":"tinker://r/sampler_weights/a"}"#,
+/// )?;
+/// assert!(it.model_path.is_some());
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SamplerInfo {
     /// The sampling session.
@@ -45,6 +73,13 @@ pub struct SamplerInfo {
 }
 
 /// Body of `POST /api/v1/join_sampling_session`: a copy of a sampling client in another process asks for its number.
+///
+/// ```
+/// use tinsmith_wire::{JoinSamplingSessionRequest, json};
+/// let body = JoinSamplingSessionRequest { sampling_session_id: "x".into() };
+/// assert_eq!(json::to_vec(&body)?, br#"{"type":"join_sampling_session","sampling_session_id":"x"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "join_sampling_session")]
 pub struct JoinSamplingSessionRequest {
@@ -53,6 +88,13 @@ pub struct JoinSamplingSessionRequest {
 }
 
 /// Reply to join_sampling_session.
+///
+/// ```
+/// use tinsmith_wire::{JoinSamplingSessionResponse, json};
+/// let it: JoinSamplingSessionResponse = json::from_slice(br#"{"client_counter":3}"#)?;
+/// assert_eq!(it.client_counter * 1_000_000_000, 3_000_000_000); // the first seq_id
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinSamplingSessionResponse {
     /// The number of the copy; its requests count from a billion times this.
@@ -99,6 +141,14 @@ impl SamplingParams {
 }
 
 /// What ends a sample.
+///
+/// ```
+/// use tinsmith_wire::{Stop, json};
+/// let it: Stop = json::from_slice(br#""\n""#)?;
+/// assert_eq!(it, Stop::Strings(vec!["\n".into()]));
+/// assert_eq!(json::to_vec(&Stop::Tokens(vec![0]))?, b"[0]");
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Stop {
@@ -130,6 +180,16 @@ impl<'de> Deserialize<'de> for Stop {
 }
 
 /// Body of `POST /api/v1/asample`.
+///
+/// ```
+/// use tinsmith_wire::{SampleRequest, json};
+/// let it: SampleRequest = json::from_slice(
+///     br#"{"prompt":{"chunks":[{"tokens":[1,2]}]},"sampling_params":{"max_tokens":4},"base_model":"tiny"}"#,
+/// )?;
+/// assert_eq!((it.num_samples, it.prompt.len()), (1, Some(2)));
+/// assert_eq!((it.sampling_params.max_tokens, it.sampling_params.temperature), (Some(4), 1.0));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "sample")]
 pub struct SampleRequest {
@@ -195,6 +255,13 @@ fn one() -> u32 {
 }
 
 /// Why a sample ended.
+///
+/// ```
+/// use tinsmith_wire::{StopReason, json};
+/// let body = [StopReason::Stop, StopReason::Length];
+/// assert_eq!(json::to_vec(&body)?, br#"["stop","length"]"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
@@ -206,6 +273,13 @@ pub enum StopReason {
 }
 
 /// One sample.
+///
+/// ```
+/// use tinsmith_wire::{SampledSequence, json};
+/// let it: SampledSequence = json::from_slice(br#"{"stop_reason":"length","tokens":[5,6],"logprobs":[-0.5,-1.0]}"#)?;
+/// assert_eq!((it.tokens, it.logprobs), (vec![5, 6], Some(vec![-0.5, -1.0])));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SampledSequence {
     /// Why it ended.
@@ -239,6 +313,16 @@ fn finite_list<S: serde::Serializer>(
 pub type TopLogprobs = Vec<(u32, f32)>;
 
 /// Result of a sample request.
+///
+/// ```
+/// use tinsmith_wire::{SampleResponse, StopReason, json};
+/// let it: SampleResponse = json::from_slice(
+///     br#"{"sequences":[{"stop_reason":"stop","tokens":[5]}],"prompt_logprobs":[null,-2.0]}"#,
+/// )?;
+/// assert_eq!(it.sequences[0].stop_reason, StopReason::Stop);
+/// assert_eq!(it.prompt_logprobs.unwrap(), [None, Some(-2.0)]);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "sample")]
 pub struct SampleResponse {
@@ -266,6 +350,16 @@ pub struct SampleResponse {
 }
 
 /// Other tokens than the given ones at each prompt position.
+///
+/// ```
+/// use tinsmith_wire::{PromptAltTokens, json};
+/// let it: PromptAltTokens = json::from_slice(
+///     br#"{"tokens":{"dtype":"int64","data":[7,8],"shape":[1,2]},"logprobs":{"dtype":"float32","data":[-1.0,
+///          -2.0],"shape":[1,2]}}"#,
+/// )?;
+/// assert_eq!(it.tokens.shape(), it.logprobs.shape());
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PromptAltTokens {
     /// Their ids, `int64` `[positions, K]`.

@@ -14,6 +14,13 @@ use crate::{
 pub type UserMetadata = BTreeMap<String, Value>;
 
 /// Body of `POST /api/v1/create_session`.
+///
+/// ```
+/// use tinsmith_wire::{CreateSessionRequest, json};
+/// let body = CreateSessionRequest { sdk_version: "0.38.0".into(), ..Default::default() };
+/// assert_eq!(json::to_vec(&body)?, br#"{"type":"create_session","tags":[],"user_metadata":{},"sdk_version":"0.38.0"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "create_session")]
 pub struct CreateSessionRequest {
@@ -35,6 +42,13 @@ pub struct CreateSessionRequest {
 }
 
 /// Reply to create_session.
+///
+/// ```
+/// use tinsmith_wire::{CreateSessionResponse, json};
+/// let it: CreateSessionResponse = json::from_slice(br#"{"session_id":"s","warning_message":"closing at noon"}"#)?;
+/// assert_eq!((it.session_id.as_str(), it.info_message), ("s", None));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "create_session")]
 pub struct CreateSessionResponse {
@@ -52,6 +66,13 @@ pub struct CreateSessionResponse {
 }
 
 /// Body of `POST /api/v1/session_heartbeat`.
+///
+/// ```
+/// use tinsmith_wire::{SessionHeartbeatRequest, json};
+/// let body = SessionHeartbeatRequest { session_id: "s".into() };
+/// assert_eq!(json::to_vec(&body)?, br#"{"type":"session_heartbeat","session_id":"s"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "session_heartbeat")]
 pub struct SessionHeartbeatRequest {
@@ -65,6 +86,13 @@ pub struct SessionHeartbeatRequest {
 pub struct SessionHeartbeatResponse {}
 
 /// Body of `POST /api/v1/sessions/{id}/finish`; the first one counts.
+///
+/// ```
+/// use tinsmith_wire::{FinishReason, FinishSessionRequest, json};
+/// let body = FinishSessionRequest { reason: FinishReason::Success, detail: None };
+/// assert_eq!(json::to_vec(&body)?, br#"{"reason":{"type":"success"},"detail":null}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishSessionRequest {
     /// How it ended.
@@ -74,6 +102,13 @@ pub struct FinishSessionRequest {
 }
 
 /// How a session ended.
+///
+/// ```
+/// use tinsmith_wire::{FinishReason, json};
+/// let body = FinishReason::Interrupted;
+/// assert_eq!(json::to_vec(&body)?, br#"{"type":"interrupted"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum FinishReason {
@@ -126,6 +161,15 @@ impl LoraConfig {
 }
 
 /// Body of `POST /api/v1/create_model`.
+///
+/// ```
+/// use tinsmith_wire::{CreateModelRequest, json};
+/// let it: CreateModelRequest = json::from_slice(
+///     br#"{"session_id":"s","model_seq_id":0,"base_model":"tiny","lora_config":{"rank":8}}"#,
+/// )?;
+/// assert_eq!((it.lora_config.rank, it.lora_config.train_mlp), (8, true));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "create_model")]
 pub struct CreateModelRequest {
@@ -147,6 +191,13 @@ pub struct CreateModelRequest {
 }
 
 /// Result of create_model.
+///
+/// ```
+/// use tinsmith_wire::{CreateModelResponse, json};
+/// let it: CreateModelResponse = json::from_slice(br#"{"model_id":"s:train:0"}"#)?;
+/// assert_eq!(it.model_id, "s:train:0");
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "create_model")]
 pub struct CreateModelResponse {
@@ -155,6 +206,13 @@ pub struct CreateModelResponse {
 }
 
 /// Body of `POST /api/v1/get_info`.
+///
+/// ```
+/// use tinsmith_wire::{GetInfoRequest, json};
+/// let body = GetInfoRequest { model_id: "m".into() };
+/// assert_eq!(json::to_vec(&body)?, br#"{"type":"get_info","model_id":"m"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "get_info")]
 pub struct GetInfoRequest {
@@ -163,6 +221,15 @@ pub struct GetInfoRequest {
 }
 
 /// Reply to get_info.
+///
+/// ```
+/// use tinsmith_wire::{GetInfoResponse, json};
+/// let it: GetInfoResponse = json::from_slice(
+///     br#"{"model_id":"m","model_data":{"base_model":"tiny"},"lora_rank":8}"#,
+/// )?;
+/// assert_eq!((it.model_data.model_name.as_deref(), it.lora_rank), (Some("tiny"), Some(8)));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "get_info")]
 pub struct GetInfoResponse {
@@ -186,6 +253,13 @@ pub struct GetInfoResponse {
 }
 
 /// About a base model.
+///
+/// ```
+/// use tinsmith_wire::{ModelData, json};
+/// let it: ModelData = json::from_slice(br#"{"arch":"qwen3","tokenizer_id":"Qwen/Qwen3-8B"}"#)?;
+/// assert_eq!(it.tokenizer_id.as_deref(), Some("Qwen/Qwen3-8B"));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "GivenModelData")]
 pub struct ModelData {
@@ -220,6 +294,13 @@ impl From<GivenModelData> for ModelData {
 }
 
 /// Body of `POST /api/v1/unload_model`.
+///
+/// ```
+/// use tinsmith_wire::{UnloadModelRequest, json};
+/// let body = UnloadModelRequest { model_id: "m".into() };
+/// assert_eq!(json::to_vec(&body)?, br#"{"type":"unload_model","model_id":"m"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "unload_model")]
 pub struct UnloadModelRequest {
@@ -228,6 +309,13 @@ pub struct UnloadModelRequest {
 }
 
 /// Result of unload_model.
+///
+/// ```
+/// use tinsmith_wire::{UnloadModelResponse, json};
+/// let it: UnloadModelResponse = json::from_slice(br#"{"model_id":"m"}"#)?;
+/// assert_eq!(it.model_id, "m");
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "unload_model")]
 pub struct UnloadModelResponse {
@@ -236,6 +324,13 @@ pub struct UnloadModelResponse {
 }
 
 /// Reply to `GET /api/v1/get_server_capabilities`.
+///
+/// ```
+/// use tinsmith_wire::{ServerCapabilities, json};
+/// let it: ServerCapabilities = json::from_slice(br#"{"supported_models":[{"model_name":"tiny"}]}"#)?;
+/// assert_eq!(it.supported_models[0].model_name, "tiny");
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ServerCapabilities {
     /// The models on offer.
@@ -244,6 +339,13 @@ pub struct ServerCapabilities {
 }
 
 /// A model on offer.
+///
+/// ```
+/// use tinsmith_wire::{SupportedModel, json};
+/// let it: SupportedModel = json::from_slice(br#"{"model_name":"tiny","max_context_length":2048}"#)?;
+/// assert_eq!((it.max_context_length, it.trainable), (Some(2048), None));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SupportedModel {
     /// Its name, for create_model and create_sampling_session.
@@ -260,6 +362,13 @@ pub struct SupportedModel {
 }
 
 /// Reply to `GET /api/v1/healthz`.
+///
+/// ```
+/// use tinsmith_wire::{Health, json};
+/// let it: Health = json::from_slice(br#"{"status":"ok"}"#)?;
+/// assert_eq!(it.status, "ok");
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// `ok`.
@@ -267,6 +376,13 @@ pub struct Health {
 }
 
 /// The body of an HTTP error: `{"detail": ..}`.
+///
+/// ```
+/// use tinsmith_wire::{ErrorBody, json};
+/// let body = ErrorBody::new("no such model");
+/// assert_eq!(json::to_vec(&body)?, br#"{"detail":"no such model"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// What went wrong: a string, or a list of findings.

@@ -5,6 +5,12 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use crate::{Error, Result};
 
 /// Element type of a [`TensorData`]. The wire knows two.
+///
+/// ```
+/// use tinsmith_wire::DType;
+/// assert_eq!((DType::Float32.size(), DType::Int64.size()), (4, 8));
+/// assert_eq!(DType::Int64.to_string(), "int64");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
@@ -34,6 +40,12 @@ impl fmt::Display for DType {
 }
 
 /// The values of a tensor, flat and row-major. Clones share them.
+///
+/// ```
+/// use tinsmith_wire::{DType, Data};
+/// let data = Data::from(vec![1.0f32, 2.0]);
+/// assert_eq!((data.len(), data.dtype()), (2, DType::Float32));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub enum Data {
     /// `float32` values.
@@ -77,6 +89,15 @@ macro_rules! data_from {
 data_from!(Vec<f32> => F32, &[f32] => F32, Arc<[f32]> => F32, Vec<i64> => I64, &[i64] => I64, Arc<[i64]> => I64);
 
 /// Row and column indices of a compressed-sparse-row matrix.
+///
+/// ```
+/// use tinsmith_wire::{Csr, TensorData};
+/// // [[0, 7], [0, 0]]
+/// let matrix = TensorData::csr(vec![7i64], vec![0, 1, 1], vec![1], [2, 2])?;
+/// let Csr { crow, col } = matrix.sparse().unwrap();
+/// assert_eq!((&crow[..], &col[..]), (&[0, 1, 1][..], &[1][..]));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Csr {
     /// `rows + 1` ascending offsets into the values, the first 0, the last their number.
@@ -145,6 +166,13 @@ impl TensorData {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Csr`].
+    ///
+    /// ```
+    /// use tinsmith_wire::TensorData;
+    /// let flat = TensorData::from_parts(vec![1i64, 2, 3].into(), None, None)?;
+    /// assert_eq!((flat.shape().to_vec(), flat.stated_shape()), (vec![3], None));
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
     pub fn from_parts(
         data: Data,
         shape: Option<Arc<[usize]>>,
@@ -277,6 +305,14 @@ impl TensorData {
     ///
     /// # Errors
     /// [`Error::TooLarge`] when the dense form does not fit in memory.
+    ///
+    /// ```
+    /// use tinsmith_wire::TensorData;
+    /// let sparse = TensorData::csr(vec![7i64], vec![0, 1, 1], vec![1], [2, 2])?;
+    /// assert_eq!(sparse.as_i64(), None);
+    /// assert_eq!(sparse.to_dense()?.as_i64().unwrap(), [0, 7, 0, 0]);
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
     pub fn to_dense(&self) -> Result<TensorData> {
         let Some(csr) = &self.sparse else {
             return Ok(self.clone());

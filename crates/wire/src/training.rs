@@ -10,6 +10,12 @@ use crate::{
 };
 
 /// A loss that the trainer computes. Each sums over tokens and sequences.
+///
+/// ```
+/// use tinsmith_wire::LossFn;
+/// assert_eq!(LossFn::from("ppo".to_owned()), LossFn::Ppo);
+/// assert_eq!(LossFn::from("stable_reinforce".to_owned()).name(), "stable_reinforce");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 #[non_exhaustive]
@@ -67,6 +73,12 @@ impl From<LossFn> for String {
 }
 
 /// A setting of a server loss. Servers that speak JSON take numbers only, except for Fireworks.
+///
+/// ```
+/// use tinsmith_wire::{ConfigValue, LossFnConfig};
+/// let config: LossFnConfig = [("clip_low_threshold".to_owned(), ConfigValue::from(0.8))].into();
+/// assert_eq!(config["clip_low_threshold"].to_string(), "0.8");
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ConfigValue {
@@ -121,6 +133,21 @@ pub enum Pass {
 /// A request for either pass, over data that the sender may keep. In JSON the passes have paths of their own, `POST
 /// /api/v1/forward` and `/forward_backward`, and data and loss lie in `forward_input` or `forward_backward_input`; in
 /// [`proto`](crate::proto) it is one message for both, and goes to `/forward_backward`.
+///
+/// ```
+/// use tinsmith_wire::{Datum, LossFn, ModelInput, Pass, PassRequest, json};
+/// let data = [Datum::new(ModelInput::from_tokens(vec![1])).with("target_tokens", vec![2i64])];
+/// let request = PassRequest {
+///     pass: Pass::Forward,
+///     data: (&data).into(), // lent, not copied
+///     loss_fn: LossFn::CrossEntropy,
+///     loss_fn_config: None,
+///     model_id: "m".into(),
+///     seq_id: 1,
+/// };
+/// assert!(json::to_vec(&request)?.starts_with(br#"{"forward_input":{"data":[{"model_input":"#));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct PassRequest<'a> {
     /// Which pass.
@@ -197,6 +224,17 @@ impl<'de> Deserialize<'de> for PassRequest<'static> {
 }
 
 /// Result of forward and forward_backward.
+///
+/// ```
+/// use tinsmith_wire::{ForwardBackwardOutput, json};
+/// let it: ForwardBackwardOutput = json::from_slice(
+///     br#"{"loss_fn_outputs":[{"logprobs":{"dtype":"float32","data":[-1.0],"shape":[1]}}],
+///          "metrics":{"loss:sum":1.0}}"#,
+/// )?;
+/// assert_eq!(it.loss_fn_outputs[0]["logprobs"].as_f32().unwrap(), [-1.0]);
+/// assert_eq!(it.metrics["loss:sum"], 1.0);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ForwardBackwardOutput {
     /// What kind of record the outputs are; informative.

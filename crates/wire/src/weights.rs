@@ -5,6 +5,13 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::{OptimizerConfig, UserMetadata, tolerant::or_default};
 
 /// Body of `POST /api/v1/save_weights`: a checkpoint that training can go on from.
+///
+/// ```
+/// use tinsmith_wire::{SaveWeightsRequest, json};
+/// let it: SaveWeightsRequest = json::from_slice(br#"{"model_id":"m","path":"halfway","seq_id":4}"#)?;
+/// assert_eq!((it.path.as_deref(), it.overwrite), (Some("halfway"), false));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "save_weights")]
 pub struct SaveWeightsRequest {
@@ -27,6 +34,13 @@ pub struct SaveWeightsRequest {
 }
 
 /// Result of save_weights.
+///
+/// ```
+/// use tinsmith_wire::{SaveWeightsResponse, json};
+/// let it: SaveWeightsResponse = json::from_slice(br#"{"path":"tinker://m/weights/halfway"}"#)?;
+/// assert!(it.path.ends_with("halfway"));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "save_weights")]
 pub struct SaveWeightsResponse {
@@ -35,6 +49,13 @@ pub struct SaveWeightsResponse {
 }
 
 /// Body of `POST /api/v1/load_weights` when it loads into an existing model.
+///
+/// ```
+/// use tinsmith_wire::{LoadWeightsRequest, json};
+/// let it: LoadWeightsRequest = json::from_slice(br#"{"model_id":"m","path":"tinker://m/weights/a","seq_id":1}"#)?;
+/// assert!(!it.optimizer);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "load_weights")]
 pub struct LoadWeightsRequest {
@@ -54,6 +75,15 @@ pub struct LoadWeightsRequest {
 
 /// Body of `POST /api/v1/load_weights` when it makes a new model of a checkpoint. The model's training requests count
 /// from 1.
+///
+/// ```
+/// use tinsmith_wire::{CreateByLoadRequest, json};
+/// let it: CreateByLoadRequest = json::from_slice(
+///     br#"{"session_id":"s","model_seq_id":1,"path":"tinker://m/weights/a","optimizer":true}"#,
+/// )?;
+/// assert_eq!((it.model_seq_id, it.optimizer), (1, true));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "load_weights")]
 pub struct CreateByLoadRequest {
@@ -111,6 +141,13 @@ impl<'de> Deserialize<'de> for LoadWeights {
 }
 
 /// Result of load_weights.
+///
+/// ```
+/// use tinsmith_wire::{LoadWeightsResponse, json};
+/// let it: LoadWeightsResponse = json::from_slice(br#"{"model_id":"s:train:1"}"#)?;
+/// assert_eq!(it.model_id.as_deref(), Some("s:train:1"));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "load_weights")]
 pub struct LoadWeightsResponse {
@@ -123,6 +160,15 @@ pub struct LoadWeightsResponse {
 }
 
 /// Body of `POST /api/v1/save_weights_for_sampler`: named by `path`, or thrown away with its sampling session.
+///
+/// ```
+/// use tinsmith_wire::{SaveWeightsForSamplerRequest, SamplerKind, json};
+/// let it: SaveWeightsForSamplerRequest = json::from_slice(
+///     br#"{"model_id":"m","sampling_session_seq_id":0,"seq_id":5,"kind":"inflight"}"#,
+/// )?;
+/// assert_eq!((it.path, it.kind), (None, Some(SamplerKind::Inflight)));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "save_weights_for_sampler")]
 pub struct SaveWeightsForSamplerRequest {
@@ -151,6 +197,13 @@ pub struct SaveWeightsForSamplerRequest {
 }
 
 /// What a sampler is made for.
+///
+/// ```
+/// use tinsmith_wire::{SamplerKind, json};
+/// let body = SamplerKind::Snapshot;
+/// assert_eq!(json::to_vec(&body)?, br#""snapshot""#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SamplerKind {
@@ -161,6 +214,13 @@ pub enum SamplerKind {
 }
 
 /// Result of save_weights_for_sampler: `path` for a named one, `sampling_session_id` for the other.
+///
+/// ```
+/// use tinsmith_wire::{SaveWeightsForSamplerResponse, json};
+/// let it: SaveWeightsForSamplerResponse = json::from_slice(br#"{"sampling_session_id":"x"}"#)?;
+/// assert_eq!((it.path, it.sampling_session_id.as_deref()), (None, Some("x")));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "save_weights_for_sampler")]
 pub struct SaveWeightsForSamplerResponse {
@@ -173,6 +233,15 @@ pub struct SaveWeightsForSamplerResponse {
 }
 
 /// Body of `POST /api/v1/save_weights_external`: a checkpoint to take away.
+///
+/// ```
+/// use tinsmith_wire::{SaveWeightsExternalRequest, json};
+/// let it: SaveWeightsExternalRequest = json::from_slice(
+///     br#"{"model_id":"m","path":"out","seq_id":6,"age_encryption_recipients":["age1x"]}"#,
+/// )?;
+/// assert_eq!(it.age_encryption_recipients.unwrap(), ["age1x"]);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "save_weights_external")]
 pub struct SaveWeightsExternalRequest {
@@ -194,6 +263,13 @@ pub struct SaveWeightsExternalRequest {
 }
 
 /// Result of save_weights_external.
+///
+/// ```
+/// use tinsmith_wire::{SaveWeightsExternalResponse, json};
+/// let it: SaveWeightsExternalResponse = json::from_slice(br#"{"path":"tinker://m/external_weights/out"}"#)?;
+/// assert!(it.path.ends_with("out"));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "save_weights_external")]
 pub struct SaveWeightsExternalResponse {
@@ -202,6 +278,13 @@ pub struct SaveWeightsExternalResponse {
 }
 
 /// Body of `POST /api/v1/weights_info`.
+///
+/// ```
+/// use tinsmith_wire::{WeightsInfoRequest, json};
+/// let body = WeightsInfoRequest { tinker_path: "tinker://m/weights/a".into() };
+/// assert_eq!(json::to_vec(&body)?, br#"{"tinker_path":"tinker://m/weights/a"}"#);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeightsInfoRequest {
     /// The checkpoint, `tinker://..`.
@@ -209,6 +292,13 @@ pub struct WeightsInfoRequest {
 }
 
 /// Reply to weights_info.
+///
+/// ```
+/// use tinsmith_wire::{WeightsInfoResponse, json};
+/// let it: WeightsInfoResponse = json::from_slice(br#"{"base_model":"tiny","is_lora":true,"lora_rank":8}"#)?;
+/// assert_eq!((it.base_model.as_str(), it.lora_rank), ("tiny", Some(8)));
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WeightsInfoResponse {
     /// Name of the base model.

@@ -47,6 +47,14 @@ mod sealed {
 /// # Errors
 /// [`Error::Encode`] with the path to the value, for what protobuf cannot carry: token ids and sequence ids from 2^31
 /// on, image pointers, flags among the settings of a loss, sparse outputs.
+///
+/// ```
+/// use tinsmith_wire::{ForwardBackwardOutput, proto};
+/// let output = ForwardBackwardOutput { metrics: [("loss:sum", 1.5)].into_iter().collect(), ..Default::default() };
+/// let body = proto::to_vec(&output)?;
+/// assert_eq!(proto::from_vec::<ForwardBackwardOutput>(body)?.metrics["loss:sum"], 1.5);
+/// # Ok::<(), tinsmith_wire::Error>(())
+/// ```
 pub fn to_vec<T: Message>(value: &T) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     append(&mut body, value)?;
