@@ -102,6 +102,16 @@ impl Completions {
         self.lock().retrieved.extend(info.request_id.clone());
     }
 
+    /// What is still to be told of results that were fetched, with no question.
+    pub fn unacknowledged(&self, target: &FuturesTarget) -> Option<RetrieveFuturesRequest> {
+        let state = self.lock();
+        let is_told = state.is_refused || state.retrieved.is_empty();
+        (!is_told).then(|| RetrieveFuturesRequest {
+            timeout: Some(0),
+            ..state.question(target)
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

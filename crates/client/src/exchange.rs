@@ -1,6 +1,6 @@
 //! One call, however many HTTP requests it takes.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tinsmith_wire::json;
@@ -75,15 +75,19 @@ impl Http {
         let mut key = self.idempotency_key();
         let mut billing = BillingPauses::default();
         let mut paused = Duration::ZERO;
+        let limit = match kind {
+            Kind::Start => retry.start_timeout,
+            Kind::Query if !self.is_met.load(Ordering::Relaxed) => retry.start_timeout,
+            _ => retry.submit_timeout,
+        };
         loop {
-            let limit = match kind {
-                Kind::Start => retry.start_timeout,
-                _ => retry.submit_timeout,
-            };
             let left = limit.saturating_sub(self.since(start).saturating_sub(paused));
             let timeout = left.min(retry.attempt_timeout);
             let setback = match self.attempt(request, &key, info, kind, is_success, timeout) {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    self.is_met.store(true, Ordering::Relaxed);
+                    return Ok(reply);
+                }
                 Err(setback) => setback,
             };
             if setback.verdict == Verdict::Final {

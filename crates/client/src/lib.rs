@@ -52,7 +52,6 @@
 //!   names the datum and the source line, before the second pass is sent.
 //! * **The API key** appears in no error and no debug output, and does not travel unencrypted except on this machine.
 
-mod abandoned;
 mod address;
 mod answers;
 mod auth;
@@ -81,6 +80,7 @@ mod history;
 mod loss;
 mod metrics_writer;
 mod model;
+mod notices;
 mod optim;
 mod order;
 mod pending;

@@ -23,7 +23,8 @@ pub struct RetryConfig {
     /// For the question of [`try_result`](crate::ApiFuture::try_result). 2 s.
     pub try_timeout: Duration,
     /// For each of the first calls to a server to be answered with success, with all its repetitions: what is no
-    /// trainer shows soon. 20 s.
+    /// trainer shows soon. These are the calls of [`connect`](crate::ServiceClientBuilder::connect), and without a session
+    /// all until the first success. 20 s.
     pub start_timeout: Duration,
     /// For a request to be accepted, with all its repetitions. 300 s in all.
     pub submit_timeout: Duration,

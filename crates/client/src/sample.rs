@@ -14,6 +14,7 @@ use crate::{
     CallInfo, Error, Event, Result,
     completions::Completions,
     future::Wait,
+    notices::Notice,
     pending::{Patience, Pending},
     retry::Kind,
     session::{Session, Submission},
@@ -162,8 +163,9 @@ impl<F> Drop for Sample<F> {
     fn drop(&mut self) {
         let is_waited_for = self.finish.is_none() || self.has_failed;
         let pending = self.pending.take().filter(|_| !is_waited_for);
-        if let Some(id) = pending.and_then(|pending| pending.info.request_id) {
-            self.sampler.session.abandon(id);
+        if let Some(request_id) = pending.and_then(|pending| pending.info.request_id) {
+            let session = &self.sampler.session;
+            session.notify(Notice::Abandoned { request_id });
         }
     }
 }
@@ -213,6 +215,14 @@ impl Sampler {
         })
     }
 
+    /// What one question asks of, where samples are waited for together.
+    fn target(&self) -> FuturesTarget {
+        FuturesTarget::SamplingSession {
+            sampling_session_id: self.id.clone(),
+            cloned_sampler_id: self.copy,
+        }
+    }
+
     fn has_ended(&self) {
         let now = self.session.http.clock.now().as_millis() as u64;
         self.last_end.fetch_max(now, Ordering::Relaxed);
@@ -238,18 +248,22 @@ impl Sampler {
         let config = self.session.server.config.as_ref();
         let together = config.is_some_and(|config| config.sample_use_retrieve_futures);
         if let (true, Patience::Until { at, limit }) = (together, patience) {
-            let target = FuturesTarget::SamplingSession {
-                sampling_session_id: self.id.clone(),
-                cloned_sampler_id: self.copy,
-            };
             self.completions
-                .wait(&self.session, &target, pending, at, limit)?;
+                .wait(&self.session, &self.target(), pending, at, limit)?;
         }
         let outcome = pending.wait(&self.session, patience);
         if together && !matches!(outcome, Ok(false)) {
             self.completions.retrieved(&pending.info);
         }
         outcome
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        if let Some(read) = self.completions.unacknowledged(&self.target()) {
+            self.session.notify(Notice::Read(read));
+        }
     }
 }
 

@@ -17,9 +17,9 @@ use tinsmith_wire::{
 
 use crate::{
     CallInfo, Error, Event, RequestOrder, Result, ServiceClientBuilder, Severity,
-    abandoned::Abandoned,
     buffers::Buffers,
     heartbeat::Heartbeat,
+    notices::{Notice, Notices},
     pending::Pending,
     retry::Kind,
     server::Server,
@@ -42,7 +42,7 @@ pub(crate) struct Session {
     custom_losses: AtomicU64,
     /// Samples under way.
     pub samples: AtomicU64,
-    abandoned: Abandoned,
+    notices: Notices,
 }
 
 /// A request whose result comes later.
@@ -113,7 +113,7 @@ impl Session {
         }
         let http = Arc::new(http);
         Ok(Session {
-            abandoned: Abandoned::new(http.clone(), &settings.sdk_version),
+            notices: Notices::new(http.clone(), &settings.sdk_version),
             heartbeat: Heartbeat::start(http.clone(), &created.session_id)?,
             http,
             server,
@@ -180,10 +180,10 @@ impl Session {
         self.samplers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Tells the server, in time, that nobody waits for a sample any longer, if it may want to know.
-    pub fn abandon(&self, request_id: String) {
+    /// Tells the server, in time, what it may want to know.
+    pub fn notify(&self, notice: Notice) {
         if self.server.config.is_some() {
-            self.abandoned.push(request_id);
+            self.notices.give(notice);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     io::Read,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -29,6 +29,8 @@ pub(crate) struct Http {
     pub retry: RetryConfig,
     pub clock: Arc<dyn Clock>,
     pub progress: Arc<dyn Progress>,
+    /// Whether anything was answered with success: until then this may be the wrong server.
+    pub is_met: AtomicBool,
     requests: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
@@ -208,6 +210,7 @@ impl Http {
             retry,
             clock,
             progress,
+            is_met: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),

@@ -248,3 +248,27 @@ fn findings_of_a_validator() {
     let (silent, _) = connecting(&raw(403, ""));
     assert!(silent.to_string().ends_with("403: (no message)"));
 }
+
+#[test]
+fn a_client_without_a_session_knows_no_better_server_either() {
+    let fake = Fake::start();
+    let clock = TestClock::default();
+    let rest = fake.builder().clock(clock.clone()).rest().unwrap();
+    let failure = || vec![raw(502, "<h1>Bad Gateway</h1>"); 100];
+    fake.script("sessions", failure());
+    let told = |limit: u64| {
+        let error = rest.sessions().unwrap_err().to_string();
+        let url = format!("{}/api/v1/sessions", fake.url);
+        assert!(
+            error.starts_with(&format!("sessions, sending to {url}, ")),
+            "{error}"
+        );
+        let end = format!("not done within {limit}s; last: 502: a web page: Bad Gateway");
+        assert!(error.ends_with(&end), "{error}");
+    };
+    told(20);
+    assert!(clock.slept().iter().sum::<Duration>() <= Duration::from_secs(20));
+    // One that has answered before may fail for a while.
+    rest.get_server_capabilities().unwrap();
+    told(300);
+}

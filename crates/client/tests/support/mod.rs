@@ -315,6 +315,9 @@ impl State {
             "session_heartbeat" => ok(json!({"type": "session_heartbeat"})),
             "get_info" => ok(json!({"model_id": "model", "model_data": {"base_model": "tiny"}})),
             "get_server_capabilities" => ok(json!({"supported_models": [{"model_name": "tiny"}]})),
+            "dynamic_config" => raw(404, r#"{"detail":"Not Found"}"#),
+            "cancel_future" => ok(json!({})),
+            "retrieve_futures" => ok(json!({"completions": [], "cursor": 0})),
             "healthz" => ok(json!({"status": "ok"})),
             "create_sampling_session" => ok(json!({"sampling_session_id": "sampler"})),
             "retrieve_future" => {
