@@ -35,7 +35,7 @@ struct State {
     key: Option<Secret>,
     is_key_from_command: bool,
     token: Option<Secret>,
-    /// Why the command gave no other key, when it was asked last.
+    /// Why there was no other token or key, when one was asked for last.
     trouble: Option<String>,
 }
 
@@ -171,22 +171,33 @@ impl Auth {
     }
 
     fn renew_token(&self, http: &Http) -> bool {
+        self.lock().trouble = None;
         let reply = match self.ask(http) {
             Ok(reply) if reply.status == 401 && self.renew_key(http) => self.ask(http),
             first => first,
         };
-        let answer = match reply {
+        let answer: Result<AuthTokenResponse, String> = match reply {
+            // The body may hold a secret.
             Ok(reply) if reply.status == 200 => {
-                json::from_slice::<AuthTokenResponse>(&reply.body).ok()
+                json::from_slice(&reply.body).map_err(|_| "an unreadable answer".to_owned())
             }
-            _ => None,
+            Ok(reply) => Err(format!("{}: {}", reply.status, http.words(&reply.body))),
+            Err(failure) => Err(failure.to_string()),
         };
-        let token = answer.map(|answer| Secret::new(answer.jwt, &*http.clock));
-        let is_new = token.is_some();
-        if is_new {
-            self.lock().token = token;
+        let mut state = self.lock();
+        match answer {
+            Ok(answer) => {
+                state.token = Some(Secret::new(answer.jwt, &*http.clock));
+                state.trouble = None;
+                true
+            }
+            Err(reason) => {
+                let more = state.trouble.take().map(|more| format!("; {more}"));
+                let more = more.unwrap_or_default();
+                state.trouble = Some(format!("no new token for the key: {reason}{more}"));
+                false
+            }
         }
-        is_new
     }
 
     fn renew_key(&self, http: &Http) -> bool {
@@ -225,7 +236,7 @@ impl Auth {
         http.send_as(key.as_deref(), &Request::post(PATH, &payload), TIMEOUT)
     }
 
-    /// Why there is no better key than one that was refused.
+    /// Why there is nothing better than what was refused.
     pub fn trouble(&self) -> Option<String> {
         self.lock().trouble.clone()
     }

@@ -197,6 +197,31 @@ fn a_key_that_expires_meanwhile() {
     assert!(clock.slept().is_empty());
 }
 
+#[test]
+fn a_token_whose_key_has_expired() {
+    let (fake, clock) = (Fake::start(), TestClock::default());
+    fake.script("config", [ok(json!({"pjwt_auth_enabled": true}))]);
+    fake.script(
+        "token",
+        [
+            ok(json!({"jwt": "token-1-of-the-key"})),
+            status(401, json!({"detail": "tml-very-secret has expired"})),
+        ],
+    );
+    let service = fake.builder().clock(clock.clone()).connect().unwrap();
+    let spent = status(401, json!({"detail": "token-1-of-the-key is spent"}))
+        .header("WWW-Authenticate", "Bearer error=\"invalid_token\"");
+    fake.script("healthz", [spent]);
+    let error = service.health().unwrap_err().to_string();
+    assert!(
+        error.ends_with(
+            "401: (token) is spent; no new token for the key: 401: (API key) has expired"
+        ),
+        "{error}"
+    );
+    assert!(clock.slept().is_empty());
+}
+
 /// The error of a first pass that the server refuses so, at once.
 fn first_pass(dialect: Dialect, refusal: Reply) -> Error {
     let (fake, clock) = (Fake::start(), TestClock::default());
