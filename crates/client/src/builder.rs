@@ -302,6 +302,7 @@ impl ServiceClientBuilder {
         }
         Ok(Http::new(
             address,
+            self.service,
             Auth::new(key, command, &*self.clock)?,
             self.all_headers()?,
             self.retry.clone(),

@@ -7,8 +7,9 @@ use tinsmith_wire::json;
 use ureq::http::Method;
 
 use crate::{
-    CallInfo, Error, Event, Result,
+    CallInfo, Error, Event, Result, fireworks,
     retry::{BillingPauses, Kind, Verdict, verdict},
+    server::Service,
     transport::{Failure, Http, Payload, Reply, Request},
 };
 
@@ -158,7 +159,7 @@ impl Http {
         let may_do_twice = !info.knows_repetition && matches!(kind, Kind::Submit | Kind::Save);
         match outcome {
             Ok(reply) if is_success(&reply) => Ok(reply),
-            Ok(reply) => match verdict(&reply, kind, may_do_twice) {
+            Ok(reply) => match self.verdict(&reply, kind, may_do_twice) {
                 Verdict::Done => Ok(reply),
                 verdict => Err(Box::new(Setback {
                     error: self.refusal(&reply, info),
@@ -184,6 +185,16 @@ impl Http {
                     asked_wait: None,
                 }))
             }
+        }
+    }
+
+    fn verdict(&self, reply: &Reply, kind: Kind, may_do_twice: bool) -> Verdict {
+        let is_lasting = self.service == Service::Fireworks
+            && reply.status == 409
+            && !fireworks::may_pass(&reply.body);
+        match is_lasting {
+            true => Verdict::Final,
+            false => verdict(reply, kind, may_do_twice),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What Fireworks leaves to its clients.
+//! What Fireworks leaves to its clients, and how its answers differ.
 
 use tinsmith_wire::{Data, Datum, Metrics};
 
@@ -22,6 +22,13 @@ pub(crate) fn complete(metrics: &mut Metrics, tokens: Option<usize>) {
     {
         metrics.insert(NAME, tokens as f64);
     }
+}
+
+/// Whether a conflict (409) may pass: while there is no capacity or a trainer recovers, not when another request has the
+/// same id.
+pub(crate) fn may_pass(conflict: &[u8]) -> bool {
+    let words = String::from_utf8_lossy(conflict).to_ascii_lowercase();
+    words.trim().is_empty() || ["capacity", "recover"].iter().any(|it| words.contains(it))
 }
 
 #[cfg(test)]

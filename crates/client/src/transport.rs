@@ -13,7 +13,9 @@ use std::{
 use tinsmith_wire::{json, proto};
 use ureq::http::{self, Method};
 
-use crate::{Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth::Auth};
+use crate::{
+    Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth::Auth, server::Service,
+};
 
 /// Longest answer that is read.
 const MAX_ANSWER: u64 = 4 << 30;
@@ -24,6 +26,7 @@ const MAX_BELIEVED: u64 = 64 << 20;
 pub(crate) struct Http {
     pub agent: ureq::Agent,
     pub base: String,
+    pub service: Service,
     pub auth: Auth,
     headers: Vec<(String, String)>,
     pub retry: RetryConfig,
@@ -187,6 +190,7 @@ impl Http {
     /// Connects to nothing yet.
     pub fn new(
         address: Address,
+        service: Service,
         auth: Auth,
         headers: Vec<(String, String)>,
         retry: RetryConfig,
@@ -205,6 +209,7 @@ impl Http {
         Http {
             agent: config.build().into(),
             base: address.base,
+            service,
             auth,
             headers,
             retry,

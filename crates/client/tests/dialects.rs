@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Fake, TestClock, datum, ok, status};
+use support::{Fake, TestClock, datum, ok, raw, status};
 use tinsmith_client::{
     AdamParams, ChunkLimits, Datum, Dialect, DimuonParams, Error, GradAccumulationNormalization,
     GradNormMetrics, LoraConfig, Loss, LossFn, ModelInput, OptimStep, RequestOrder, SaveOptions,
@@ -296,6 +296,31 @@ fn fireworks_counts_in_its_own_way() {
     let sent = fake.requests("optim_step")[0].body();
     assert_eq!(sent["grad_accumulation_normalization"], "num_loss_tokens");
     assert_eq!(sent["adam_params"]["emit_grad_norm_metrics"], "basic");
+}
+
+#[test]
+fn a_conflict_at_fireworks_is_final_unless_it_speaks_of_capacity() {
+    let fake = Fake::start();
+    let training = training(&fake.builder().fireworks().connect().unwrap());
+    let conflict = |words: &str| status(409, json!({"detail": words}));
+    fake.script(
+        "optim_step",
+        [
+            conflict("no Capacity"),
+            conflict("trainer is recovering"),
+            raw(409, ""),
+        ],
+    );
+    let step = || training.optim_step(&AdamParams::default());
+    step().unwrap().result().unwrap();
+    assert_eq!(fake.requests("optim_step").len(), 4);
+    fake.script("optim_step", [conflict("another payload under this key")]);
+    let error = step().unwrap_err().to_string();
+    assert!(
+        error.ends_with("409: another payload under this key"),
+        "{error}"
+    );
+    assert_eq!(fake.requests("optim_step").len(), 5);
 }
 
 #[test]
