@@ -107,7 +107,7 @@ impl Completions {
         let state = self.lock();
         let is_told = state.is_refused || state.retrieved.is_empty();
         (!is_told).then(|| RetrieveFuturesRequest {
-            timeout: Some(0),
+            timeout: Some(0.0),
             ..state.question(target)
         })
     }

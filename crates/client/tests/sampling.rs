@@ -159,7 +159,7 @@ fn samples_are_waited_for_together_where_the_server_has_it_so() {
     fake.wait_for("retrieve_futures", 3);
     assert_eq!(
         fake.requests("retrieve_futures")[2].body(),
-        json!({"target": target, "prev_cursor": 5, "timeout": 0, "retrieved_request_ids": ["r0", "r1"]})
+        json!({"target": target, "prev_cursor": 5, "timeout": 0.0, "retrieved_request_ids": ["r0", "r1"]})
     );
 }
 
