@@ -8,8 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use tinsmith_client::losses::{PpoConfig, ppo};
 use tinsmith_client::{Datum, LoraConfig, Loss, ModelInput, ServiceClient, TrainingClient};
 
+use super::limit::Limit;
 use super::null_server::Traffic;
-use super::{Dialect, Phase, Row, WORKLOADS, usage};
+use super::{Dialect, LIMIT, OURS, Phase, Row, WORKLOADS, usage};
 
 /// Steps that are measured, after as many as warm up.
 const STEPS: usize = 15;
@@ -18,64 +19,84 @@ const WARM_UP: usize = 3;
 /// What happens between two readings of the clocks.
 const PHASES: [&str; 4] = ["forward", "loss function", "gradient, submit", "backward"];
 
-/// Prints a [`Row`] as JSON.
+/// Measures `tinsmith` or the `limit` and prints a [`Row`] as JSON.
 pub fn run(arguments: &[&str]) -> Result<()> {
-    let &[url, dialect, workload] = arguments else {
-        bail!("step-client URL DIALECT WORKLOAD");
+    let &[client, url, dialect, workload] = arguments else {
+        bail!("step-client CLIENT URL DIALECT WORKLOAD");
     };
     let dialect: Dialect = dialect.parse()?;
     let found = WORKLOADS.iter().find(|(name, ..)| *name == workload);
-    let &(_, sequences, tokens) = found.with_context(|| format!("no workload `{workload}`"))?;
+    let &(name, sequences, tokens) = found.with_context(|| format!("no workload `{workload}`"))?;
     let data = data(sequences, tokens);
+    let row = match client {
+        OURS => {
+            let service = ServiceClient::builder()
+                .base_url(url)
+                .dialect(match dialect {
+                    Dialect::Json => tinsmith_client::Dialect::Json,
+                    Dialect::Proto => tinsmith_client::Dialect::Protobuf,
+                })
+                .connect()?;
+            let training = service.create_lora_training_client("null", &LoraConfig::rank(8))?;
+            measure(url, &PHASES, || step(&training, &data))?
+        }
+        LIMIT => {
+            let mut limit = Limit::new(url, dialect, &data)?;
+            measure(url, &[], || {
+                let start = Mark::now();
+                limit.step()?;
+                Ok([start, Mark::now()])
+            })?
+        }
+        other => bail!("no client `{other}`"),
+    };
+    let row = Row {
+        client: client.to_owned(),
+        dialect,
+        workload: name.to_owned(),
+        ..row
+    };
+    println!("{}", serde_json::to_string(&row)?);
+    Ok(())
+}
 
-    let service = ServiceClient::builder()
-        .base_url(url)
-        .dialect(match dialect {
-            Dialect::Json => tinsmith_client::Dialect::Json,
-            Dialect::Proto => tinsmith_client::Dialect::Protobuf,
-        })
-        .connect()?;
-    let training = service.create_lora_training_client("null", &LoraConfig::rank(8))?;
+/// Runs steps, each of which reads the clocks at its start, at its end, and between its phases.
+fn measure<const N: usize>(
+    url: &str,
+    phases: &[&str],
+    mut step: impl FnMut() -> Result<[Mark; N]>,
+) -> Result<Row> {
     let resident_before = usage::resident()?;
     for _ in 0..WARM_UP {
-        step(&training, &data)?;
+        step()?;
     }
     let before = traffic(url)?;
-    let steps = (0..STEPS).map(|_| step(&training, &data));
-    let steps = steps.collect::<Result<Vec<_>>>()?;
+    let steps = (0..STEPS).map(|_| step()).collect::<Result<Vec<_>>>()?;
     let after = traffic(url)?;
 
-    let phases = PHASES.iter().enumerate().map(|(i, &name)| Phase {
-        name: name.to_owned(),
+    let between = |from: usize, to: usize| Phase {
+        name: phases.get(from).unwrap_or(&"").to_string(),
         cpu_ms: median(
             steps
                 .iter()
-                .map(|marks| marks[i + 1].cpu_ms - marks[i].cpu_ms),
+                .map(|marks| marks[to].cpu_ms - marks[from].cpu_ms),
         ),
-        wall_ms: median(steps.iter().map(|marks| marks[i].until(&marks[i + 1]))),
-    });
-    let whole = |of: fn(&Mark, &Mark) -> f64| {
-        median(
-            steps
-                .iter()
-                .map(|marks| of(&marks[0], &marks[PHASES.len()])),
-        )
+        wall_ms: median(steps.iter().map(|marks| marks[from].until(&marks[to]))),
     };
-    let row = Row {
-        client: "tinsmith".to_owned(),
-        dialect,
-        workload: workload.to_owned(),
+    let whole = between(0, N - 1);
+    Ok(Row {
+        client: String::new(),
+        dialect: Dialect::Json,
+        workload: String::new(),
         steps: STEPS,
-        cpu_ms: whole(|from, to| to.cpu_ms - from.cpu_ms),
-        wall_ms: whole(Mark::until),
-        phases: phases.collect(),
+        cpu_ms: whole.cpu_ms,
+        wall_ms: whole.wall_ms,
+        phases: (0..phases.len()).map(|i| between(i, i + 1)).collect(),
         bytes_to_server: (after.bytes_to_server - before.bytes_to_server) / STEPS as u64,
         bytes_to_client: (after.bytes_to_client - before.bytes_to_client) / STEPS as u64,
         resident_before,
         resident_peak: usage::resident_peak()?,
-    };
-    println!("{}", serde_json::to_string(&row)?);
-    Ok(())
+    })
 }
 
 /// The clocks at one moment.

@@ -2,6 +2,7 @@
 //! that costs next to nothing.
 
 mod client;
+mod limit;
 mod null_server;
 mod table;
 mod usage;
@@ -23,6 +24,11 @@ use crate::{repository, target_folder};
 /// How many sequences of how many tokens; the names are those of the loss benchmarks.
 const WORKLOADS: [(&str, usize, usize); 3] =
     [("W2", 64, 1_024), ("W3", 256, 4_096), ("W4", 64, 16_384)];
+
+/// Our client.
+const OURS: &str = "tinsmith";
+/// Bytes through a socket, and nothing else.
+const LIMIT: &str = "limit";
 
 /// What bodies are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,7 +63,7 @@ impl FromStr for Dialect {
 /// What one client costs in one step: medians over steps of one process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Row {
-    /// `tinsmith`, or whom it is compared with.
+    /// [`OURS`], [`LIMIT`], or whom ours is compared with.
     client: String,
     dialect: Dialect,
     workload: String,
@@ -103,9 +109,10 @@ pub fn bench(arguments: &[&str]) -> Result<()> {
     let program = release_build()?;
     for dialect in Dialect::ALL {
         let server = NullServer::start(&program, dialect)?;
-        for (workload, ..) in WORKLOADS {
+        let measured = WORKLOADS.map(|(workload, ..)| [(OURS, workload), (LIMIT, workload)]);
+        for (client, workload) in measured.into_iter().flatten() {
             let output = Command::new(&program)
-                .args(["step-client", &server.url, dialect.name(), workload])
+                .args(["step-client", client, &server.url, dialect.name(), workload])
                 .stderr(Stdio::inherit())
                 .output()
                 .context("starting the client")?;

@@ -21,7 +21,7 @@ use tinsmith_wire::{ForwardBackwardOutput, PassRequest, TensorData, proto};
 
 use super::Dialect;
 
-const PROTOBUF: &str = "application/x-protobuf";
+pub const PROTOBUF: &str = "application/x-protobuf";
 
 /// Serves until it is killed, having printed its address.
 pub fn run(arguments: &[&str]) -> Result<()> {

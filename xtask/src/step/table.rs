@@ -1,4 +1,4 @@
-use super::Row;
+use super::{OURS, Row};
 
 const MIB: f64 = (1 << 20) as f64;
 
@@ -16,7 +16,7 @@ pub fn markdown(rows: &[Row]) -> String {
         };
         let ours = rows.iter().find(same);
         let over = |of: fn(&Row) -> f64| match ours {
-            Some(ours) if row.client != OURS => format!("{:.1}", of(row) / of(ours)),
+            Some(ours) if row.client != OURS => format!("{:.2}", of(row) / of(ours)),
             _ => String::new(),
         };
         let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / MIB);
@@ -54,5 +54,3 @@ pub fn markdown(rows: &[Row]) -> String {
     }
     text
 }
-
-const OURS: &str = "tinsmith";
