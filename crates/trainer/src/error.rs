@@ -51,6 +51,9 @@ pub enum Error {
     /// The trainer was given a key and the request did not carry it.
     #[error("wrong or missing API key; send the trainer's key as `X-API-Key`")]
     Unauthorized,
+    /// The token in place of the key is not good any more.
+    #[error("the token is spent, or of another trainer; exchange the key for one at `auth/token`")]
+    TokenSpent,
     /// A body is longer than the trainer takes.
     #[error("the body is longer than {limit} bytes; send fewer datums per request")]
     TooLarge {
@@ -120,7 +123,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Self::Datum { .. } | Self::Field { .. } | Self::BrokenStep(_) => 400,
-            Self::Unauthorized => 401,
+            Self::Unauthorized | Self::TokenSpent => 401,
             Self::NotFound { .. } => 404,
             Self::Conflict(_) => 409,
             Self::Gone(_) => 410,

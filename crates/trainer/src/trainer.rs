@@ -16,7 +16,7 @@ use crate::bases::Bases;
 use crate::checkpoint::Store;
 use crate::engine::Engine;
 use crate::hub::{Hub, Settings};
-use crate::server::{self, Server};
+use crate::server::{self, Keys, Server};
 use crate::stats::ModelStats;
 use crate::{Error, Result, worker};
 
@@ -58,6 +58,7 @@ pub struct Builder {
     session_timeout: Duration,
     body_limit: usize,
     client_config: ClientConfig,
+    token_life: Duration,
 }
 
 impl Default for Builder {
@@ -73,6 +74,7 @@ impl Default for Builder {
             session_timeout: Duration::from_secs(300),
             body_limit: 256 << 20,
             client_config: ClientConfig::default(),
+            token_life: Duration::from_secs(3600),
         }
     }
 }
@@ -143,8 +145,8 @@ impl Builder {
     }
 
     /// What clients are told of limits and switches, such as how much goes into one request; the protocol's defaults
-    /// unless set. Of the switches that ask something of a server, `sample_use_retrieve_futures` and
-    /// `sample_join_sampling_session` can be set.
+    /// unless set. Of the switches that ask something of a server, `sample_use_retrieve_futures`,
+    /// `sample_join_sampling_session` and, with an [`api_key`](Self::api_key), `pjwt_auth_enabled` can be set.
     ///
     /// ```
     /// use tinsmith_trainer::Trainer;
@@ -159,6 +161,13 @@ impl Builder {
         self
     }
 
+    /// How long a token is good that a client gets for the key, where the [`client_config`](Self::client_config) has
+    /// `pjwt_auth_enabled`; an hour unless set.
+    pub fn token_life(mut self, life: Duration) -> Self {
+        self.token_life = life;
+        self
+    }
+
     /// Starts the trainer; it is listening when this returns.
     ///
     /// # Errors
@@ -166,7 +175,11 @@ impl Builder {
     /// cannot be listened on, [`Error::Io`] when there is no scratch folder to be had, [`Error::Field`] for a
     /// [`client_config`](Self::client_config) that promises what this trainer does not do.
     pub fn spawn(self) -> Result<Trainer> {
-        check_promises(&self.client_config)?;
+        self.check_promises()?;
+        let token_life = self
+            .client_config
+            .pjwt_auth_enabled
+            .then_some(self.token_life);
         let bases = Bases::load(&self.models, self.seed)?;
         let address = format!("{}:{}", self.host, self.port);
         let bind = |e: std::io::Error| Error::Bind {
@@ -215,9 +228,10 @@ impl Builder {
             .enable_all()
             .build()
             .map_err(start)?;
+        let keys = Arc::new(Keys::new(self.api_key, token_life));
         let router = server::router(Server {
             hub: hub.clone(),
-            api_key: self.api_key.map(Into::into),
+            keys,
             body_limit: self.body_limit,
         });
         let listener = {
@@ -233,20 +247,22 @@ impl Builder {
             _scratch: scratch,
         })
     }
-}
 
-fn check_promises(config: &ClientConfig) -> Result<()> {
-    let promised = [
-        ("proto_compress_fwdbwd", config.proto_compress_fwdbwd),
-        ("custom_loss_server_side", config.custom_loss_server_side),
-        ("pjwt_auth_enabled", config.pjwt_auth_enabled),
-    ];
-    match promised.into_iter().find(|&(_, is_promised)| is_promised) {
-        None => Ok(()),
-        Some((switch, _)) => Err(Error::field(
-            "client_config",
-            format!("this trainer does not do what `{switch}` promises"),
-        )),
+    fn check_promises(&self) -> Result<()> {
+        let config = &self.client_config;
+        let nothing_to_exchange = config.pjwt_auth_enabled && self.api_key.is_none();
+        let broken = [
+            ("proto_compress_fwdbwd", config.proto_compress_fwdbwd),
+            ("custom_loss_server_side", config.custom_loss_server_side),
+            ("pjwt_auth_enabled", nothing_to_exchange),
+        ];
+        match broken.into_iter().find(|&(_, is_broken)| is_broken) {
+            None => Ok(()),
+            Some((switch, _)) => Err(Error::field(
+                "client_config",
+                format!("this trainer cannot keep what `{switch}` promises"),
+            )),
+        }
     }
 }
 

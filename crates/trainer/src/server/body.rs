@@ -120,6 +120,13 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, detail(self.to_string())).into_response()
+        let body = detail(self.to_string());
+        match self {
+            Error::TokenSpent => {
+                let hint = [(header::WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#)];
+                (status, hint, body).into_response()
+            }
+            _ => (status, body).into_response(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The HTTP side: routes, and for each what it reads and asks of the hub.
 
+mod auth;
 mod body;
 mod listing;
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, Request as HttpRequest, State};
 use axum::http::StatusCode;
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
@@ -20,15 +21,17 @@ use tinsmith_wire::{
     WeightsInfoRequest,
 };
 
+pub(crate) use self::auth::Keys;
+use self::auth::{authenticate, token};
 use self::body::{accepted, detail, ok};
+use crate::Result;
 use crate::hub::{Hub, Request};
-use crate::{Error, Result};
 
 /// What the HTTP side needs to know.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) api_key: Option<Arc<str>>,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) body_limit: usize,
 }
 
@@ -37,6 +40,7 @@ type Reply = Result<Response>;
 /// All routes of the trainer.
 pub(crate) fn router(server: Server) -> Router {
     let api = Router::new()
+        .route("/auth/token", post(token))
         .route("/client/config", post(client_config))
         .route("/client/dynamic_config", post(dynamic_config))
         .route("/get_server_capabilities", get(capabilities))
@@ -70,14 +74,6 @@ pub(crate) fn router(server: Server) -> Router {
             (StatusCode::METHOD_NOT_ALLOWED, detail("Method Not Allowed"))
         })
         .with_state(server)
-}
-
-async fn authenticate(State(server): State<Server>, request: HttpRequest, next: Next) -> Reply {
-    let given = request.headers().get("x-api-key").map(|key| key.as_bytes());
-    match &server.api_key {
-        Some(key) if given != Some(key.as_bytes()) => Err(Error::Unauthorized),
-        _ => Ok(next.run(request).await),
-    }
 }
 
 async fn client_config(State(server): State<Server>, request: HttpRequest) -> Reply {

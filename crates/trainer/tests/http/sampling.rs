@@ -146,7 +146,16 @@ fn clients_are_told_the_config_that_was_set_and_no_promise_is_made_in_vain() {
         ),
         (&json!(4), &json!(true))
     );
-    let refused = Trainer::builder().client_config(config(true)).spawn();
-    let error = refused.err().unwrap().to_string();
-    assert!(error.contains("`proto_compress_fwdbwd`"), "{error}");
+    let no_key = ClientConfig {
+        pjwt_auth_enabled: true,
+        ..ClientConfig::default()
+    };
+    for (config, switch) in [
+        (config(true), "proto_compress_fwdbwd"),
+        (no_key, "pjwt_auth_enabled"),
+    ] {
+        let refused = Trainer::builder().client_config(config).spawn();
+        let error = refused.err().unwrap().to_string();
+        assert!(error.contains(switch), "{error}");
+    }
 }

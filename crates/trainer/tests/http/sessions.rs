@@ -2,23 +2,89 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
 use tinsmith_trainer::Trainer;
+use tinsmith_wire::ClientConfig;
 
 use crate::support::{Client, text, texts};
 
-#[test]
-fn a_key_is_asked_for_when_one_is_set() {
-    let trainer = Trainer::builder().api_key("tml-secret").spawn().unwrap();
+/// A client without a session.
+fn stranger(trainer: &Trainer) -> Client {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .build();
-    let client = Client {
+    Client {
         url: trainer.url(),
         session: String::new(),
         model: String::new(),
         agent: config.into(),
+    }
+}
+
+#[test]
+fn a_token_stands_for_the_key_while_it_is_good() {
+    let start = |life: u64| {
+        let config = ClientConfig {
+            pjwt_auth_enabled: true,
+            ..ClientConfig::default()
+        };
+        let trainer = Trainer::builder()
+            .api_key("tml-secret")
+            .client_config(config);
+        trainer
+            .token_life(Duration::from_secs(life))
+            .spawn()
+            .unwrap()
     };
+    let call =
+        |client: &Client, path: &str, key: &str| client.send(path, b"{}", &[("X-API-Key", key)]);
+
+    let trainer = start(3600);
+    let client = stranger(&trainer);
+    assert_eq!(call(&client, "auth/token", "tml-wrong").0, 401);
+    let token = text(&call(&client, "auth/token", "tml-secret").1["jwt"]);
+    let claims = URL_SAFE_NO_PAD
+        .decode(token.split('.').nth(1).unwrap())
+        .unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    let life = claims["exp"].as_f64().unwrap() - claims["iat"].as_f64().unwrap();
+    assert!((life - 3600.0).abs() < 1e-3, "{life}");
+    assert_eq!(call(&client, "create_session", &token).0, 200);
+    assert_eq!(call(&client, "create_session", "tml-secret").0, 200);
+    assert_eq!(call(&client, "create_session", "eyJ.of.nobody").0, 401);
+    // Nobody lives for ever on tokens alone.
+    assert_eq!(call(&client, "auth/token", &token).0, 401);
+
+    let trainer = start(0);
+    let client = stranger(&trainer);
+    let token = text(&call(&client, "auth/token", "tml-secret").1["jwt"]);
+    let url = format!("{}/api/v1/create_session", client.url);
+    let refused = client
+        .agent
+        .post(url)
+        .header("X-API-Key", &token)
+        .send("{}")
+        .unwrap();
+    assert_eq!(refused.status(), 401);
+    assert_eq!(
+        refused.headers()["www-authenticate"],
+        r#"Bearer error="invalid_token""#
+    );
+
+    let trainer = Trainer::builder().api_key("tml-secret").spawn().unwrap();
+    let (status, answer) = call(&stranger(&trainer), "auth/token", "tml-secret");
+    assert_eq!(status, 404);
+    assert!(
+        text(&answer["detail"]).contains("pjwt_auth_enabled"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_key_is_asked_for_when_one_is_set() {
+    let trainer = Trainer::builder().api_key("tml-secret").spawn().unwrap();
+    let client = stranger(&trainer);
     let create = |headers: &[(&str, &str)]| client.send("create_session", b"{}", headers);
     for headers in [&[][..], &[("X-API-Key", "tml-wrong")]] {
         let (status, answer) = create(headers);
