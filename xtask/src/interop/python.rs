@@ -14,12 +14,15 @@ use crate::repository;
 /// The last release that speaks JSON alone and is still in use, and the newest, which speaks protobuf.
 pub const VERSIONS: [&str; 2] = ["0.8.1", "0.38.0"];
 
-/// Newer releases then wait for all samples with one question.
-const CONFIG: &str = r#"{"sample_use_retrieve_futures": true}"#;
+/// That of the scenario.
+const API_KEY: &str = "tml-local";
+
+/// Newer releases then wait for all samples with one question, and exchange the key for tokens.
+const CONFIG: &str = r#"{"sample_use_retrieve_futures": true, "pjwt_auth_enabled": true}"#;
 
 pub fn run(versions: &[&str]) -> Result<()> {
     let state = environment::folder("state")?;
-    let trainer = Trainer::start(&state, ["--client-config", CONFIG])?;
+    let trainer = Trainer::start(&state, &["--api-key", API_KEY, "--client-config", CONFIG])?;
     let mut all = Vec::new();
     for version in versions {
         let checks = scenario(version, &trainer.url)?;

@@ -18,7 +18,7 @@ pub struct Trainer {
 
 impl Trainer {
     /// Builds and starts it on a free port, with its checkpoints in `state`, and with these options.
-    pub fn start(state: &Path, options: [&str; 2]) -> Result<Self> {
+    pub fn start(state: &Path, options: &[&str]) -> Result<Self> {
         let build = [
             "build",
             "--release",

@@ -38,7 +38,7 @@ pub fn run() -> Result<()> {
     let model = tiny_model::write(&python, &folder)?;
     let state = emptied(&folder.join("state"))?;
     let named = format!("{}={}", tiny_model::NAME, model.display());
-    let ours = Trainer::start(&state, ["--model", &named])?;
+    let ours = Trainer::start(&state, &["--model", &named])?;
     let theirs = start(&folder, &python, &model)?;
     let pair = Pair {
         theirs: connect(&theirs.url)?,
