@@ -7,7 +7,7 @@ mod setup;
 
 pub use clock::StillClock;
 pub use proxy::{Action, Proxy, Reply, Request};
-pub use setup::{BASE_MODEL, adam, connect, data, datum, train, train_in_json, weights};
+pub use setup::{BASE_MODEL, adam, connect, data, datum, train, train_in_json, unnamed, weights};
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -1,7 +1,8 @@
 //! A small model and a few lines to train it on.
 
 use tinsmith_client::{
-    AdamParams, Datum, Dialect, LoraConfig, ModelInput, Result, ServiceClient, TrainingClient,
+    AdamParams, Datum, Dialect, LoraConfig, ModelInput, Result, SampledSequence, ServiceClient,
+    TrainingClient,
 };
 use tinsmith_trainer::{Trainer, tokenizer};
 
@@ -74,4 +75,12 @@ pub fn weights(trainer: &Trainer, model_id: &str) -> tinsmith_trainer::Result<Ve
         all.extend(tensor.flatten_all()?.to_vec1::<f32>()?);
     }
     Ok(all)
+}
+
+/// The sequences without the names that a server gives them, which are others each time.
+pub fn unnamed(mut sequences: Vec<SampledSequence>) -> Vec<SampledSequence> {
+    for sequence in &mut sequences {
+        sequence.sequence_id = None;
+    }
+    sequences
 }

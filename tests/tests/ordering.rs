@@ -3,7 +3,7 @@
 use tinsmith_client::{
     Datum, LoraConfig, Loss, LossFn, ModelInput, SamplingClient, SamplingParams, TrainingClient,
 };
-use tinsmith_tests::{BASE_MODEL, adam, connect, data, train, weights};
+use tinsmith_tests::{BASE_MODEL, adam, connect, data, train, unnamed, weights};
 use tinsmith_trainer::{Trainer, tokenizer};
 
 /// One step on a custom loss, each result read before the next request.
@@ -161,7 +161,7 @@ fn sampled_logprobs_are_those_of_the_model_that_was_saved() {
             .result()
             .unwrap();
         assert_eq!(answer.sequences.len(), 3);
-        answer.sequences
+        unnamed(answer.sequences)
     };
 
     let trainer = spawn();

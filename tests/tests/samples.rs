@@ -1,7 +1,7 @@
 //! Samples are the same, however they are waited for.
 
 use tinsmith_client::{ModelInput, SampledSequence, SamplingParams, wire::ClientConfig};
-use tinsmith_tests::{Action, BASE_MODEL, Proxy, connect};
+use tinsmith_tests::{Action, BASE_MODEL, Proxy, connect, unnamed};
 use tinsmith_trainer::{Trainer, tokenizer};
 
 /// Eight samples, and how often the trainer was asked which of them have ended.
@@ -23,7 +23,7 @@ fn samples(config: ClientConfig) -> (Vec<Vec<SampledSequence>>, usize) {
     let sequences = futures
         .into_iter()
         .rev()
-        .map(|future| future.result().unwrap().sequences);
+        .map(|future| unnamed(future.result().unwrap().sequences));
     let sequences = sequences.collect();
     (sequences, proxy.requests("retrieve_futures").len())
 }

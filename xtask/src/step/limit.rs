@@ -25,20 +25,17 @@ impl Limit {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let zeros = |n| TensorData::from(vec![0.0f32; n]);
-        let pass = |pass, path| Ok((path, body(dialect, pass, data, zeros)?));
-        let first = match dialect {
+        let path = match dialect {
             Dialect::Json => "forward",
             Dialect::Proto => "forward_backward",
         };
+        let first = (path, body(dialect, Pass::Forward, data, zeros)?);
         // Any numbers with all their digits will do for a gradient.
-        let second = (
-            "forward_backward",
-            body(dialect, Pass::ForwardBackward, data, gradient)?,
-        );
+        let second = body(dialect, Pass::ForwardBackward, data, gradient)?;
         Ok(Limit {
             connection: BufReader::new(stream),
             dialect,
-            passes: [pass(Pass::Forward, first)?, second],
+            passes: [first, ("forward_backward", second)],
             reply: Vec::new(),
         })
     }
