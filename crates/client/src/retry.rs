@@ -120,6 +120,8 @@ pub(crate) fn verdict(reply: &Reply, kind: Kind, may_do_twice: bool) -> Verdict 
     let by_status = match reply.status {
         200..300 => return Verdict::Done,
         409 if kind == Kind::Save => Verdict::Final,
+        // What a server does not do now it does not do later.
+        501 => Verdict::Final,
         408 | 500..=502 | 504.. if may_do_twice => Verdict::Final,
         402 | 408 | 409 | 425 | 429 | 500.. => Verdict::Again,
         // Proxies inject these.

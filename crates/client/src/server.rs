@@ -206,7 +206,8 @@ fn configuration(http: &Http, sdk_version: &str) -> Result<Option<ClientConfig>>
     match http.exchange(&request, &mut info, Kind::Start) {
         Ok(reply) => http.read(&reply, info).map(Some),
         Err(Error::Status {
-            status: 404 | 405, ..
+            status: 404 | 405 | 501,
+            ..
         }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -238,7 +238,7 @@ fn no_trainer(error: Error) -> Error {
     match error {
         Error::Status {
             call,
-            status: status @ (404 | 405),
+            status: status @ (404 | 405 | 501),
             message,
         } => Error::Status {
             call,

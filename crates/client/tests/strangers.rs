@@ -48,6 +48,17 @@ fn a_web_server_without_the_paths() {
 }
 
 #[test]
+fn a_web_server_that_only_has_pages() {
+    let (error, _) = connecting(&raw(501, "<p>Unsupported method</p>"));
+    assert!(
+        error.to_string().ends_with(
+            "501: a web page: Unsupported method; no trainer is there: the base URL is what comes before /api/v1"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_web_server_that_shows_a_page_for_everything() {
     let page = raw(200, PAGE).header("Content-Type", "text/html");
     let (error, url) = connecting(&page);
