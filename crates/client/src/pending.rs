@@ -284,7 +284,9 @@ impl<P: Answer> Pending<P> {
             source: Box::new(source),
             excerpt: http.words(&reply.body),
         };
-        match FutureReply::from_json(&reply.body).map_err(unreadable)? {
+        let told = FutureReply::from_json(&reply.body).map_err(unreadable)?;
+        http.replies.give(reply.body);
+        match told {
             FutureReply::Ready(value) => Ok(Step::Ready(value)),
             FutureReply::TryAgain(state) => {
                 self.queued(http, state);

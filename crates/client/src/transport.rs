@@ -14,7 +14,8 @@ use tinsmith_wire::{json, proto};
 use ureq::http::{self, Method};
 
 use crate::{
-    Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth::Auth, server::Service,
+    Clock, Error, Progress, RetryConfig, Traffic, address::Address, auth::Auth, buffers::Buffers,
+    server::Service,
 };
 
 /// Longest answer that is read.
@@ -34,6 +35,8 @@ pub(crate) struct Http {
     pub progress: Arc<dyn Progress>,
     /// Whether anything was answered with success: until then this may be the wrong server.
     pub is_met: AtomicBool,
+    /// For the bodies of answers.
+    pub replies: Buffers<u8>,
     requests: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
@@ -216,6 +219,7 @@ impl Http {
             clock,
             progress,
             is_met: AtomicBool::new(false),
+            replies: Buffers::default(),
             requests: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -313,7 +317,8 @@ impl Http {
             is_token_refused,
         };
         let announced = response.body().content_length().unwrap_or_default();
-        let mut body = Vec::with_capacity(announced.min(MAX_BELIEVED) as usize);
+        let mut body = self.replies.take();
+        body.reserve(announced.min(MAX_BELIEVED) as usize);
         let mut source = response.body_mut().with_config().limit(MAX_ANSWER).reader();
         source
             .read_to_end(&mut body)
