@@ -1,8 +1,14 @@
 //! One forward pass for several losses, as long as the weights are the same.
 
-use tinsmith_client::{Batch, Error, ForwardProblem, Loss};
+use tinsmith_client::{
+    Batch, Datum, Error, ForwardProblem, Loss, PrecomputedForward, TrainingClient,
+};
 use tinsmith_tests::{adam, data, datum, train};
 use tinsmith_trainer::Trainer;
+
+fn precompute(training: &TrainingClient, data: &[Datum]) -> PrecomputedForward {
+    training.precompute_forward(data).unwrap().result().unwrap()
+}
 
 fn squares(batch: &Batch) -> anyhow::Result<Loss> {
     Ok(Loss::new(batch.logprobs().square().sum()))
@@ -22,11 +28,7 @@ fn it_trains_what_a_pass_of_its_own_trains() {
         for loss in [squares, sum] {
             let step = match is_reused {
                 true => {
-                    let forward = training
-                        .precompute_forward(&data)
-                        .unwrap()
-                        .result()
-                        .unwrap();
+                    let forward = precompute(&training, &data);
                     training.forward_backward_custom_after(&forward, &data, loss)
                 }
                 false => training.forward_backward_custom(&data, loss),
@@ -45,11 +47,7 @@ fn one_pass_serves_several_losses_and_is_paid_once() {
     let trainer = Trainer::spawn().unwrap();
     let training = train(&trainer.url()).unwrap();
     let data = data();
-    let forward = training
-        .precompute_forward(&data)
-        .unwrap()
-        .result()
-        .unwrap();
+    let forward = precompute(&training, &data);
     let lengths: Vec<usize> = forward
         .logprobs()
         .iter()
@@ -92,11 +90,7 @@ fn it_is_refused_once_the_weights_or_the_batch_are_others() {
     let trainer = Trainer::spawn().unwrap();
     let training = train(&trainer.url()).unwrap();
     let data = data();
-    let forward = training
-        .precompute_forward(&data)
-        .unwrap()
-        .result()
-        .unwrap();
+    let forward = precompute(&training, &data);
     let problem = |data: &[_]| match training.forward_backward_custom_after(&forward, data, sum) {
         Err(Error::StaleForward { seq_id: 1, problem }) => problem,
         other => panic!("{other:?}"),

@@ -114,8 +114,8 @@ where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
     let targets = prepare(model, data)?;
-    let mut turn = model.turn()?;
-    forward.check(model, turn.history(), data, &targets)?;
+    let turn = model.turn()?;
+    forward.check(model, &turn.history(), data, &targets)?;
     let forward = Forward {
         logprobs: forward.logprobs().to_vec(),
         time: Duration::ZERO,
@@ -228,8 +228,14 @@ where
             _ => Ok((output, report)),
         }
     };
+    let is_one_request = pending.len() == 1;
+    let mut future = ApiFuture::joined(session, pending, finish);
+    if is_one_request {
+        let model = model.clone();
+        future = future.when_failed(move || model.order.history().failed(seq_id));
+    }
     Ok(CustomStep {
-        future: ApiFuture::joined(session, pending, finish),
+        future,
         report: so_far,
     })
 }

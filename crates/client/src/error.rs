@@ -371,6 +371,16 @@ impl Error {
         }
     }
 
+    /// Whether the server took the request and said that it did not execute it.
+    pub(crate) fn is_failure(&self) -> bool {
+        match self {
+            Error::RequestFailed { .. } => true,
+            // SkyRL-tx's way.
+            Error::Status { status, .. } => *status == 400,
+            _ => false,
+        }
+    }
+
     /// Whether the request reached the server, or may have.
     pub(crate) fn was_seen_by_server(&self) -> bool {
         match self {

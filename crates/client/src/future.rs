@@ -114,6 +114,19 @@ impl<T> ApiFuture<T> {
     }
 }
 
+impl<T: 'static> ApiFuture<T> {
+    /// Does this when the server says that it has not executed the request.
+    pub(crate) fn when_failed(self, work: impl FnOnce() + Send + 'static) -> Self {
+        ApiFuture {
+            limit: self.limit,
+            wait: Box::new(Watched {
+                wait: self.wait,
+                work: Some(work),
+            }),
+        }
+    }
+}
+
 /// A way to wait for a result.
 pub(crate) trait Wait<T> {
     /// `None` only when just asking once.
@@ -122,6 +135,32 @@ pub(crate) trait Wait<T> {
     fn describe(&self) -> String;
     /// The session it belongs to.
     fn session(&self) -> &Session;
+}
+
+struct Watched<T, F> {
+    wait: Box<dyn Wait<T> + Send>,
+    work: Option<F>,
+}
+
+impl<T, F: FnOnce()> Wait<T> for Watched<T, F> {
+    fn wait(&mut self, patience: Patience) -> Result<Option<T>> {
+        let result = self.wait.wait(patience);
+        if let Err(error) = &result
+            && error.is_failure()
+            && let Some(work) = self.work.take()
+        {
+            work();
+        }
+        result
+    }
+
+    fn describe(&self) -> String {
+        self.wait.describe()
+    }
+
+    fn session(&self) -> &Session {
+        self.wait.session()
+    }
 }
 
 struct Joined<P, F> {

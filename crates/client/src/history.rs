@@ -33,6 +33,11 @@ impl History {
         self.normalized_by = Some(seq_id);
     }
 
+    /// This request gathered nothing after all.
+    pub fn failed(&mut self, seq_id: u64) {
+        self.normalized_by = self.normalized_by.filter(|&pass| pass != seq_id);
+    }
+
     /// Whether a gradient may be divided here before it is gathered.
     pub fn check_normalized_pass(&self) -> Result<()> {
         match self.normalized_by {

@@ -15,13 +15,13 @@ use crate::{Error, RequestOrder, Result, history::History};
 #[derive(Debug)]
 pub(crate) struct Order {
     state: Mutex<State>,
+    history: Mutex<History>,
     holder: Mutex<Option<ThreadId>>,
 }
 
 #[derive(Debug)]
 struct State {
     next: u64,
-    history: History,
     poisoned: Option<String>,
 }
 
@@ -30,9 +30,9 @@ impl Order {
         Order {
             state: Mutex::new(State {
                 next: 1,
-                history: History::default(),
                 poisoned: None,
             }),
+            history: Mutex::default(),
             holder: Mutex::new(None),
         }
     }
@@ -53,6 +53,11 @@ impl Order {
         let order = self;
         Ok(Turn { order, by, state })
     }
+
+    /// What the requests so far have done; to be held for a moment only.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        lock(&self.history)
+    }
 }
 
 /// The right to send training requests.
@@ -70,8 +75,8 @@ impl Turn<'_> {
     }
 
     /// What the requests so far have done.
-    pub fn history(&mut self) -> &mut History {
-        &mut self.state.history
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.order.history()
     }
 
     /// Sends one request under the next id. When the server has seen it and it fails all the same, nobody can tell

@@ -97,6 +97,24 @@ fn the_server_must_not_divide_again() {
 }
 
 #[test]
+fn a_pass_that_failed_has_gathered_nothing() {
+    let fake = fake();
+    let training = fake.training();
+    fake.on(
+        "forward_backward",
+        |_| json!({"error": "out of memory", "category": "server"}),
+    );
+    let failed = step(&training, By::NumLossTokens).unwrap().result();
+    assert!(
+        matches!(failed, Err(Error::RequestFailed { .. })),
+        "{failed:?}"
+    );
+    let again = step(&training, By::NumLossTokens).unwrap();
+    assert_eq!(fake.requests("forward_backward").len(), 2);
+    again.result().unwrap_err();
+}
+
+#[test]
 fn two_means_are_not_added_up() {
     let fake = fake();
     let training = fake.training();
