@@ -101,6 +101,19 @@ impl Loss {
 
     /// Reports the norm of each term's own gradient, which shows how terms weigh against each other. Costs a differentiation
     /// per term.
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss};
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3, 4])).with("target_tokens", vec![2i64, 3, 4, 5])];
+    /// let check = check_loss(&data, |batch| {
+    ///     let lp = batch.logprobs();
+    ///     Ok(Loss::new(-lp.sum()).regularize("mean", 0.5, lp.mean()).gradient_norms())
+    /// })?;
+    /// // Of four elements each: -1, and 0.5 / 4.
+    /// let norms: Vec<_> = check.report.terms.iter().map(|term| term.gradient_norm).collect();
+    /// assert_eq!(norms, [Some(2.0), Some(0.25)]);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn gradient_norms(mut self) -> Self {
         self.has_norms = true;
         self
@@ -132,12 +145,39 @@ impl Loss {
 
     /// Makes the result of the step an error, [`Error::Drift`], if a logprob of the second pass is further than `nats` from that of
     /// the first. Without it a conspicuous drift is a [`Warning`](crate::Warning) of the report.
+    ///
+    /// ```
+    /// # use tinsmith_client::{Datum, LoraConfig, Loss, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3])];
+    /// // The local trainer computes the same bits each time.
+    /// let step = training.forward_backward_custom(&data, |batch| {
+    ///     Ok(Loss::new(-batch.logprobs().sum()).max_drift(0.0))
+    /// })?;
+    /// step.result()?;
+    /// # anyhow::Ok(())
+    /// ```
     pub fn max_drift(mut self, nats: f64) -> Self {
         self.max_drift = Some(nats);
         self
     }
 
     /// Accepts that some data do not enter the loss; their gradient is 0.
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss};
+    /// let datum = || Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3]);
+    /// let first_alone = |batch: &tinsmith_client::Batch| {
+    ///     Ok(Loss::new(-batch.logprobs().seqs()[0].sum()))
+    /// };
+    /// let error = check_loss(&[datum(), datum()], first_alone).unwrap_err();
+    /// assert!(error.to_string().contains("does not use the logprobs of datum 1"));
+    /// let check = check_loss(&[datum(), datum()], |batch| Ok(first_alone(batch)?.allow_unused()))?;
+    /// assert_eq!(check.report.gradient.zeros, 0.5);
+    /// # anyhow::Ok(())
+    /// ```
     pub fn allow_unused(mut self) -> Self {
         self.unused_allowed = true;
         self
