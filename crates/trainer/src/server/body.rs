@@ -15,6 +15,10 @@ use crate::hub::Request;
 use crate::outcome::{Body, Format};
 use crate::{Error, Result};
 
+/// For a reply to a request whose body may not have been read: what is left of it keeps the connection from being used again,
+/// and a client that is not told so sends its next request into the end of this one.
+pub(super) const LAST: [(HeaderName, &str); 1] = [(header::CONNECTION, "close")];
+
 const JSON: &str = "application/json";
 const PROTO: &str = "application/x-protobuf";
 
@@ -124,7 +128,10 @@ impl IntoResponse for Error {
         match self {
             Error::TokenSpent => {
                 let hint = [(header::WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#)];
-                (status, hint, body).into_response()
+                (status, hint, LAST, body).into_response()
+            }
+            Error::Unauthorized | Error::TooLarge { .. } | Error::MediaType { .. } => {
+                (status, LAST, body).into_response()
             }
             _ => (status, body).into_response(),
         }

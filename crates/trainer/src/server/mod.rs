@@ -23,7 +23,7 @@ use tinsmith_wire::{
 
 pub(crate) use self::auth::Keys;
 use self::auth::{authenticate, token};
-use self::body::{accepted, detail, ok};
+use self::body::{LAST, accepted, detail, ok};
 use crate::Result;
 use crate::hub::{Hub, Request};
 
@@ -69,9 +69,10 @@ pub(crate) fn router(server: Server) -> Router {
         .route("/healthz", get(async || ok(&json!({"status": "ok"}))));
     Router::new()
         .nest("/api/v1", api)
-        .fallback(async || (StatusCode::NOT_FOUND, detail("Not Found")))
+        .fallback(async || (StatusCode::NOT_FOUND, LAST, detail("Not Found")))
         .method_not_allowed_fallback(async || {
-            (StatusCode::METHOD_NOT_ALLOWED, detail("Method Not Allowed"))
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            (status, LAST, detail("Method Not Allowed"))
         })
         .with_state(server)
 }

@@ -5,6 +5,39 @@ use tinsmith_trainer::{Counts, Trainer};
 
 use crate::support::{Client, datum, text, texts};
 
+/// Otherwise the client's next request may be lost in the body of this one.
+#[test]
+fn a_refusal_before_the_body_is_read_ends_the_connection() {
+    let trainer = Trainer::builder().body_limit(100).spawn().unwrap();
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    let agent: ureq::Agent = config.build().into();
+    let connection = |path: &str, kind: &str, body: &str| {
+        let request = agent.post(format!("{}/api/v1/{path}", trainer.url()));
+        let response = request.header("Content-Type", kind).send(body).unwrap();
+        let connection = response.headers().get("connection");
+        let connection = connection.map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), connection)
+    };
+    let close = Some("close".to_owned());
+    let json = "application/json";
+    let session = r#"{"tags": [], "sdk_version": "test"}"#;
+    assert_eq!(connection("create_session", json, session), (200, None));
+    let long = " ".repeat(101);
+    assert_eq!(
+        connection("create_session", json, &long),
+        (413, close.clone())
+    );
+    assert_eq!(
+        connection("create_session", "text/plain", ""),
+        (415, close.clone())
+    );
+    assert_eq!(
+        connection("nothing/here", json, &long),
+        (404, close.clone())
+    );
+    assert_eq!(connection("healthz", json, &long), (405, close));
+}
+
 #[test]
 fn every_bad_request_is_refused_with_place_and_remedy() {
     let trainer = Trainer::builder().body_limit(10_000).spawn().unwrap();
