@@ -57,23 +57,13 @@
 //! CUDA toolkit.
 
 mod autobatch;
-mod backward;
-mod custom;
-mod dims;
-mod dump;
+mod calculus;
+mod diagnose;
 mod error;
 mod exec;
-mod gradcheck;
 mod graph;
-mod higher;
-mod op;
 mod ops;
-mod place;
 mod ragged;
-mod reach;
-mod segments;
-mod var;
-mod vjp;
 
 // The generator of random graphs is shared with the integration tests, which know this crate by its name.
 #[cfg(test)]
@@ -82,15 +72,15 @@ extern crate self as tinsmith_grad;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-pub use backward::{Backward, Gradients, Values, grad};
+pub use calculus::backward::{Backward, Gradients, Values, grad};
+pub use calculus::gradcheck::{Gradcheck, GradcheckReport, gradcheck};
+pub use calculus::higher::{hessian, hvp, jacobian, jvp, vjp};
 pub use candle_core::{DType, Device, Tensor};
-pub use custom::CustomOp;
-pub use dump::{Dump, dump};
+pub use diagnose::dump::{Dump, dump};
+pub use diagnose::reach::reached_rows;
 pub use error::{Error, Loc, Result};
 pub use exec::{Executor, check_finite, eval, with_executor};
-pub use gradcheck::{Gradcheck, GradcheckReport, gradcheck};
-pub use higher::{hessian, hvp, jacobian, jvp, vjp};
+pub use graph::custom::CustomOp;
+pub use graph::var::{Element, Var, here, located};
 pub use ops::Operand;
 pub use ragged::{Ragged, RaggedOperand};
-pub use reach::reached_rows;
-pub use var::{Element, Var, here, located};

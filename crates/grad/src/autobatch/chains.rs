@@ -1,9 +1,9 @@
 //! Chains of additions: how a loop adds the sequences up.
 
 use super::classify::{Classes, Place};
-use crate::graph::Graph;
-use crate::op::{BinaryOp, Op};
-use crate::var::Var;
+use crate::graph::op::{BinaryOp, Op};
+use crate::graph::var::Var;
+use crate::graph::walk::Graph;
 
 /// Additions and subtractions of single numbers, of which each is used by the next and by nothing else.
 pub(super) struct Chains {

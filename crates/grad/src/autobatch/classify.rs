@@ -7,10 +7,10 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::{At, LEAST};
-use crate::graph::Graph;
-use crate::op::{Op, UnaryOp};
-use crate::segments::Segments;
-use crate::var::Var;
+use crate::graph::op::{Op, UnaryOp};
+use crate::graph::segments::Segments;
+use crate::graph::var::Var;
+use crate::graph::walk::Graph;
 
 /// Nodes that do the same, each to its own sequence or number.
 pub(super) struct Class {

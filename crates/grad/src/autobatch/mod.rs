@@ -14,8 +14,8 @@ mod chains;
 mod classify;
 mod rewrite;
 
-use crate::graph::Graph;
-use crate::var::Var;
+use crate::graph::var::Var;
+use crate::graph::walk::Graph;
 
 /// A graph has to do the same this often to be rewritten.
 const LEAST: usize = 4;

@@ -5,10 +5,10 @@ use candle_core::{DType, Device};
 use super::LEAST;
 use super::chains::{Chains, Sign};
 use super::classify::{Class, Classes, Kind, Operand, Place};
-use crate::dims::Dims;
-use crate::graph::Graph;
-use crate::op::Op;
-use crate::var::{Inputs, Var, attribute};
+use crate::graph::dims::Dims;
+use crate::graph::op::Op;
+use crate::graph::var::{Inputs, Var, attribute};
+use crate::graph::walk::Graph;
 
 pub(super) fn rewrite(graph: &Graph, classes: &Classes, roots: &[usize]) -> Vec<Var> {
     let mut rewriter = Rewriter {

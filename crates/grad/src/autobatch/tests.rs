@@ -2,7 +2,7 @@ use candle_core::{Device, Tensor};
 use proptest::prelude::*;
 
 use super::autobatch;
-use crate::graph::Graph;
+use crate::graph::walk::Graph;
 use crate::{Ragged, Var, exec, grad};
 
 /// What the rewriting makes of `root`, if anything.

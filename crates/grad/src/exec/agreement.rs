@@ -7,8 +7,8 @@ use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 
 use super::{Executor, eval, reference};
-use crate::graph::Graph;
-use crate::op::{BinaryOp, Op, ReduceOp, UnaryOp};
+use crate::graph::op::{BinaryOp, Op, ReduceOp, UnaryOp};
+use crate::graph::walk::Graph;
 use crate::support::{KINKED, Program, SMOOTH, programs};
 use crate::{Var, grad, with_executor};
 

@@ -3,16 +3,17 @@
 #[cfg(test)]
 mod agreement;
 mod fused;
+mod math;
 mod reference;
 
 use candle_core::{DType, Tensor};
 
 use crate::autobatch::autobatch;
-use crate::dims::unravel;
+use crate::diagnose::place::place;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::place::place;
-use crate::var::{Element, Floats, Var};
+use crate::graph::dims::unravel;
+use crate::graph::var::{Element, Floats, Var};
+use crate::graph::walk::Graph;
 
 /// Evaluates several `Var`s in one schedule, which shares the work that they have in common.
 ///
@@ -249,7 +250,7 @@ pub(crate) fn blame(roots: &[&Var], tensors: &[Tensor], forward_root: &Var) -> R
 
 fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Result<()> {
     let check = |var: &Var, tensor: &Tensor| match var.0.op {
-        crate::op::Op::Full(_) => Ok(()),
+        crate::graph::op::Op::Full(_) => Ok(()),
         _ => require_finite(var, tensor, forward_root),
     };
     reference::evaluate(&graph_of(roots)?, &[], check).map(|_| ())

@@ -4,12 +4,12 @@
 use candle_core::{DType, Result as CandleResult, Tensor};
 
 use super::backend;
-use crate::dims::strides;
 use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
-use crate::segments::Segments;
-use crate::var::Var;
+use crate::graph::dims::strides;
+use crate::graph::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::graph::segments::Segments;
+use crate::graph::var::Var;
+use crate::graph::walk::Graph;
 
 /// Evaluates the nodes at `roots`, showing every value of the graph to `observe` in the order the ops were recorded.
 pub(super) fn evaluate(

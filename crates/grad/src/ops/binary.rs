@@ -3,10 +3,10 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 use candle_core::DType;
 
 use super::unary::require_float;
-use crate::dims::{self, Dims};
 use crate::error::{Error, Loc, Result};
-use crate::op::{BinaryOp, Op};
-use crate::var::Var;
+use crate::graph::dims::{self, Dims};
+use crate::graph::op::{BinaryOp, Op};
+use crate::graph::var::Var;
 
 /// A `Var`, `&Var` or plain number as the operand of an op.
 ///

@@ -3,8 +3,8 @@ use candle_core::DType;
 use super::binary::{Operand, adapt, broadcast};
 use super::unary::require_float;
 use crate::error::Error;
-use crate::op::{CompareOp, Op};
-use crate::var::Var;
+use crate::graph::op::{CompareOp, Op};
+use crate::graph::var::Var;
 
 macro_rules! compare {
     ($($(#[$doc:meta])* $method:ident => $op:ident, with $rhs:literal $is:literal;)*) => {

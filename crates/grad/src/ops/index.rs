@@ -1,10 +1,10 @@
 use candle_core::DType;
 
 use super::unary::require_float;
-use crate::dims::{self, Dims};
 use crate::error::{Error, Loc, Result};
-use crate::op::Op;
-use crate::var::Var;
+use crate::graph::dims::{self, Dims};
+use crate::graph::op::Op;
+use crate::graph::var::Var;
 
 /// Picking and placing by index. Indices are i64 or u32, count from 0 and have no gradient; one that is out of range is an
 /// error on evaluation. Repeated indices add up their gradients.

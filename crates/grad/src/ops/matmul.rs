@@ -1,9 +1,9 @@
 use super::composite;
 use super::unary::require_float;
-use crate::dims;
 use crate::error::Error;
-use crate::op::Op;
-use crate::var::Var;
+use crate::graph::dims;
+use crate::graph::op::Op;
+use crate::graph::var::Var;
 
 /// Products of matrices and vectors.
 impl Var {

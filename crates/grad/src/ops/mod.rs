@@ -2,6 +2,7 @@
 
 mod binary;
 mod compare;
+mod custom;
 mod index;
 mod matmul;
 mod normalise;
@@ -10,9 +11,9 @@ mod segment;
 mod shape;
 mod unary;
 
-/// Records a composite, attributing its parts to the line that called the method.
 pub use binary::Operand;
 
+/// Records a composite, attributing its parts to the line that called the method.
 macro_rules! composite {
     ($($body:tt)*) => {
         $crate::located(std::panic::Location::caller(), || { $($body)* })

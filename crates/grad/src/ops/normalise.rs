@@ -1,5 +1,5 @@
 use super::composite;
-use crate::var::Var;
+use crate::graph::var::Var;
 
 /// Log-sum-exp and softmax, in the form that neither overflows nor loses small terms: the maximum is taken out first.
 impl Var {

@@ -1,9 +1,9 @@
 use super::composite;
 use super::unary::require_float;
-use crate::dims::{self, Dims, elem_count};
 use crate::error::Error;
-use crate::op::{Op, ReduceOp};
-use crate::var::Var;
+use crate::graph::dims::{self, Dims, elem_count};
+use crate::graph::op::{Op, ReduceOp};
+use crate::graph::var::Var;
 
 macro_rules! reduction {
     ($op:ident: $all:ident $of_all:literal, $dims:ident $of_columns:literal, $keepdim:ident; $what:literal, $gradient:literal, $empty:literal) => {

@@ -1,9 +1,9 @@
 use super::unary::require_float;
-use crate::dims::Dims;
 use crate::error::Error;
-use crate::op::{Op, ReduceOp};
-use crate::segments::Segments;
-use crate::var::Var;
+use crate::graph::dims::Dims;
+use crate::graph::op::{Op, ReduceOp};
+use crate::graph::segments::Segments;
+use crate::graph::var::Var;
 
 /// Reduction by consecutive rows and its inverse, for [`Ragged`](crate::Ragged), which has checked the row counts.
 impl Var {

@@ -1,8 +1,8 @@
 use super::composite;
-use crate::dims::{self, Dims, elem_count};
 use crate::error::Error;
-use crate::op::Op;
-use crate::var::Var;
+use crate::graph::dims::{self, Dims, elem_count};
+use crate::graph::op::Op;
+use crate::graph::var::Var;
 
 /// Rearranging. The values stay; gradients go back where the values came from.
 impl Var {

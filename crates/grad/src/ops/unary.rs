@@ -1,10 +1,10 @@
 use candle_core::DType;
 
 use super::composite;
-use crate::dims::Dims;
 use crate::error::Error;
-use crate::op::{Op, UnaryOp};
-use crate::var::Var;
+use crate::graph::dims::Dims;
+use crate::graph::op::{Op, UnaryOp};
+use crate::graph::var::Var;
 
 macro_rules! unary {
     ($($(#[$doc:meta])* $method:ident => $op:ident, $of:literal gives $is:literal;)*) => {

@@ -7,10 +7,10 @@ use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 use super::Scalar;
 use super::plan::{Item, ItemId, Kind, MapOp, Plan};
 use super::pool::Pool;
-use super::vmath::{self, Kernels};
 use crate::error::{Error, Result};
+use crate::exec::math::{self, Kernels};
 use crate::exec::{backend, reference};
-use crate::graph::Graph;
+use crate::graph::walk::Graph;
 
 /// Evaluates `roots` (positions in `graph`), whose float nodes are mostly of type `T`. A root goes to its place in `into`
 /// where there is one, and else becomes a tensor.
@@ -231,9 +231,9 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
             MapOp::Binary(op) => kernels.binary(op, x[..1].into(), x[1..2].into(), &mut y),
             MapOp::Power(exponent) => {
                 kernels.binary(
-                    vmath::Binary::Pow,
+                    math::Binary::Pow,
                     x[..1].into(),
-                    vmath::Arg::Number(T::from_f64(exponent)),
+                    math::Arg::Number(T::from_f64(exponent)),
                     &mut y,
                 );
             }

@@ -5,8 +5,8 @@ use super::evaluation::{Buffer, Evaluation, Read, Value};
 use super::plan::{Item, ItemId, Kind, MapOp, Plan, Rows};
 use super::program::{self, Arg, Kernel, KernelOp, Node, Outcome};
 use super::run::{self, Operands};
-use super::vmath::Binary;
 use crate::error::Result;
+use crate::exec::math::Binary;
 
 /// What one run of a program computes, operands first, and leaves behind.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 //!
 //! `plan.rs` divides the graph into passes over memory, `evaluation.rs` carries the plan out, `kernel.rs` forms and binds the
 //! kernels of a pass, `simplify.rs` and `compile.rs` turn them into linear programs, which `program.rs` caches by structure,
-//! `run.rs` interprets those block by block on the functions of `vmath`. Ops that are not elementwise, and nodes of another dtype, go to the reference
+//! `run.rs` interprets those block by block on the functions of `math`. Ops that are not elementwise, and nodes of another dtype, go to the reference
 //! executor.
 
 mod compile;
@@ -15,13 +15,12 @@ mod program;
 mod rows;
 mod run;
 mod simplify;
-mod vmath;
 
 use candle_core::CpuStorage;
 
 use self::pool::Pool;
-use self::vmath::Real;
-use crate::var::{Element, Floats};
+use super::math::Real;
+use crate::graph::var::{Element, Floats};
 
 pub(super) use evaluation::evaluate;
 

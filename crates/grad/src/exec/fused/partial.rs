@@ -1,7 +1,7 @@
 //! Reductions in the making.
 
 use super::plan::Rows;
-use crate::op::ReduceOp;
+use crate::graph::op::ReduceOp;
 
 /// A reduction over the elements from some point on. Where that point lies within a row, that row's values are kept apart, to
 /// be added one by one to what came before: the order of additions must not depend on where threads divide the work.

@@ -10,12 +10,12 @@ use std::collections::HashMap;
 use candle_core::DType;
 use smallvec::SmallVec;
 
-use super::vmath::{Binary, Unary};
-use crate::dims::elem_count;
-use crate::graph::Graph;
-use crate::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
-use crate::segments::Segments;
-use crate::var::Var;
+use crate::exec::math::{Binary, Unary};
+use crate::graph::dims::elem_count;
+use crate::graph::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::graph::segments::Segments;
+use crate::graph::var::Var;
+use crate::graph::walk::Graph;
 
 /// A value with more elementwise steps behind it than this is stored rather than computed twice.
 const LONGEST_RECOMPUTATION: u32 = 48;

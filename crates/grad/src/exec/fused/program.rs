@@ -4,8 +4,8 @@ use rustc_hash::FxHashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use super::compile::compile;
-use super::vmath::{Binary, Unary};
-use crate::op::ReduceOp;
+use crate::exec::math::{Binary, Unary};
+use crate::graph::op::ReduceOp;
 
 /// A kernel in single-assignment form, free of lengths and addresses: what programs are cached by. Node i is the i-th
 /// value; arrays, numbers, rows and outputs are named by their position in the kernel's binding.

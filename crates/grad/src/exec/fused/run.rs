@@ -7,8 +7,8 @@ use super::partial::Partial;
 use super::plan::Rows;
 use super::program::{Instruction, KernelOp, Program, Then};
 use super::rows::Cursor;
-use super::vmath::{Arg, Calls, Choice, Dispatch, Kernels, Taken};
-use crate::op::ReduceOp;
+use crate::exec::math::{Arg, Calls, Choice, Dispatch, Kernels, Taken};
+use crate::graph::op::ReduceOp;
 
 /// Elements of a register. 1.5 KiB of f32: enough that an instruction's overhead is small beside its work, and few enough that
 /// registers and operands stay in L1 and the processor, fetching ahead, has the next block there in time. Not a power of two,

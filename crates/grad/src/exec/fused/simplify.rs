@@ -7,8 +7,8 @@ use rustc_hash::FxHashMap;
 
 use super::compile::node_of;
 use super::program::{Arg, Kernel, KernelOp, Node, Outcome, Then};
-use super::vmath::{Binary, Unary};
-use crate::op::ReduceOp;
+use crate::exec::math::{Binary, Unary};
+use crate::graph::op::ReduceOp;
 
 /// The nodes that remain of a kernel, operands first, and its results in terms of them.
 pub(super) fn simplified(kernel: &Kernel) -> (Vec<Node>, Vec<Outcome>) {

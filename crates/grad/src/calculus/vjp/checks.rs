@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::is_differentiable;
-use crate::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::graph::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
 use crate::support::{device, numbers};
 use crate::{CustomOp, Error, Executor, Gradcheck, Ragged, Var, grad, with_executor};
 

@@ -7,10 +7,10 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device, Tensor, WithDType};
 use smallvec::SmallVec;
 
-use crate::dims::{Dims, elem_count};
 use crate::error::{Error, Loc, Result};
-use crate::op::Op;
-use crate::segments::Segments;
+use crate::graph::dims::{Dims, elem_count};
+use crate::graph::op::Op;
+use crate::graph::segments::Segments;
 
 /// A node of a lazy graph: a tensor that may not have been computed yet, and how to compute it.
 ///

@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::custom::CustomOp;
-use crate::dims::Dims;
 use crate::error::Error;
-use crate::segments::Segments;
+use crate::graph::custom::CustomOp;
+use crate::graph::dims::Dims;
+use crate::graph::segments::Segments;
 
 /// The primitives. Everything else in the crate is a composite of these, so a derivative rule and a kernel exist
 /// for each of them and for nothing else.

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::var::Var;
+use crate::graph::var::Var;
 
 /// The nodes that some roots depend on, in the order they were recorded, which is topological.
 pub(crate) struct Graph<'a> {

@@ -2,13 +2,13 @@ use std::fmt;
 
 use candle_core::DType;
 
-use crate::backward::Backward;
-use crate::dims::unravel;
+use crate::calculus::backward::Backward;
 use crate::error::{Error, Result};
 use crate::exec::eval;
-use crate::graph::Graph;
-use crate::op::Op;
-use crate::var::{Inputs, Var};
+use crate::graph::dims::unravel;
+use crate::graph::op::Op;
+use crate::graph::var::{Inputs, Var};
+use crate::graph::walk::Graph;
 
 /// Checks the derivative of `f` at `inputs` against central differences in f64, with the default [`Gradcheck`].
 ///

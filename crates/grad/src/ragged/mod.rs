@@ -4,9 +4,9 @@ use std::panic::Location;
 use candle_core::Device;
 
 use crate::error::{Error, Loc};
-use crate::op::{Op, ReduceOp};
-use crate::segments::Segments;
-use crate::var::{Element, Var, here, located};
+use crate::graph::op::{Op, ReduceOp};
+use crate::graph::segments::Segments;
+use crate::graph::var::{Element, Var, here, located};
 
 /// A batch of sequences of unequal length: their rows one after another in one packed [`Var`] of shape
 /// `[rows, ..trailing]`, and the length of each.

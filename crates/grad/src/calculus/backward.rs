@@ -3,12 +3,12 @@ use std::ops::Index;
 use candle_core::{Device, Tensor};
 
 use crate::autobatch::autobatch;
+use crate::calculus::vjp::{is_differentiable, sum_to, vjp};
 use crate::error::{Error, Loc, Result};
 use crate::exec;
-use crate::graph::Graph;
-use crate::op::Op;
-use crate::var::{Element, Floats, Var, attribute};
-use crate::vjp::{is_differentiable, sum_to, vjp};
+use crate::graph::op::Op;
+use crate::graph::var::{Element, Floats, Var, attribute};
+use crate::graph::walk::Graph;
 
 impl Var {
     /// Evaluates this scalar and its gradient with respect to each of `wrt`, in one go.

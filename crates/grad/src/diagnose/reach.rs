@@ -2,10 +2,10 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use crate::graph::Graph;
-use crate::op::Op;
-use crate::var::Var;
-use crate::vjp::is_differentiable;
+use crate::calculus::vjp::is_differentiable;
+use crate::graph::op::Op;
+use crate::graph::var::Var;
+use crate::graph::walk::Graph;
 
 /// Which rows of `leaf` the gradient of `root` can reach, by the structure of the graph: sorted, disjoint ranges of its
 /// first dimension. No values are computed, so a row whose gradient happens to be 0 counts as reached.

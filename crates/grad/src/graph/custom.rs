@@ -1,9 +1,6 @@
 use candle_core::{DType, Tensor};
 
-use crate::dims::Dims;
-use crate::error::Error;
-use crate::op::Op;
-use crate::var::Var;
+use super::var::Var;
 
 /// A user's own differentiable function: how to compute it, and its derivative.
 ///
@@ -51,25 +48,4 @@ pub trait CustomOp: Send + Sync {
     /// The gradient of `inputs[input]`, in that input's shape, given the gradient `grad` of the result; `None` if nothing
     /// flows there. It is made of `Var` ops (other custom ops among them), so it can be differentiated in turn.
     fn vjp(&self, inputs: &[Var], output: &Var, input: usize, grad: &Var) -> Option<Var>;
-}
-
-impl Var {
-    /// Records `op` over `inputs`, at least one; see [`CustomOp`].
-    #[track_caller]
-    pub fn custom(op: std::sync::Arc<dyn CustomOp>, inputs: &[&Var]) -> Var {
-        let name = op.name();
-        if inputs.is_empty() {
-            let at = std::panic::Location::caller();
-            return Var::invalid(Error::Custom {
-                op: name,
-                why: "needs at least one input".into(),
-                at,
-            });
-        }
-        let owned: Vec<Var> = inputs.iter().map(|&v| v.clone()).collect();
-        Var::apply(name, inputs.iter().copied(), |at| match op.output(&owned) {
-            Ok((shape, dtype)) => Ok((Op::Custom(op), Dims::from_vec(shape), dtype)),
-            Err(why) => Err(Error::Custom { op: name, why, at }),
-        })
-    }
 }

@@ -1,8 +1,8 @@
-use crate::graph::Graph;
-use crate::op::Op;
-use crate::reach::{Rows, through};
-use crate::segments::Segments;
-use crate::var::Var;
+use crate::diagnose::reach::{Rows, through};
+use crate::graph::op::Op;
+use crate::graph::segments::Segments;
+use crate::graph::var::Var;
+use crate::graph::walk::Graph;
 
 /// A sequence of a ragged batch, and a row in it if only one is meant.
 #[derive(Clone, Copy, Debug, PartialEq)]

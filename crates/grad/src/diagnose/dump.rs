@@ -2,9 +2,9 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::ops::Range;
 
-use crate::graph::Graph;
-use crate::op::{Op, UnaryOp};
-use crate::var::Var;
+use crate::graph::op::{Op, UnaryOp};
+use crate::graph::var::Var;
+use crate::graph::walk::Graph;
 
 /// The graph that some roots depend on, to look at: [`Display`](fmt::Display) prints a line for each node,
 /// [`dot`](Dump::dot) draws it for Graphviz. Made by [`Var::dump`] and [`dump`](dump()); nothing is evaluated.

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::backward::{Backward, grad};
+use crate::calculus::backward::{Backward, grad};
 use crate::error::{Error, Loc, Result};
-use crate::var::{Var, here, located};
+use crate::graph::var::{Var, here, located};
 
 /// The vector-Jacobian product: for each of `wrt` the gradient of Σ `cotangent` · `output`, in that leaf's shape.
 ///

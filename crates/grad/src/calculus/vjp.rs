@@ -7,9 +7,9 @@
 #[cfg(test)]
 mod checks;
 
-use crate::dims::{elem_count, reduced};
-use crate::op::{BinaryOp, Op, ReduceOp, UnaryOp};
-use crate::var::Var;
+use crate::graph::dims::{elem_count, reduced};
+use crate::graph::op::{BinaryOp, Op, ReduceOp, UnaryOp};
+use crate::graph::var::Var;
 
 /// Whether anything flows from a node back to its input `i`. The ops that stop a gradient are all here: comparisons,
 /// conditions, indices, `detach`, and casts to or from integers.

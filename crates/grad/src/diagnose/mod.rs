@@ -1,0 +1,5 @@
+//! Looking at a graph: what it depends on, where a value belongs, how it prints.
+
+pub(crate) mod dump;
+pub(crate) mod place;
+pub(crate) mod reach;

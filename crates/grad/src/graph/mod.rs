@@ -1,0 +1,8 @@
+//! What is recorded: nodes, the primitives they hold, and walks over them.
+
+pub(crate) mod custom;
+pub(crate) mod dims;
+pub(crate) mod op;
+pub(crate) mod segments;
+pub(crate) mod var;
+pub(crate) mod walk;
