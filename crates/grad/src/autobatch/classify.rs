@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::{At, LEAST};
-use crate::graph::op::{Op, UnaryOp};
+use crate::graph::op::Op;
 use crate::graph::segments::Segments;
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
@@ -147,11 +147,11 @@ struct Piece {
 
 /// What members of one class have in common.
 #[derive(PartialEq, Eq, Hash)]
-struct Key {
-    op: &'static str,
-    /// The numbers that belong to the op.
-    parameters: [u64; 2],
+struct Key<'g> {
+    /// With every parameter.
+    op: &'g Op,
     dtype: DType,
+    rank: usize,
     operands: SmallVec<[Operand; 3]>,
     /// How often the same sequence has had the same done to it before, with other constants.
     occurrence: u32,
@@ -160,7 +160,7 @@ struct Key {
 struct Classifier<'g> {
     graph: &'g Graph<'g>,
     found: Classes,
-    known: FxHashMap<Key, usize>,
+    known: FxHashMap<Key<'g>, usize>,
 }
 
 impl Classifier<'_> {
@@ -218,7 +218,7 @@ impl Classifier<'_> {
         let place = match &var.0.op {
             // Placed already.
             Op::Narrow { .. } => return,
-            Op::Full(value) if var.is_float() => Place::Constant(*value),
+            Op::Full(value) if var.is_float() => Place::Constant(value.get()),
             Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast | Op::Detach => {
                 self.elementwise(at)
             }
@@ -396,21 +396,12 @@ impl Classifier<'_> {
     }
 }
 
-impl Key {
-    fn new(var: &Var, operands: &SmallVec<[Operand; 3]>, occurrence: u32) -> Key {
-        let parameters = match &var.0.op {
-            Op::Unary(UnaryOp::Powf(exponent)) => [exponent.to_bits(), 0],
-            Op::Unary(UnaryOp::Clamp { lo, hi }) => [lo.to_bits(), hi.to_bits()],
-            Op::Reduce { dims, .. } => {
-                let set = dims.iter().fold(0u64, |set, &dim| set | 1 << (dim % 64));
-                [set, var.rank() as u64]
-            }
-            _ => [0, 0],
-        };
+impl<'g> Key<'g> {
+    fn new(var: &'g Var, operands: &SmallVec<[Operand; 3]>, occurrence: u32) -> Key<'g> {
         Key {
-            op: var.0.op.name(),
-            parameters,
+            op: &var.0.op,
             dtype: var.dtype(),
+            rank: var.rank(),
             operands: operands.clone(),
             occurrence,
         }

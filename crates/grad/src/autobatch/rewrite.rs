@@ -6,7 +6,7 @@ use super::LEAST;
 use super::chains::{Chains, Sign};
 use super::classify::{Class, Classes, Kind, Operand, Place};
 use crate::graph::dims::Dims;
-use crate::graph::op::Op;
+use crate::graph::op::{Number, Op};
 use crate::graph::var::{Inputs, Var, attribute};
 use crate::graph::walk::Graph;
 
@@ -266,7 +266,7 @@ impl Rewriter<'_> {
             .into_iter()
             .fold(None, |sum: Option<Var>, (part, sign)| {
                 Some(match (sum, sign) {
-                    (None, _) if matches!(part.0.op, Op::Full(0.0)) => return None,
+                    (None, _) if part.0.op == Op::Full(Number::new(0.0)) => return None,
                     (None, Sign::Plus) => part,
                     (None, Sign::Minus) => -part,
                     (Some(sum), Sign::Plus) => sum + part,

@@ -56,15 +56,14 @@ pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Var> {
         Op::Select => inputs[0].select(0.0, g),
         Op::Reduce { op, dims } => {
             let kept = reduced(x.shape(), dims, true);
-            let (y, g) = (y.reshape(&kept), g.reshape(&kept));
-            match op {
-                ReduceOp::Sum => g.broadcast_to(x.shape()),
-                ReduceOp::Max | ReduceOp::Min => {
-                    let ties = x.eq(&y).to_dtype(x.dtype());
-                    let count = ties.reduce(ReduceOp::Sum, Ok(dims.clone()), true);
-                    ties * (g / count)
-                }
-            }
+            let count = |ties: &Var| ties.reduce(ReduceOp::Sum, Ok(dims.clone()), true);
+            let expand = |y: &Var| y.broadcast_to(x.shape());
+            reduction(
+                *op,
+                [x, &y.reshape(&kept), &g.reshape(&kept)],
+                count,
+                expand,
+            )
         }
         Op::Broadcast => g.clone(),
         Op::Reshape => g.reshape(x.shape()),
@@ -97,18 +96,30 @@ pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Var> {
         Op::IndexAdd { dim } => g.index_select(&inputs[1], *dim as isize),
         Op::MatMul if i == 0 => g.matrix_product(&inputs[1].t()),
         Op::MatMul => inputs[0].t().matrix_product(g),
-        Op::SegmentReduce {
-            op: ReduceOp::Sum,
-            segments,
-        } => g.segment_expand(segments),
-        Op::SegmentReduce { segments, .. } => {
-            let ties = x.eq(y.segment_expand(segments)).to_dtype(x.dtype());
-            let count = ties.segment_reduce(ReduceOp::Sum, segments);
-            ties * (g / count).segment_expand(segments)
+        Op::SegmentReduce { op, segments } => {
+            let count = |ties: &Var| ties.segment_reduce(ReduceOp::Sum, segments);
+            reduction(*op, [x, y, g], count, |y| y.segment_expand(segments))
         }
         Op::SegmentExpand(segments) => g.segment_reduce(ReduceOp::Sum, segments),
-        Op::Custom(op) => return op.vjp(inputs, y, i, g),
+        Op::Custom(op) => return op.0.vjp(inputs, y, i, g),
     })
+}
+
+/// `count` sums over the elements that were reduced to one, and `expand` copies one to each of them.
+fn reduction(
+    op: ReduceOp,
+    [x, y, g]: [&Var; 3],
+    count: impl Fn(&Var) -> Var,
+    expand: impl Fn(&Var) -> Var,
+) -> Var {
+    match op {
+        ReduceOp::Sum => expand(g),
+        ReduceOp::Max | ReduceOp::Min => {
+            let ties = x.eq(expand(y)).to_dtype(x.dtype());
+            let share = g / count(&ties);
+            ties * expand(&share)
+        }
+    }
 }
 
 fn unary(op: UnaryOp, x: &Var, y: &Var, g: &Var) -> Var {
@@ -129,11 +140,12 @@ fn unary(op: UnaryOp, x: &Var, y: &Var, g: &Var) -> Var {
         UnaryOp::Cos => -(g * x.sin()),
         UnaryOp::Square => g * (x * 2.0),
         UnaryOp::Recip => -(g * y.square()),
-        UnaryOp::Powf(0.0) | UnaryOp::Sign | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => {
-            zeros_like(x)
-        }
-        UnaryOp::Powf(p) => g * (x.powf(p - 1.0) * p),
-        UnaryOp::Clamp { lo, hi } => within(x, lo, hi, g),
+        UnaryOp::Sign | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round => zeros_like(x),
+        UnaryOp::Powf { exponent } => match exponent.get() {
+            0.0 => zeros_like(x),
+            p => g * (x.powf(p - 1.0) * p),
+        },
+        UnaryOp::Clamp { lo, hi } => within(x, lo.get(), hi.get(), g),
     }
 }
 
@@ -143,31 +155,27 @@ fn within(x: &Var, lo: f64, hi: f64, g: &Var) -> Var {
 }
 
 fn binary(op: BinaryOp, i: usize, a: &Var, b: &Var, y: &Var, g: &Var) -> Var {
-    match (op, i) {
-        (BinaryOp::Add, _) | (BinaryOp::Sub, 0) => g.clone(),
-        (BinaryOp::Sub, _) => -g,
-        (BinaryOp::Mul, 0) => g * b,
-        (BinaryOp::Mul, _) => g * a,
-        (BinaryOp::Div, 0) => g / b,
-        (BinaryOp::Div, _) => -(g * (y / b)),
-        (BinaryOp::Pow, 0) => b.eq(0.0).select(0.0, g * b * a.pow(b - 1.0)),
+    let is_first = i == 0;
+    match op {
+        BinaryOp::Add => g.clone(),
+        BinaryOp::Sub if is_first => g.clone(),
+        BinaryOp::Sub => -g,
+        BinaryOp::Mul => g * if is_first { b } else { a },
+        BinaryOp::Div if is_first => g / b,
+        BinaryOp::Div => -(g * (y / b)),
+        BinaryOp::Pow if is_first => b.eq(0.0).select(0.0, g * b * a.pow(b - 1.0)),
         // ln 0 is kept out, so that 0 to a positive power has gradient 0 and not 0 · inf.
-        (BinaryOp::Pow, _) => g * y * a.eq(0.0).select(1.0, a).log(),
-        (BinaryOp::Maximum, 0) => chosen(a, b, BinaryOp::Maximum, g),
-        (BinaryOp::Maximum, _) => chosen(b, a, BinaryOp::Maximum, g),
-        (BinaryOp::Minimum, 0) => chosen(a, b, BinaryOp::Minimum, g),
-        (BinaryOp::Minimum, _) => chosen(b, a, BinaryOp::Minimum, g),
+        BinaryOp::Pow => g * y * a.eq(0.0).select(1.0, a).log(),
+        BinaryOp::Maximum if is_first => chosen(a.lt(b), a.eq(b), g),
+        BinaryOp::Maximum => chosen(b.lt(a), a.eq(b), g),
+        BinaryOp::Minimum if is_first => chosen(a.gt(b), a.eq(b), g),
+        BinaryOp::Minimum => chosen(b.gt(a), a.eq(b), g),
     }
 }
 
-/// `g` where `mine` was chosen over `other`, half of it on a tie.
-fn chosen(mine: &Var, other: &Var, op: BinaryOp, g: &Var) -> Var {
-    let lost = if op == BinaryOp::Maximum {
-        mine.lt(other)
-    } else {
-        mine.gt(other)
-    };
-    lost.select(0.0, mine.eq(other).select(g * 0.5, g))
+/// `g` where an operand was not `lost` to the other, half of it on a tie.
+fn chosen(lost: Var, is_tie: Var, g: &Var) -> Var {
+    lost.select(0.0, is_tie.select(g * 0.5, g))
 }
 
 fn zeros_like(x: &Var) -> Var {

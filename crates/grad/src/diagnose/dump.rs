@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::ops::Range;
 
-use crate::graph::op::{Op, UnaryOp};
+use crate::graph::op::Op;
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
@@ -226,47 +226,17 @@ struct Call<'a>(&'a Op, &'a [usize]);
 impl fmt::Display for Call<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Call(op, inputs) = self;
-        let parameters = parameters(op);
+        let operands = (!inputs.is_empty()).then(|| List(inputs).to_string());
+        let parameters = op.parameters().into_iter().map(|(name, value)| match name {
+            "" => value.to_string(),
+            name => format!("{name}={value}"),
+        });
+        let arguments: Vec<String> = operands.into_iter().chain(parameters).collect();
         f.write_str(op.name())?;
-        match (inputs.is_empty(), parameters.is_empty()) {
-            (true, true) => Ok(()),
-            (true, false) => write!(f, "({parameters})"),
-            (false, true) => write!(f, "({})", List(inputs)),
-            (false, false) => write!(f, "({}, {parameters})", List(inputs)),
+        match arguments.is_empty() {
+            true => Ok(()),
+            false => write!(f, "({})", arguments.join(", ")),
         }
-    }
-}
-
-/// What an op knows beside its operands and the shape and dtype of its result.
-fn parameters(op: &Op) -> String {
-    match op {
-        Op::Full(value) => format!("{value}"),
-        Op::Invalid(error) => format!("{error}"),
-        Op::Unary(UnaryOp::Powf(exponent)) => format!("exponent={exponent}"),
-        Op::Unary(UnaryOp::Clamp { lo, hi }) => format!("lo={lo}, hi={hi}"),
-        Op::Reduce { dims, .. } | Op::Permute(dims) | Op::Flip(dims) => format!("dims={dims:?}"),
-        Op::Narrow { dim, start } => format!("dim={dim}, start={start}"),
-        Op::Pad { dim, before } => format!("dim={dim}, before={before}"),
-        Op::Cat { dim }
-        | Op::CumSum { dim }
-        | Op::Gather { dim }
-        | Op::ScatterAdd { dim }
-        | Op::IndexSelect { dim }
-        | Op::IndexAdd { dim } => format!("dim={dim}"),
-        Op::SegmentReduce { segments, .. } | Op::SegmentExpand(segments) => {
-            format!("sequences={}", segments.len())
-        }
-        Op::Leaf(_)
-        | Op::Cast
-        | Op::Unary(_)
-        | Op::Binary(_)
-        | Op::Compare(_)
-        | Op::Select
-        | Op::Broadcast
-        | Op::Reshape
-        | Op::MatMul
-        | Op::Detach
-        | Op::Custom(_) => String::new(),
     }
 }
 

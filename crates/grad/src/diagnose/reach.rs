@@ -3,7 +3,7 @@ use std::ops::Range;
 use candle_core::DType;
 
 use crate::calculus::vjp::is_differentiable;
-use crate::graph::op::Op;
+use crate::graph::op::{Leaf, Op};
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
@@ -150,7 +150,7 @@ pub(crate) fn through(y: &Var, i: usize, rows: &Rows) -> Rows {
 
 /// The rows that a constant index picks at positions `rows`, if the index is a constant.
 fn selected(index: &Var, rows: &Rows) -> Option<Rows> {
-    let Op::Leaf(tensor) = &index.0.op else {
+    let Op::Leaf(Leaf(tensor)) = &index.0.op else {
         return None;
     };
     let index = tensor.to_dtype(DType::I64).ok()?.to_vec1::<i64>().ok()?;

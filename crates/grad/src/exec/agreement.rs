@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::{Executor, eval, reference};
 use crate::graph::op::{BinaryOp, Op, ReduceOp, UnaryOp};
+use crate::graph::table::{binary_ops, reduce_ops, unary_ops};
 use crate::graph::walk::Graph;
 use crate::support::{KINKED, Program, SMOOTH, programs};
 use crate::{Var, grad, with_executor};
@@ -23,52 +24,63 @@ enum Agreement {
     Terms,
 }
 
+macro_rules! unary_agreement {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $args:tt {
+        example: $parameters:tt $of:tt => $is:tt, candle: $tensor:expr,
+        f32: $how32:ident($f32:expr), f64: $how64:ident($f64:expr),
+        agree: $agree:ident, $($columns:tt)*
+    })*) => {
+        fn unary_agreement(op: UnaryOp) -> Agreement {
+            match op {
+                $(UnaryOp::$Op { .. } => Agreement::$agree,)*
+            }
+        }
+    };
+}
+unary_ops!(unary_agreement);
+
+macro_rules! binary_agreement {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $args:tt {
+        form: $form:tt, candle: $tensor:expr,
+        each: $f32:expr, $f64:expr,
+        agree: $agree:ident, $($columns:tt)*
+    })*) => {
+        fn binary_agreement(op: BinaryOp) -> Agreement {
+            match op {
+                $(BinaryOp::$Op => Agreement::$agree,)*
+            }
+        }
+    };
+}
+binary_ops!(binary_agreement);
+
+macro_rules! reduce_agreement {
+    ($($(#[$doc:meta])* $Op:ident = $all:ident, $dims:ident, $keepdim:ident, $per_seq:ident {
+        gradient: $gradient:literal, of_nothing: $of_nothing:ident, $empty:literal, example: $a:literal, $b:literal,
+        neutral: $neutral:expr, join: $join:expr, agree: $agree:ident,
+    })*) => {
+        fn reduce_agreement(op: ReduceOp) -> Agreement {
+            match op {
+                $(ReduceOp::$Op => Agreement::$agree,)*
+            }
+        }
+    };
+}
+reduce_ops!(reduce_agreement);
+
 fn agreement(op: &Op) -> Agreement {
-    use Agreement::{Bits, Function, Terms};
+    use Agreement::{Bits, Terms};
     match op {
-        Op::Unary(op) => match op {
-            UnaryOp::Neg
-            | UnaryOp::Abs
-            | UnaryOp::Sign
-            | UnaryOp::Sqrt
-            | UnaryOp::Square
-            | UnaryOp::Recip
-            | UnaryOp::Floor
-            | UnaryOp::Ceil
-            | UnaryOp::Round
-            | UnaryOp::Clamp { .. } => Bits,
-            UnaryOp::Exp
-            | UnaryOp::Expm1
-            | UnaryOp::Log
-            | UnaryOp::Log1p
-            | UnaryOp::Rsqrt
-            | UnaryOp::Tanh
-            | UnaryOp::Sigmoid
-            | UnaryOp::LogSigmoid
-            | UnaryOp::Erf
-            | UnaryOp::Sin
-            | UnaryOp::Cos
-            | UnaryOp::Powf(_) => Function,
-        },
-        Op::Binary(BinaryOp::Pow) => Function,
-        Op::Reduce {
-            op: ReduceOp::Sum, ..
-        }
-        | Op::SegmentReduce {
-            op: ReduceOp::Sum, ..
-        }
-        | Op::CumSum { .. }
-        | Op::ScatterAdd { .. }
-        | Op::IndexAdd { .. }
-        | Op::MatMul => Terms,
+        Op::Unary(op) => unary_agreement(*op),
+        Op::Binary(op) => binary_agreement(*op),
+        Op::Reduce { op, dims: _ } | Op::SegmentReduce { op, segments: _ } => reduce_agreement(*op),
+        Op::CumSum { .. } | Op::ScatterAdd { .. } | Op::IndexAdd { .. } | Op::MatMul => Terms,
         Op::Leaf(_)
         | Op::Full(_)
         | Op::Invalid(_)
         | Op::Cast
-        | Op::Binary(_)
         | Op::Compare(_)
         | Op::Select
-        | Op::Reduce { .. }
         | Op::Broadcast
         | Op::Reshape
         | Op::Permute(_)
@@ -78,7 +90,6 @@ fn agreement(op: &Op) -> Agreement {
         | Op::Flip(_)
         | Op::Gather { .. }
         | Op::IndexSelect { .. }
-        | Op::SegmentReduce { .. }
         | Op::SegmentExpand(_)
         | Op::Detach
         | Op::Custom(_) => Bits,

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::graph::dims::strides;
 use crate::graph::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
 use crate::graph::segments::Segments;
+use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
@@ -64,9 +65,9 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         &rows
     };
     let value = match &var.0.op {
-        Op::Leaf(tensor) => Ok(tensor.clone()),
-        Op::Full(value) => full(*value, var),
-        Op::Invalid(error) => return Err(error.as_ref().clone()),
+        Op::Leaf(leaf) => Ok(leaf.0.clone()),
+        Op::Full(value) => full(value.get(), var),
+        Op::Invalid(error) => return Err(error.0.as_ref().clone()),
         Op::Cast => x[0].to_dtype(var.dtype()),
         Op::Unary(op) => unary(*op, &x[0]),
         Op::Binary(op) => broadcast2(&x[0], &x[1], shape).and_then(|(a, b)| binary(*op, &a, &b)),
@@ -112,7 +113,7 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         Op::SegmentExpand(segments) => segment_expand(&x[0], segments),
         Op::Detach => Ok(x[0].clone()),
         Op::Custom(op) => {
-            let value = op.forward(x).map_err(|e| backend(var, e))?;
+            let value = op.0.forward(x).map_err(|e| backend(var, e))?;
             if value.dims() != shape || value.dtype() != var.dtype() {
                 let why = format!(
                     "promised {shape:?} {:?} and computed {:?} {:?}",
@@ -121,7 +122,7 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
                     value.dtype()
                 );
                 return Err(Error::Custom {
-                    op: op.name(),
+                    op: op.0.name(),
                     why,
                     at: var.0.at,
                 });
@@ -200,37 +201,34 @@ fn choose(mask: &Tensor, a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
     mask.where_cond(&a.contiguous()?, &b.contiguous()?)
 }
 
-fn unary(op: UnaryOp, x: &Tensor) -> CandleResult<Tensor> {
-    match op {
-        UnaryOp::Neg => x.neg(),
-        UnaryOp::Exp => x.exp(),
-        UnaryOp::Expm1 => expm1(x),
-        UnaryOp::Log => x.log(),
-        UnaryOp::Log1p => log1p(x),
-        UnaryOp::Sqrt => x.sqrt(),
-        UnaryOp::Rsqrt => x.sqrt()?.recip(),
-        UnaryOp::Abs => x.abs(),
-        UnaryOp::Sign => x.sign(),
-        UnaryOp::Tanh => x.tanh(),
-        UnaryOp::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip(),
-        UnaryOp::LogSigmoid => x.minimum(&x.zeros_like()?)? - log1p(&x.abs()?.neg()?.exp()?)?,
-        UnaryOp::Erf => x.erf(),
-        UnaryOp::Sin => x.sin(),
-        UnaryOp::Cos => x.cos(),
-        UnaryOp::Square => x.sqr(),
-        UnaryOp::Recip => x.recip(),
-        UnaryOp::Floor => x.floor(),
-        UnaryOp::Ceil => x.ceil(),
-        UnaryOp::Round => {
-            let is_half = (x - x.floor()?)?.eq(0.5)?;
-            choose(&is_half, &((x * 0.5)?.round()? * 2.0)?, &x.round()?)
+macro_rules! unary_tensors {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident($x:ident $(, $($p:ident),+)?) {
+        example: $parameters:tt $of:tt => $is:tt,
+        candle: $tensor:expr,
+        $($columns:tt)*
+    })*) => {
+        fn unary(op: UnaryOp, x: &Tensor) -> CandleResult<Tensor> {
+            match op {
+                $(UnaryOp::$Op $({ $($p),+ })? => {
+                    let $x = x;
+                    $($(let $p = $p.get();)+)?
+                    $tensor
+                })*
+            }
         }
-        UnaryOp::Powf(p) => x.powf(p),
-        UnaryOp::Clamp { lo, hi } => {
-            let raised = choose(&x.lt(lo)?, &full_like(lo, x)?, x)?;
-            choose(&raised.gt(hi)?, &full_like(hi, x)?, &raised)
-        }
-    }
+    };
+}
+unary_ops!(unary_tensors);
+
+/// candle rounds halves away from zero.
+fn round_ties_even(x: &Tensor) -> CandleResult<Tensor> {
+    let is_half = (x - x.floor()?)?.eq(0.5)?;
+    choose(&is_half, &((x * 0.5)?.round()? * 2.0)?, &x.round()?)
+}
+
+fn clamp(x: &Tensor, lo: f64, hi: f64) -> CandleResult<Tensor> {
+    let raised = choose(&x.lt(lo)?, &full_like(lo, x)?, x)?;
+    choose(&raised.gt(hi)?, &full_like(hi, x)?, &raised)
 }
 
 /// e^x - 1 without cancellation (Kahan): the rounding error of e^x is measured by its own logarithm.
@@ -253,17 +251,31 @@ fn log1p(x: &Tensor) -> CandleResult<Tensor> {
     choose(&u.eq(f64::INFINITY)?, x, &tiny)
 }
 
-fn binary(op: BinaryOp, a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
-    match op {
-        BinaryOp::Add => a + b,
-        BinaryOp::Sub => a - b,
-        BinaryOp::Mul => a * b,
-        BinaryOp::Div => a / b,
-        BinaryOp::Pow => pow(a, b),
-        // Spelled out, because candle's own lose a NaN in the second operand.
-        BinaryOp::Maximum => choose(&(a.gt(b)? + a.ne(a)?)?, a, b),
-        BinaryOp::Minimum => choose(&(a.lt(b)? + a.ne(a)?)?, a, b),
-    }
+macro_rules! binary_tensors {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident($a:ident, $b:ident) {
+        form: $form:tt,
+        candle: $tensor:expr,
+        $($columns:tt)*
+    })*) => {
+        fn binary(op: BinaryOp, first: &Tensor, second: &Tensor) -> CandleResult<Tensor> {
+            match op {
+                $(BinaryOp::$Op => {
+                    let ($a, $b) = (first, second);
+                    $tensor
+                })*
+            }
+        }
+    };
+}
+binary_ops!(binary_tensors);
+
+// Spelled out, because candle's own lose a NaN in the second operand.
+fn maximum(a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
+    choose(&(a.gt(b)? + a.ne(a)?)?, a, b)
+}
+
+fn minimum(a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
+    choose(&(a.lt(b)? + a.ne(a)?)?, a, b)
 }
 
 /// |a|^b by exp and log in f64, with the sign of an odd power and the special cases put in.
@@ -281,16 +293,16 @@ fn pow(a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
     choose(&is_one, &full_like(1.0, &a)?, &any_base)?.to_dtype(dtype)
 }
 
-fn compare(op: CompareOp, a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
-    match op {
-        CompareOp::Eq => a.eq(b),
-        CompareOp::Ne => a.ne(b),
-        CompareOp::Lt => a.lt(b),
-        CompareOp::Le => a.le(b),
-        CompareOp::Gt => a.gt(b),
-        CompareOp::Ge => a.ge(b),
-    }
+macro_rules! compare_tensors {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $columns:tt)*) => {
+        fn compare(op: CompareOp, a: &Tensor, b: &Tensor) -> CandleResult<Tensor> {
+            match op {
+                $(CompareOp::$Op => a.$method(b),)*
+            }
+        }
+    };
 }
+compare_ops!(compare_tensors);
 
 /// Over `dims`, which stay with size 1.
 fn reduce(op: ReduceOp, x: &Tensor, dims: &[usize]) -> CandleResult<Tensor> {
@@ -372,13 +384,8 @@ fn matmul(a: &Tensor, b: &Tensor, batch: &[usize]) -> CandleResult<Tensor> {
 fn segment_reduce(op: ReduceOp, x: &Tensor, segments: &Segments) -> CandleResult<Tensor> {
     let longest = segments.lengths().iter().copied().max().unwrap_or(0);
     let trailing = &x.dims()[1..];
-    let neutral = match op {
-        ReduceOp::Sum => 0.0,
-        ReduceOp::Max => f64::NEG_INFINITY,
-        ReduceOp::Min => f64::INFINITY,
-    };
     let row = |rows: usize| [&[rows], trailing].concat();
-    let spare = Tensor::full(neutral, row(1), x.device())?.to_dtype(x.dtype())?;
+    let spare = Tensor::full(op.neutral(), row(1), x.device())?.to_dtype(x.dtype())?;
     if longest == 0 {
         return spare.broadcast_as(row(segments.len()));
     }

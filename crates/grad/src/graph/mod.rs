@@ -4,5 +4,6 @@ pub(crate) mod custom;
 pub(crate) mod dims;
 pub(crate) mod op;
 pub(crate) mod segments;
+pub(crate) mod table;
 pub(crate) mod var;
 pub(crate) mod walk;

@@ -1,3 +1,4 @@
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -51,6 +52,14 @@ impl Segments {
 
     pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.offsets.windows(2).map(|w| w[0]..w[1])
+    }
+}
+
+impl Eq for Segments {}
+
+impl Hash for Segments {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.lengths.hash(state);
     }
 }
 

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::error::{Error, Loc, Result};
 use crate::graph::dims::{Dims, elem_count};
-use crate::graph::op::Op;
+use crate::graph::op::{Leaf, Number, Op, Shared};
 use crate::graph::segments::Segments;
 
 /// A node of a lazy graph: a tensor that may not have been computed yet, and how to compute it.
@@ -150,7 +150,7 @@ impl Var {
                 let device = tensor.device().clone();
                 // The tensor's own history is candle's business; keeping it would keep its graph alive.
                 Var::node(
-                    Op::Leaf(tensor.detach()),
+                    Op::Leaf(Leaf(tensor.detach())),
                     Inputs::new(),
                     shape,
                     dtype,
@@ -206,7 +206,7 @@ impl Var {
     pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Var {
         let at = here();
         Var::node(
-            Op::Full(value),
+            Op::Full(Number::new(value)),
             Inputs::new(),
             Dims::from_slice(shape),
             dtype,
@@ -280,7 +280,7 @@ impl Var {
     /// The error that this `Var` carries, if an op before it could not be recorded.
     pub fn error(&self) -> Option<&Error> {
         match &self.0.op {
-            Op::Invalid(error) => Some(error),
+            Op::Invalid(error) => Some(&error.0),
             _ => None,
         }
     }
@@ -345,7 +345,7 @@ impl Var {
     pub(crate) fn invalid(error: Error) -> Var {
         let at = Location::caller();
         Var::node(
-            Op::Invalid(Arc::new(error)),
+            Op::Invalid(Shared(Arc::new(error))),
             Inputs::new(),
             Dims::new(),
             DType::F32,

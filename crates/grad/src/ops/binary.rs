@@ -6,6 +6,7 @@ use super::unary::require_float;
 use crate::error::{Error, Loc, Result};
 use crate::graph::dims::{self, Dims};
 use crate::graph::op::{BinaryOp, Op};
+use crate::graph::table::binary_ops;
 use crate::graph::var::Var;
 
 /// A `Var`, `&Var` or plain number as the operand of an op.
@@ -45,8 +46,16 @@ impl Operand for f64 {
     }
 }
 
-macro_rules! operator {
-    ($($trait:ident :: $method:ident => $op:ident),*) => {$(
+macro_rules! binary_methods {
+    (
+        $($(#[$doc:meta])* $op:ident = $method:ident($a:ident, $b:ident) { form: ($($form:tt)*), $($columns:tt)* })*
+    ) => {$(
+        binary_method!($($form)*; $(#[$doc])* $op $method);
+    )*};
+}
+
+macro_rules! binary_method {
+    (operator $trait:ident; $op:ident $method:ident) => {
         impl<R: Operand> $trait<R> for Var {
             type Output = Var;
             #[track_caller]
@@ -75,10 +84,26 @@ macro_rules! operator {
                 binary(BinaryOp::$op, &self.operand(), rhs)
             }
         }
-    )*};
+    };
+    (method [$of:literal] [$with:literal] => [$is:literal]; $(#[$doc:meta])* $op:ident $method:ident) => {
+        impl Var {
+            $(#[$doc])*
+            ///
+            /// ```
+            /// # use tinsmith_grad::{Device, Tensor, Var};
+            #[doc = concat!("let x = Var::new(Tensor::new(&[", stringify!($of), "], &Device::Cpu)?);")]
+            #[doc = concat!("assert_eq!(x.", stringify!($method), "(", stringify!($with), ").to_vec::<f64>()?, [",
+                stringify!($is), "]);")]
+            /// # anyhow::Ok(())
+            /// ```
+            #[track_caller]
+            pub fn $method(&self, rhs: impl Operand) -> Var {
+                binary(BinaryOp::$op, self, &rhs.operand())
+            }
+        }
+    };
 }
-
-operator!(Add::add => Add, Sub::sub => Sub, Mul::mul => Mul, Div::div => Div);
+binary_ops!(binary_methods);
 
 impl Neg for Var {
     type Output = Var;
@@ -93,50 +118,6 @@ impl Neg for &Var {
     #[track_caller]
     fn neg(self) -> Var {
         Var::neg(self)
-    }
-}
-
-/// Elementwise functions of two operands, which broadcast by NumPy's rule. `+ - * /` work between `Var`, `&Var` and
-/// `f64`. Both operands have one dtype, f32 or f64.
-impl Var {
-    /// The greater of the two, NaN if either is. The gradient goes to the greater one, half to each on a tie.
-    ///
-    /// ```
-    /// # use tinsmith_grad::{Device, Var};
-    /// let x = Var::from_vec(vec![1f64, 5.0], &[2], &Device::Cpu);
-    /// assert_eq!(x.maximum(3.0).to_vec::<f64>()?, [3.0, 5.0]);
-    /// # anyhow::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn maximum(&self, rhs: impl Operand) -> Var {
-        binary(BinaryOp::Maximum, self, &rhs.operand())
-    }
-
-    /// The smaller of the two, NaN if either is. The gradient goes to the smaller one, half to each on a tie.
-    ///
-    /// ```
-    /// # use tinsmith_grad::{Device, Var};
-    /// let x = Var::from_vec(vec![1f64, 5.0], &[2], &Device::Cpu);
-    /// assert_eq!(x.minimum(3.0).to_vec::<f64>()?, [1.0, 3.0]);
-    /// # anyhow::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn minimum(&self, rhs: impl Operand) -> Var {
-        binary(BinaryOp::Minimum, self, &rhs.operand())
-    }
-
-    /// `self` to the power `rhs`. At 0 to the power 0 the base has gradient 0; a base of 0 gives the exponent none.
-    /// For a constant exponent, [`powf`](Var::powf) is cheaper.
-    ///
-    /// ```
-    /// # use tinsmith_grad::{Device, Var};
-    /// let x = Var::from_vec(vec![2f64, 3.0], &[2], &Device::Cpu);
-    /// assert_eq!(x.pow(&x).to_vec::<f64>()?, [4.0, 27.0]);
-    /// # anyhow::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn pow(&self, rhs: impl Operand) -> Var {
-        binary(BinaryOp::Pow, self, &rhs.operand())
     }
 }
 
@@ -164,7 +145,7 @@ pub(super) fn adapt(lhs: &Var, rhs: &Var) -> (Var, Var) {
 #[track_caller]
 fn like(constant: &Var, other: &Var) -> Var {
     let number = |v: &Var| match v.0.op {
-        Op::Full(value) if v.rank() == 0 => Some(value),
+        Op::Full(value) if v.rank() == 0 => Some(value.get()),
         _ => None,
     };
     // Of two numbers the one that has no dtype and device of its own gives way.

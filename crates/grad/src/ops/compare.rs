@@ -4,10 +4,13 @@ use super::binary::{Operand, adapt, broadcast};
 use super::unary::require_float;
 use crate::error::Error;
 use crate::graph::op::{CompareOp, Op};
+use crate::graph::table::compare_ops;
 use crate::graph::var::Var;
 
-macro_rules! compare {
-    ($($(#[$doc:meta])* $method:ident => $op:ident, with $rhs:literal $is:literal;)*) => {
+macro_rules! compare_methods {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident {
+        sign: $sign:tt, example: [$($of:literal),+] $with:literal => [$($is:literal),+]
+    })*) => {
         /// Comparisons, elementwise and broadcasting. The result is a u8 mask of 0 and 1, for [`select`](Var::select)
         /// or `to_dtype`. There is no gradient through a comparison; a comparison with NaN is 0, but for `ne`.
         impl Var {
@@ -15,34 +18,21 @@ macro_rules! compare {
                 $(#[$doc])*
                 ///
                 /// ```
-                /// # use tinsmith_grad::{Device, Var};
-                /// let x = Var::from_vec(vec![5i64, 0, 7], &[3], &Device::Cpu);
-                #[doc = concat!("assert_eq!(x.", stringify!($method), "(", $rhs, ").to_vec::<u8>()?, ", $is, ");")]
+                /// # use tinsmith_grad::{Device, Tensor, Var};
+                #[doc = concat!("let x = Var::new(Tensor::new(&[", stringify!($($of),+), "i64], &Device::Cpu)?);")]
+                #[doc = concat!("assert_eq!(x.", stringify!($method), "(", stringify!($with), ").to_vec::<u8>()?, [",
+                    stringify!($($is),+), "]);")]
                 /// # anyhow::Ok(())
                 /// ```
                 #[track_caller]
                 pub fn $method(&self, rhs: impl Operand) -> Var {
-                    compare(CompareOp::$op, self, &rhs.operand())
+                    compare(CompareOp::$Op, self, &rhs.operand())
                 }
             )*
         }
     };
 }
-
-compare! {
-    /// 1 where `self == rhs`.
-    eq => Eq, with "5.0" "[1, 0, 0]";
-    /// 1 where `self != rhs`.
-    ne => Ne, with "5.0" "[0, 1, 1]";
-    /// 1 where `self < rhs`.
-    lt => Lt, with "5.0" "[0, 1, 0]";
-    /// 1 where `self <= rhs`.
-    le => Le, with "5.0" "[1, 1, 0]";
-    /// 1 where `self > rhs`.
-    gt => Gt, with "5.0" "[0, 0, 1]";
-    /// 1 where `self >= rhs`.
-    ge => Ge, with "5.0" "[1, 0, 1]";
-}
+compare_ops!(compare_methods);
 
 impl Var {
     /// Elementwise choice by this u8 mask: `on_true` where it is not 0, else `on_false`; all three broadcast.

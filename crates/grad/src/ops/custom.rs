@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::graph::custom::CustomOp;
 use crate::graph::dims::Dims;
-use crate::graph::op::Op;
+use crate::graph::op::{Op, Shared};
 use crate::graph::var::Var;
 
 impl Var {
@@ -21,7 +21,7 @@ impl Var {
         }
         let owned: Vec<Var> = inputs.iter().map(|&v| v.clone()).collect();
         Var::apply(name, inputs.iter().copied(), |at| match op.output(&owned) {
-            Ok((shape, dtype)) => Ok((Op::Custom(op), Dims::from_vec(shape), dtype)),
+            Ok((shape, dtype)) => Ok((Op::Custom(Shared(op)), Dims::from_vec(shape), dtype)),
             Err(why) => Err(Error::Custom { op: name, why, at }),
         })
     }

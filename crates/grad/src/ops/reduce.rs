@@ -2,11 +2,31 @@ use super::composite;
 use super::unary::require_float;
 use crate::error::Error;
 use crate::graph::dims::{self, Dims, elem_count};
-use crate::graph::op::{Op, ReduceOp};
+use crate::graph::op::{OfNothing, Op, ReduceOp};
+use crate::graph::table::reduce_ops;
 use crate::graph::var::Var;
 
-macro_rules! reduction {
-    ($op:ident: $all:ident $of_all:literal, $dims:ident $of_columns:literal, $keepdim:ident; $what:literal, $gradient:literal, $empty:literal) => {
+macro_rules! reductions {
+    ($(#[doc = $what:literal] $op:ident = $all:ident, $dims:ident, $keepdim:ident, $per_seq:ident {
+        gradient: $gradient:literal,
+        of_nothing: $of_nothing:ident, $empty:literal,
+        example: $of_all:literal, $of_columns:literal,
+        $($columns:tt)*
+    })*) => {
+        /// Reductions. Sums are accumulated more widely than f32.
+        ///
+        /// ```
+        /// # use tinsmith_grad::{Device, Var};
+        /// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 5.0, 5.0, 0.0], &[2, 3], &Device::Cpu);
+        /// assert_eq!(x.sum().item()?, 16.0);
+        /// assert_eq!(x.mean_dims(&[-1]).to_vec::<f64>()?, [2.0, 10.0 / 3.0]);
+        /// assert_eq!(x.max_keepdim(&[0]).shape(), [1, 3]);
+        /// // A tie shares the gradient.
+        /// let slope = &x.max().backward(&[&x])?[0];
+        /// assert_eq!(slope.to_vec2::<f64>()?, [[0.0, 0.0, 0.0], [0.5, 0.5, 0.0]]);
+        /// # anyhow::Ok(())
+        /// ```
+        impl Var {$(
         #[doc = concat!($what, " over everything; shape `[]`. ", $gradient, " ", $empty)]
         ///
         /// ```
@@ -45,28 +65,14 @@ macro_rules! reduction {
         pub fn $keepdim(&self, dims: &[isize]) -> Var {
             self.reduce(ReduceOp::$op, dims::resolve_all(dims, self.rank()), true)
         }
+        )*}
     };
 }
 
-/// Reductions. Sums are accumulated more widely than f32.
-///
-/// ```
-/// # use tinsmith_grad::{Device, Var};
-/// let x = Var::from_vec(vec![1f64, 2.0, 3.0, 5.0, 5.0, 0.0], &[2, 3], &Device::Cpu);
-/// assert_eq!(x.sum().item()?, 16.0);
-/// assert_eq!(x.mean_dims(&[-1]).to_vec::<f64>()?, [2.0, 10.0 / 3.0]);
-/// assert_eq!(x.max_keepdim(&[0]).shape(), [1, 3]);
-/// // A tie shares the gradient.
-/// assert_eq!(x.max().backward(&[&x])?[0].flatten_all()?.to_vec1::<f64>()?, [0.0, 0.0, 0.0, 0.5, 0.5, 0.0]);
-/// # anyhow::Ok(())
-/// ```
-impl Var {
-    reduction!(Sum: sum "10.0", sum_dims "[5.0, 5.0]", sum_keepdim; "The sum", "Gradient g everywhere.", "The sum of nothing is 0.");
-    reduction!(Max: max "4.0", max_dims "[4.0, 3.0]", max_keepdim; "The greatest value, NaN if there is one,",
-        "The gradient is shared equally among ties.", "Nothing has no maximum: an error.");
-    reduction!(Min: min "1.0", min_dims "[1.0, 2.0]", min_keepdim; "The smallest value, NaN if there is one,",
-        "The gradient is shared equally among ties.", "Nothing has no minimum: an error.");
+reduce_ops!(reductions);
 
+/// Composites of reductions.
+impl Var {
     /// The mean over everything; shape `[]`. NaN over nothing.
     ///
     /// ```
@@ -232,7 +238,10 @@ impl Var {
                 at,
             })?;
             let shape = dims::reduced(self.shape(), &dims, keepdim);
-            if op != ReduceOp::Sum && self.elem_count() == 0 && elem_count(&shape) > 0 {
+            if op.of_nothing() == OfNothing::Refused
+                && self.elem_count() == 0
+                && elem_count(&shape) > 0
+            {
                 let why = "has nothing to choose from along a dimension of size 0".into();
                 return Err(Error::Shape {
                     op: op.name(),

@@ -3,104 +3,39 @@ use candle_core::DType;
 use super::composite;
 use crate::error::Error;
 use crate::graph::dims::Dims;
-use crate::graph::op::{Op, UnaryOp};
+use crate::graph::op::{Number, Op, UnaryOp};
+use crate::graph::table::unary_ops;
 use crate::graph::var::Var;
 
-macro_rules! unary {
-    ($($(#[$doc:meta])* $method:ident => $op:ident, $of:literal gives $is:literal;)*) => {
+macro_rules! unary_methods {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident($x:ident $(, $($p:ident),+)?) {
+        example: ($($argument:literal),*) [$($of:literal),+] => [$($is:literal),+],
+        $($columns:tt)*
+    })*) => {
         /// Elementwise functions of one operand, f32 or f64; the shape stays. `g` is the gradient of the result.
         impl Var {
             $(
                 $(#[$doc])*
                 ///
                 /// ```
-                /// # use tinsmith_grad::{Device, Var};
-                #[doc = concat!("let x = Var::from_vec(vec![", $of, "f64], &[1], &Device::Cpu);")]
-                #[doc = concat!("assert_eq!(x.", stringify!($method), "().to_vec::<f64>()?, [", $is, "]);")]
+                /// # use tinsmith_grad::{Device, Tensor, Var};
+                #[doc = concat!("let x = Var::new(Tensor::new(&[", stringify!($($of),+), "], &Device::Cpu)?);")]
+                #[doc = concat!("assert_eq!(x.", stringify!($method($($argument),*)), ".to_vec::<f64>()?, [",
+                    stringify!($($is),+), "]);")]
                 /// # anyhow::Ok(())
                 /// ```
                 #[track_caller]
-                pub fn $method(&self) -> Var {
-                    self.unary(UnaryOp::$op)
+                pub fn $method(&self $($(, $p: f64)+)?) -> Var {
+                    self.unary(UnaryOp::$Op $({ $($p: Number::new($p)),+ })?)
                 }
             )*
         }
     };
 }
+unary_ops!(unary_methods);
 
-unary! {
-    /// -x. Gradient -g.
-    neg => Neg, "2.0" gives "-2.0";
-    /// e^x. Gradient g e^x.
-    exp => Exp, "0.0" gives "1.0";
-    /// e^x - 1, exact for small x. Gradient g e^x.
-    expm1 => Expm1, "1e-20" gives "1e-20";
-    /// ln x: NaN below 0, -inf at 0. Gradient g / x.
-    log => Log, "1.0" gives "0.0";
-    /// ln(1 + x), exact for small x. Gradient g / (1 + x).
-    log1p => Log1p, "1e-20" gives "1e-20";
-    /// The square root. Gradient g / (2 sqrt x), inf at 0; see [`norm`](Var::norm) and [`std_dims`](Var::std_dims) for
-    /// forms that are safe there.
-    sqrt => Sqrt, "9.0" gives "3.0";
-    /// 1 / sqrt x. Gradient -g / (2 x sqrt x).
-    rsqrt => Rsqrt, "4.0" gives "0.5";
-    /// |x|. Gradient g sign(x), 0 at 0.
-    abs => Abs, "-2.0" gives "2.0";
-    /// -1, 0 or 1. Gradient 0.
-    sign => Sign, "-2.0" gives "-1.0";
-    /// tanh x. Gradient g (1 - tanh² x).
-    tanh => Tanh, "0.0" gives "0.0";
-    /// 1 / (1 + e^-x), without overflow. Gradient g s (1 - s).
-    sigmoid => Sigmoid, "0.0" gives "0.5";
-    /// ln sigmoid(x) = min(x, 0) - ln(1 + e^-|x|), exact at both ends. Gradient g sigmoid(-x).
-    log_sigmoid => LogSigmoid, "-1000.0" gives "-1000.0";
-    /// The error function. Gradient g 2/√π e^-x².
-    erf => Erf, "0.0" gives "0.0";
-    /// sin x, in radians. Gradient g cos x.
-    sin => Sin, "0.0" gives "0.0";
-    /// cos x, in radians. Gradient -g sin x.
-    cos => Cos, "0.0" gives "1.0";
-    /// x². Gradient 2 g x.
-    square => Square, "-3.0" gives "9.0";
-    /// 1 / x. Gradient -g / x².
-    recip => Recip, "4.0" gives "0.25";
-    /// The greatest integer not above x. Gradient 0.
-    floor => Floor, "-1.5" gives "-2.0";
-    /// The least integer not below x. Gradient 0.
-    ceil => Ceil, "-1.5" gives "-1.0";
-    /// The nearest integer, halves to the even one. Gradient 0.
-    round => Round, "2.5" gives "2.0";
-}
-
-/// Elementwise functions with parameters, and composites.
+/// Composites of elementwise functions.
 impl Var {
-    /// x to a constant power. Gradient g p x^(p-1); 0 for p = 0, also at x = 0.
-    ///
-    /// ```
-    /// # use tinsmith_grad::{Device, Var};
-    /// let x = Var::from_vec(vec![4f64], &[1], &Device::Cpu);
-    /// assert_eq!(x.powf(1.5).to_vec::<f64>()?, [8.0]);
-    /// # anyhow::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn powf(&self, exponent: f64) -> Var {
-        self.unary(UnaryOp::Powf(exponent))
-    }
-
-    /// x limited to `lo..=hi`; an infinite bound is none. NaN stays NaN. Gradient g strictly between the bounds, 0 at
-    /// and beyond them, as PyTorch since 2.14.
-    ///
-    /// ```
-    /// # use tinsmith_grad::{Device, Var};
-    /// let x = Var::from_vec(vec![0.5f64, 1.1, 1.5], &[3], &Device::Cpu);
-    /// assert_eq!(x.clamp(0.8, 1.2).to_vec::<f64>()?, [0.8, 1.1, 1.2]);
-    /// # anyhow::Ok(())
-    /// ```
-    #[track_caller]
-    pub fn clamp(&self, lo: f64, hi: f64) -> Var {
-        self.unary(UnaryOp::Clamp { lo, hi })
-    }
-
     /// [`clamp`](Var::clamp) from below only.
     ///
     /// ```
@@ -256,7 +191,7 @@ impl Var {
     #[track_caller]
     fn unary(&self, op: UnaryOp) -> Var {
         if let (UnaryOp::Neg, Op::Full(value)) = (op, &self.0.op) {
-            return self.full_like(-value);
+            return self.full_like(-value.get());
         }
         Var::apply(op.name(), [self], |at| {
             require_float(op.name(), &[self], at)?;

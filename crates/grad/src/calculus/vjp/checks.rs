@@ -6,20 +6,26 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use super::is_differentiable;
-use crate::graph::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::graph::op::Op;
+use crate::graph::table::{binary_ops, compare_ops, reduce_ops, unary_ops};
 use crate::support::{device, numbers};
 use crate::{CustomOp, Error, Executor, Gradcheck, Ragged, Var, grad, with_executor};
 
 macro_rules! primitives {
     ($($name:literal: $pattern:pat,)*) => {
-        const PRIMITIVES: &[&str] = &[$($name),*];
-
         /// Exhaustive, so that a new primitive has to be named here and then, being named, checked below.
         fn name(op: &Op) -> &'static str {
             match op {
+                Op::Unary(op) => op.name(),
+                Op::Binary(op) => op.name(),
+                Op::Compare(op) => op.name(),
+                Op::Reduce { op, dims: _ } => op.name(),
+                Op::SegmentReduce { .. } => op.name(),
                 $($pattern => $name,)*
             }
         }
+
+        const OTHERS: &[&str] = &[$($name),*];
     };
 }
 
@@ -28,45 +34,7 @@ primitives! {
     "full": Op::Full(_),
     "invalid": Op::Invalid(_),
     "cast": Op::Cast,
-    "neg": Op::Unary(UnaryOp::Neg),
-    "exp": Op::Unary(UnaryOp::Exp),
-    "expm1": Op::Unary(UnaryOp::Expm1),
-    "log": Op::Unary(UnaryOp::Log),
-    "log1p": Op::Unary(UnaryOp::Log1p),
-    "sqrt": Op::Unary(UnaryOp::Sqrt),
-    "rsqrt": Op::Unary(UnaryOp::Rsqrt),
-    "abs": Op::Unary(UnaryOp::Abs),
-    "sign": Op::Unary(UnaryOp::Sign),
-    "tanh": Op::Unary(UnaryOp::Tanh),
-    "sigmoid": Op::Unary(UnaryOp::Sigmoid),
-    "log_sigmoid": Op::Unary(UnaryOp::LogSigmoid),
-    "erf": Op::Unary(UnaryOp::Erf),
-    "sin": Op::Unary(UnaryOp::Sin),
-    "cos": Op::Unary(UnaryOp::Cos),
-    "square": Op::Unary(UnaryOp::Square),
-    "recip": Op::Unary(UnaryOp::Recip),
-    "floor": Op::Unary(UnaryOp::Floor),
-    "ceil": Op::Unary(UnaryOp::Ceil),
-    "round": Op::Unary(UnaryOp::Round),
-    "powf": Op::Unary(UnaryOp::Powf(_)),
-    "clamp": Op::Unary(UnaryOp::Clamp { .. }),
-    "add": Op::Binary(BinaryOp::Add),
-    "sub": Op::Binary(BinaryOp::Sub),
-    "mul": Op::Binary(BinaryOp::Mul),
-    "div": Op::Binary(BinaryOp::Div),
-    "pow": Op::Binary(BinaryOp::Pow),
-    "maximum": Op::Binary(BinaryOp::Maximum),
-    "minimum": Op::Binary(BinaryOp::Minimum),
-    "eq": Op::Compare(CompareOp::Eq),
-    "ne": Op::Compare(CompareOp::Ne),
-    "lt": Op::Compare(CompareOp::Lt),
-    "le": Op::Compare(CompareOp::Le),
-    "gt": Op::Compare(CompareOp::Gt),
-    "ge": Op::Compare(CompareOp::Ge),
     "select": Op::Select,
-    "sum": Op::Reduce { op: ReduceOp::Sum, .. },
-    "max": Op::Reduce { op: ReduceOp::Max, .. },
-    "min": Op::Reduce { op: ReduceOp::Min, .. },
     "broadcast": Op::Broadcast,
     "reshape": Op::Reshape,
     "permute": Op::Permute(_),
@@ -80,13 +48,81 @@ primitives! {
     "index_select": Op::IndexSelect { .. },
     "index_add": Op::IndexAdd { .. },
     "matmul": Op::MatMul,
-    "sum_per_seq": Op::SegmentReduce { op: ReduceOp::Sum, .. },
-    "max_per_seq": Op::SegmentReduce { op: ReduceOp::Max, .. },
-    "min_per_seq": Op::SegmentReduce { op: ReduceOp::Min, .. },
     "expand": Op::SegmentExpand(_),
     "detach": Op::Detach,
     "custom": Op::Custom(_),
 }
+
+macro_rules! reductions {
+    ($($(#[$doc:meta])* $Op:ident = $all:ident, $dims:ident, $keepdim:ident, $per_seq:ident $columns:tt)*) => {
+        const REDUCTIONS: &[&str] = &[$(stringify!($all), stringify!($per_seq)),*];
+
+        fn reductions() -> Vec<Check> {
+            let (x, rows) = (any(1, &[2, 3]), any(6, &[5, 2]));
+            let of = |x: &Var, f: fn(&Var) -> Var| check(std::slice::from_ref(x), move |v| f(&v[0]));
+            vec![$(
+                of(&x, |x| x.$dims(&[0])),
+                of(&x, |x| x.$keepdim(&[1])),
+                of(&x, |x| x.$all()),
+                of(&rows, |x| Ragged::new(x.clone(), &[2, 3]).$per_seq()),
+            )*]
+        }
+    };
+}
+reduce_ops!(reductions);
+
+macro_rules! unary_checks {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $args:tt {
+        example: $parameters:tt $of:tt => $is:tt, candle: $tensor:expr,
+        f32: $how32:ident($f32:expr), f64: $how64:ident($f64:expr), agree: $agree:ident,
+        check: $kind:ident($low:literal..$high:literal) [$($arguments:tt),*],
+    })*) => {
+        const UNARY: &[&str] = &[$(stringify!($method)),*];
+
+        fn unary_checks() -> Vec<Check> {
+            vec![$($({
+                let x = between($low, $high, &[2, 3]);
+                check(&[x], |v| unary_checks!(@call v[0], $method, $arguments))
+            }),*),*]
+        }
+    };
+    (@call $x:expr, $method:ident, ($($argument:literal),*)) => {
+        $x.$method($($argument),*)
+    };
+}
+unary_ops!(unary_checks);
+
+macro_rules! binary_checks {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $args:tt {
+        form: $form:tt, candle: $tensor:expr, each: $f32:expr, $f64:expr, agree: $agree:ident,
+        check: $kind:ident($low_a:literal..$high_a:literal, $low_b:literal..$high_b:literal),
+    })*) => {
+        const BINARY: &[&str] = &[$(stringify!($method)),*];
+
+        fn binary_checks() -> Vec<Check> {
+            use std::ops::{Add, Div, Mul, Sub};
+            // Broadcast from both sides, so that copies are added up.
+            let of = |a: Var, b: Var, f: fn(&Var, &Var) -> Var| check(&[a, b], move |v| f(&v[0], &v[1]));
+            vec![$(
+                of(between($low_a, $high_a, &[2, 3]), between($low_b, $high_b, &[3]), |a, b| a.$method(b)),
+                of(between($low_a, $high_a, &[2, 1]), between($low_b, $high_b, &[1, 3]), |a, b| a.$method(b)),
+            )*]
+        }
+    };
+}
+binary_ops!(binary_checks);
+
+macro_rules! compare_checks {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $columns:tt)*) => {
+        const COMPARE: &[&str] = &[$(stringify!($method)),*];
+
+        fn compare_checks() -> Vec<Check> {
+            let both = [any(1, &[2, 3]), any(2, &[2, 3])];
+            vec![$(check(&both, |v| v[0].$method(&v[1]))),*]
+        }
+    };
+}
+compare_ops!(compare_checks);
 
 type Function = dyn Fn(&[Var]) -> Var;
 
@@ -103,16 +139,19 @@ fn check(at: &[Var], f: impl Fn(&[Var]) -> Var + 'static) -> Check {
     }
 }
 
-/// In (-1.5, 1.5), far from the kinks at 0 and at the integers by the measure of a difference quotient.
-fn any(seed: u64, shape: &[usize]) -> Var {
-    Var::from_vec(numbers(seed, shape.iter().product()), shape, &device())
+/// Far from the kinks at 0 and at the integers by the measure of a difference quotient.
+fn between(low: f64, high: f64, shape: &[usize]) -> Var {
+    let seed = shape.iter().fold(1, |seed, &size| 7 * seed + size as u64);
+    let values = numbers(seed, shape.iter().product());
+    let values = values
+        .into_iter()
+        .map(|x| low + (x + 1.5) / 3.0 * (high - low));
+    Var::from_vec(values.collect(), shape, &device())
 }
 
-/// In (0.5, 2.75).
-fn positive(seed: u64, shape: &[usize]) -> Var {
-    let values = numbers(seed, shape.iter().product());
-    let values = values.into_iter().map(|x| x * x + 0.5).collect();
-    Var::from_vec(values, shape, &device())
+/// In (-1.5, 1.5).
+fn any(seed: u64, shape: &[usize]) -> Var {
+    Var::from_vec(numbers(seed, shape.iter().product()), shape, &device())
 }
 
 fn index(values: &[i64], shape: &[usize]) -> Var {
@@ -139,51 +178,17 @@ impl CustomOp for Cube {
 
 fn checks() -> Vec<Check> {
     let (x, y) = (any(1, &[2, 3]), any(2, &[2, 3]));
-    let (p, row, column) = (positive(3, &[2, 3]), any(4, &[3]), any(5, &[2, 1]));
+    let column = any(5, &[2, 1]);
     let unary = |x: &Var, f: fn(&Var) -> Var| check(std::slice::from_ref(x), move |v| f(&v[0]));
     let binary = |a: &Var, b: &Var, f: fn(&Var, &Var) -> Var| {
         check(&[a.clone(), b.clone()], move |v| f(&v[0], &v[1]))
     };
     let ragged = |x: &Var| Ragged::new(x.clone(), &[2, 0, 3]);
     let rows = any(6, &[5, 2]);
-    vec![
-        unary(&x, |x| -x),
-        unary(&x, Var::exp),
-        unary(&x, Var::expm1),
-        unary(&p, Var::log),
-        unary(&p, Var::log1p),
-        unary(&p, Var::sqrt),
-        unary(&p, Var::rsqrt),
-        unary(&x, Var::abs),
-        unary(&x, Var::sign),
-        unary(&x, Var::tanh),
-        unary(&x, Var::sigmoid),
-        unary(&x, Var::log_sigmoid),
-        unary(&x, Var::erf),
-        unary(&x, Var::sin),
-        unary(&x, Var::cos),
-        unary(&x, Var::square),
-        unary(&p, Var::recip),
-        unary(&x, Var::floor),
-        unary(&x, Var::ceil),
-        unary(&x, Var::round),
-        unary(&p, |x| x.powf(1.7)),
-        unary(&x, |x| x.powf(3.0)),
-        unary(&x, |x| x.powf(0.0)),
-        unary(&x, |x| x.clamp(-0.5, 0.7)),
-        binary(&x, &row, |a, b| a + b),
-        binary(&column, &row, |a, b| a - b),
-        binary(&x, &row, |a, b| a * b),
-        binary(&row, &p, |a, b| a / b),
-        binary(&p, &row, |a, b| a.pow(b)),
-        binary(&x, &row, |a, b| a.maximum(b)),
-        binary(&column, &y, |a, b| a.minimum(b)),
+    let others = vec![
         binary(&column, &y, |a, b| {
             index(&[1, 0, 1], &[3]).eq(1.0).select(a, b)
         }),
-        unary(&x, |x| x.sum_dims(&[0])),
-        unary(&x, |x| x.max_keepdim(&[1])),
-        unary(&x, |x| x.min_dims(&[0, 1])),
         unary(&column, |x| x.broadcast_to(&[4, 2, 3])),
         unary(&x, |x| x.reshape(&[3, 2])),
         unary(&any(7, &[2, 3, 4]), |x| x.permute(&[2, 0, 1])),
@@ -206,17 +211,13 @@ fn checks() -> Vec<Check> {
         check(std::slice::from_ref(&rows), move |v| {
             ragged(&v[0]).sum_per_seq()
         }),
-        check(std::slice::from_ref(&rows), move |v| {
-            Ragged::new(v[0].clone(), &[2, 3]).max_per_seq()
-        }),
-        check(std::slice::from_ref(&rows), move |v| {
-            Ragged::new(v[0].clone(), &[1, 4]).min_per_seq()
-        }),
         check(&[any(10, &[3, 2])], move |v| {
             ragged(&rows).expand(&v[0]).values().clone()
         }),
         unary(&x, |x| Var::custom(Arc::new(Cube), &[x])),
-    ]
+    ];
+    let elementwise = unary_checks().into_iter().chain(binary_checks());
+    elementwise.chain(reductions()).chain(others).collect()
 }
 
 /// To be measured with a step that an f32 holds exactly.
@@ -227,19 +228,13 @@ fn cast() -> Check {
 
 /// Without a gradient: what lies behind is not reached, and asking for it is an error.
 fn without_gradient() -> Vec<Check> {
-    let (x, y) = (any(1, &[2, 3]), any(2, &[2, 3]));
-    let compare =
-        |f: fn(&Var, &Var) -> Var| check(&[x.clone(), y.clone()], move |v| f(&v[0], &v[1]));
-    vec![
-        compare(|a, b| a.eq(b)),
-        compare(|a, b| a.ne(b)),
-        compare(|a, b| a.lt(b)),
-        compare(|a, b| a.le(b)),
-        compare(|a, b| a.gt(b)),
-        compare(|a, b| a.ge(b)),
+    let x = any(1, &[2, 3]);
+    let mut checks = compare_checks();
+    checks.extend([
         check(std::slice::from_ref(&x), |v| v[0].detach()),
         check(std::slice::from_ref(&x), |v| v[0].to_dtype(DType::I64)),
-    ]
+    ]);
+    checks
 }
 
 /// Nodes without inputs, so there is nothing to differentiate by.
@@ -272,7 +267,11 @@ fn every_primitive_is_checked_or_documented_to_have_no_gradient() {
         .map(|check| name(&(check.f)(&check.at).0.op))
         .collect();
     seen.extend(sources().iter().map(|var| name(&var.0.op)));
-    let all: BTreeSet<_> = PRIMITIVES.iter().copied().collect();
+    let elementwise = [UNARY, BINARY, COMPARE].concat();
+    let all: BTreeSet<_> = [&elementwise, REDUCTIONS, OTHERS]
+        .concat()
+        .into_iter()
+        .collect();
     assert_eq!(seen, all);
 }
 

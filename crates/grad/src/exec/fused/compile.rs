@@ -2,6 +2,7 @@
 
 use super::program::{Arg, Instruction, Kernel, KernelOp, Node, Outcome, Program};
 use super::simplify::simplified;
+use crate::graph::op::Number;
 
 /// Where a value lies, before the number of slots of each sort is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -107,7 +108,7 @@ struct Compiler {
     /// Of each node.
     places: Vec<Place>,
     code: Vec<Instruction<Place>>,
-    constants: Vec<f64>,
+    constants: Vec<Number>,
     scratch: Registers,
 }
 
@@ -151,10 +152,10 @@ impl Compiler {
             Arg::Node(node) => self.places[node as usize],
             Arg::Array(array) => Place::Array(array),
             Arg::Number(number) => Place::Number(number),
-            Arg::Constant(bits) => {
-                let known = self.constants.iter().position(|c| c.to_bits() == bits);
+            Arg::Constant(number) => {
+                let known = self.constants.iter().position(|&c| c == number);
                 let at = known.unwrap_or_else(|| {
-                    self.constants.push(f64::from_bits(bits));
+                    self.constants.push(number);
                     self.constants.len() - 1
                 });
                 Place::Constant(at as u32)

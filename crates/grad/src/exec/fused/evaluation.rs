@@ -5,10 +5,11 @@ use std::ops::{Deref, DerefMut};
 use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 
 use super::Scalar;
-use super::plan::{Item, ItemId, Kind, MapOp, Plan};
+use super::plan::{Item, ItemId, Kind, Plan};
 use super::pool::Pool;
+use super::program::KernelOp;
 use crate::error::{Error, Result};
-use crate::exec::math::{self, Kernels};
+use crate::exec::math::Kernels;
 use crate::exec::{backend, reference};
 use crate::graph::walk::Graph;
 
@@ -128,7 +129,7 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
     fn read_leaves(&mut self) -> Result<()> {
         for (value, item) in self.values.iter_mut().zip(&self.plan.items) {
             *value = match item.kind {
-                Kind::Constant(number) => Value::Number(T::from_f64(number)),
+                Kind::Constant(number) => Value::Number(T::from_f64(number.get())),
                 Kind::Leaf { node } => {
                     let var = self.graph.nodes[node];
                     let leaf = reference::compute(var, &[])?;
@@ -218,7 +219,7 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
         Ok(self.read(id)?.slice()[0])
     }
 
-    fn number_op(&self, op: MapOp, inputs: &[ItemId]) -> Result<T> {
+    fn number_op(&self, op: KernelOp, inputs: &[ItemId]) -> Result<T> {
         let x = inputs
             .iter()
             .map(|&id| self.number(id))
@@ -226,21 +227,14 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
         let kernels = Kernels::get();
         let mut y = [x[0]];
         match op {
-            MapOp::Copy => {}
-            MapOp::Unary(op) => kernels.unary(op, &[x[0]], &mut y),
-            MapOp::Binary(op) => kernels.binary(op, x[..1].into(), x[1..2].into(), &mut y),
-            MapOp::Power(exponent) => {
-                kernels.binary(
-                    math::Binary::Pow,
-                    x[..1].into(),
-                    math::Arg::Number(T::from_f64(exponent)),
-                    &mut y,
-                );
+            KernelOp::Copy => {}
+            KernelOp::Unary(op) => kernels.unary(op, &[x[0]], &mut y),
+            KernelOp::Binary(op) => kernels.binary(op, x[..1].into(), x[1..2].into(), &mut y),
+            KernelOp::Compare(op) => kernels.compare(op, x[..1].into(), x[1..2].into(), &mut y),
+            KernelOp::Select => kernels.select(&[x[0]], x[1..2].into(), x[2..3].into(), &mut y),
+            KernelOp::Choose(..) | KernelOp::Expand { .. } => {
+                unreachable!("made of others when a kernel is formed")
             }
-            MapOp::Clamp { lo, hi } => {
-                kernels.clamp(&[x[0]], T::from_f64(lo), T::from_f64(hi), &mut y)
-            }
-            MapOp::Select => kernels.select(&[x[0]], x[1..2].into(), x[2..3].into(), &mut y),
         }
         Ok(y[0])
     }

@@ -2,11 +2,10 @@
 
 use super::Scalar;
 use super::evaluation::{Buffer, Evaluation, Read, Value};
-use super::plan::{Item, ItemId, Kind, MapOp, Plan, Rows};
+use super::plan::{Item, ItemId, Kind, Plan, Rows};
 use super::program::{self, Arg, Kernel, KernelOp, Node, Outcome};
 use super::run::{self, Operands};
 use crate::error::Result;
-use crate::exec::math::Binary;
 
 /// What one run of a program computes, operands first, and leaves behind.
 #[derive(Default)]
@@ -190,20 +189,7 @@ impl<T: Scalar> Evaluation<'_, '_, T> {
                 for (arg, &input) in args.iter_mut().zip(&item.inputs) {
                     *arg = self.arg(input, binding);
                 }
-                match *op {
-                    MapOp::Copy => KernelOp::Copy,
-                    MapOp::Unary(op) => KernelOp::Unary(op),
-                    MapOp::Binary(op) => KernelOp::Binary(op),
-                    MapOp::Select => KernelOp::Select,
-                    MapOp::Clamp { lo, hi } => KernelOp::Clamp {
-                        lo: lo.to_bits(),
-                        hi: hi.to_bits(),
-                    },
-                    MapOp::Power(exponent) => {
-                        args[1] = Arg::Constant(exponent.to_bits());
-                        KernelOp::Binary(Binary::Pow)
-                    }
-                }
+                *op
             }
             _ => unreachable!("only elementwise items are computed inside of a kernel"),
         };
@@ -219,7 +205,7 @@ impl<T: Scalar> Evaluation<'_, '_, T> {
             Item {
                 kind: Kind::Constant(value),
                 ..
-            } => Arg::Constant(value.to_bits()),
+            } => Arg::Constant(*value),
             Item { len: 1, .. } => Arg::Number(binding.number(id)),
             _ => Arg::Array(binding.array(id)),
         }

@@ -12,24 +12,19 @@ pub(super) struct Partial {
 }
 impl Partial {
     pub(super) fn new(op: ReduceOp, rows: &Rows, len: usize, start: usize) -> Partial {
-        let neutral = match op {
-            ReduceOp::Sum => 0.0,
-            ReduceOp::Max => f64::NEG_INFINITY,
-            ReduceOp::Min => f64::INFINITY,
-        };
         let is_inside = start > 0 && start < len && !rows.begins_at(start);
         let continued = is_inside.then(|| (rows.row_of(start), Vec::new()));
         Partial {
             op,
             continued,
-            values: vec![neutral; rows.count(len)],
+            values: vec![op.neutral(); rows.count(len)],
         }
     }
 
     pub(super) fn add(&mut self, row: usize, value: f64) {
         match &mut self.continued {
             Some((continued, values)) if *continued == row => values.push(value),
-            _ => self.values[row] = combine(self.op, self.values[row], value),
+            _ => self.values[row] = self.op.join(self.values[row], value),
         }
     }
 
@@ -37,19 +32,10 @@ impl Partial {
         if let Some((row, values)) = next.continued {
             values
                 .into_iter()
-                .for_each(|value| self.values[row] = combine(self.op, self.values[row], value));
+                .for_each(|value| self.values[row] = self.op.join(self.values[row], value));
         }
         for (all, value) in self.values.iter_mut().zip(next.values) {
-            *all = combine(self.op, *all, value);
+            *all = self.op.join(*all, value);
         }
-    }
-}
-
-fn combine(op: ReduceOp, a: f64, b: f64) -> f64 {
-    match op {
-        ReduceOp::Sum => a + b,
-        ReduceOp::Max if a > b || a.is_nan() => a,
-        ReduceOp::Min if a < b || a.is_nan() => a,
-        ReduceOp::Max | ReduceOp::Min => b,
     }
 }

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use candle_core::DType;
 use smallvec::SmallVec;
 
-use crate::exec::math::{Binary, Unary};
+use super::program::KernelOp;
 use crate::graph::dims::elem_count;
-use crate::graph::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::graph::op::{BinaryOp, Number, Op, ReduceOp};
 use crate::graph::segments::Segments;
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
@@ -37,8 +37,8 @@ pub(super) enum Kind {
     Leaf {
         node: usize,
     },
-    Constant(f64),
-    Map(MapOp),
+    Constant(Number),
+    Map(KernelOp),
     /// `inputs[0]` has one element for each row; each becomes all elements of its row.
     Expand(Rows),
     /// One element for each row.
@@ -58,16 +58,6 @@ pub(super) enum Kind {
         from: Vec<usize>,
         to: Vec<usize>,
     },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum MapOp {
-    Copy,
-    Unary(Unary),
-    Binary(Binary),
-    Power(f64),
-    Clamp { lo: f64, hi: f64 },
-    Select,
 }
 
 /// How the elements of a kernel divide into rows that are reduced or expanded.
@@ -183,13 +173,13 @@ impl Planner<'_> {
                     _ => same(self.spread(inputs[0], var.shape())),
                 }
             }
-            Op::Unary(op) => same(self.map(at, map_unary(*op), &inputs)),
+            Op::Unary(op) => same(self.map(at, KernelOp::Unary(*op), &inputs)),
             Op::Binary(BinaryOp::Mul) if let Some(other) = self.times_one(&inputs, len) => {
                 self.of[other]
             }
-            Op::Binary(op) => same(self.map(at, MapOp::Binary(map_binary(*op)), &inputs)),
-            Op::Compare(op) => same(self.map(at, MapOp::Binary(map_compare(*op)), &inputs)),
-            Op::Select => same(self.map(at, MapOp::Select, &inputs)),
+            Op::Binary(op) => same(self.map(at, KernelOp::Binary(*op), &inputs)),
+            Op::Compare(op) => same(self.map(at, KernelOp::Compare(*op), &inputs)),
+            Op::Select => same(self.map(at, KernelOp::Select, &inputs)),
             Op::Reduce { .. } if len == input(0).elem_count() => self.of[inputs[0]],
             Op::Reduce { op, dims } => match trailing(input(0).shape(), dims) {
                 Some(_) if len == 1 => same(self.reduce(*op, Rows::One, inputs[0], len)),
@@ -234,8 +224,7 @@ impl Planner<'_> {
 
     /// The other factor of a product with the constant 1, as gradients begin with, if it has all `len` elements.
     fn times_one(&self, factors: &[usize], len: usize) -> Option<usize> {
-        let is_one =
-            |at: usize| matches!(self.items[self.of[at].0 as usize].kind, Kind::Constant(1.0));
+        let is_one = |at: usize| matches!(self.items[self.of[at].0 as usize].kind, Kind::Constant(one) if one.get() == 1.0);
         let pairs = [(factors[0], factors[1]), (factors[1], factors[0])];
         let mut products = pairs.into_iter().filter(|&(one, _)| is_one(one));
         products
@@ -250,7 +239,7 @@ impl Planner<'_> {
             Form::Same => id,
             Form::Number if len == 1 => id,
             Form::Number => {
-                let copy = self.item(Kind::Map(MapOp::Copy), &[id], len);
+                let copy = self.item(Kind::Map(KernelOp::Copy), &[id], len);
                 self.of[at] = (copy, Form::Same);
                 copy
             }
@@ -262,7 +251,7 @@ impl Planner<'_> {
         }
     }
 
-    fn map(&mut self, at: usize, op: MapOp, inputs: &[usize]) -> ItemId {
+    fn map(&mut self, at: usize, op: KernelOp, inputs: &[usize]) -> ItemId {
         let var = self.graph.nodes[at];
         let len = var.elem_count();
         let operands: SmallVec<[ItemId; 3]> = inputs
@@ -427,54 +416,4 @@ fn trailing(shape: &[usize], dims: &[usize]) -> Option<usize> {
         .unwrap_or(shape.len());
     let is_trailing = (first..shape.len()).all(|d| shape[d] == 1 || dims.contains(&d));
     is_trailing.then(|| elem_count(&shape[first..]))
-}
-
-fn map_unary(op: UnaryOp) -> MapOp {
-    MapOp::Unary(match op {
-        UnaryOp::Neg => Unary::Neg,
-        UnaryOp::Exp => Unary::Exp,
-        UnaryOp::Expm1 => Unary::Expm1,
-        UnaryOp::Log => Unary::Log,
-        UnaryOp::Log1p => Unary::Log1p,
-        UnaryOp::Sqrt => Unary::Sqrt,
-        UnaryOp::Rsqrt => Unary::Rsqrt,
-        UnaryOp::Abs => Unary::Abs,
-        UnaryOp::Sign => Unary::Sign,
-        UnaryOp::Tanh => Unary::Tanh,
-        UnaryOp::Sigmoid => Unary::Sigmoid,
-        UnaryOp::LogSigmoid => Unary::LogSigmoid,
-        UnaryOp::Erf => Unary::Erf,
-        UnaryOp::Sin => Unary::Sin,
-        UnaryOp::Cos => Unary::Cos,
-        UnaryOp::Square => Unary::Square,
-        UnaryOp::Recip => Unary::Recip,
-        UnaryOp::Floor => Unary::Floor,
-        UnaryOp::Ceil => Unary::Ceil,
-        UnaryOp::Round => Unary::Round,
-        UnaryOp::Powf(p) => return MapOp::Power(p),
-        UnaryOp::Clamp { lo, hi } => return MapOp::Clamp { lo, hi },
-    })
-}
-
-fn map_binary(op: BinaryOp) -> Binary {
-    match op {
-        BinaryOp::Add => Binary::Add,
-        BinaryOp::Sub => Binary::Sub,
-        BinaryOp::Mul => Binary::Mul,
-        BinaryOp::Div => Binary::Div,
-        BinaryOp::Pow => Binary::Pow,
-        BinaryOp::Maximum => Binary::Maximum,
-        BinaryOp::Minimum => Binary::Minimum,
-    }
-}
-
-fn map_compare(op: CompareOp) -> Binary {
-    match op {
-        CompareOp::Eq => Binary::Eq,
-        CompareOp::Ne => Binary::Ne,
-        CompareOp::Lt => Binary::Lt,
-        CompareOp::Le => Binary::Le,
-        CompareOp::Gt => Binary::Gt,
-        CompareOp::Ge => Binary::Ge,
-    }
 }

@@ -4,8 +4,7 @@ use rustc_hash::FxHashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use super::compile::compile;
-use crate::exec::math::{Binary, Unary};
-use crate::graph::op::ReduceOp;
+use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 
 /// A kernel in single-assignment form, free of lengths and addresses: what programs are cached by. Node i is the i-th
 /// value; arrays, numbers, rows and outputs are named by their position in the kernel's binding.
@@ -27,29 +26,25 @@ pub(super) struct Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum KernelOp {
     Copy,
-    Unary(Unary),
-    Binary(Binary),
+    Unary(UnaryOp),
+    Binary(BinaryOp),
+    Compare(CompareOp),
     Select,
     /// `args[0] op args[1] ? then(args[2]) : args[3]` for a comparison.
-    Choose(Binary, Then),
-    /// Bounds as bits of an f64.
-    Clamp {
-        lo: u64,
-        hi: u64,
-    },
+    Choose(CompareOp, Then),
     /// Array `args[0]`, one element a row, to all elements of the rows.
     Expand {
         rows: u32,
     },
 }
 
-/// What a choice does to the value that it takes if its comparison holds. Bounds as bits of an f64.
+/// What a choice does to the value that it takes if its comparison holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Then {
     Nothing,
     Neg,
-    Minimum(u64),
-    Maximum(u64),
+    Minimum(Number),
+    Maximum(Number),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,8 +52,7 @@ pub(super) enum Arg {
     Node(u32),
     Array(u32),
     Number(u32),
-    /// As bits of an f64.
-    Constant(u64),
+    Constant(Number),
     Absent,
 }
 
@@ -88,7 +82,7 @@ pub(super) struct Program {
     pub(super) code: Vec<Instruction>,
     pub(super) scratch: usize,
     pub(super) stores: usize,
-    pub(super) constants: Vec<f64>,
+    pub(super) constants: Vec<Number>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +134,7 @@ impl Node {
         Node { op, args }
     }
 
-    pub(super) fn binary(op: Binary, a: Arg, b: Arg) -> Node {
+    pub(super) fn binary(op: BinaryOp, a: Arg, b: Arg) -> Node {
         Node::new(KernelOp::Binary(op), &[a, b])
     }
 

@@ -8,7 +8,7 @@ use super::plan::Rows;
 use super::program::{Instruction, KernelOp, Program, Then};
 use super::rows::Cursor;
 use crate::exec::math::{Arg, Calls, Choice, Dispatch, Kernels, Taken};
-use crate::graph::op::ReduceOp;
+use crate::graph::op::{Number, ReduceOp};
 
 /// Elements of a register. 1.5 KiB of f32: enough that an instruction's overhead is small beside its work, and few enough that
 /// registers and operands stay in L1 and the processor, fetching ahead, has the next block there in time. Not a power of two,
@@ -100,7 +100,7 @@ fn run_range<T: Scalar>(
         .chunks_exact_mut(STRIDE)
         .take(program.scratch);
     let number = |&number: &T| Slot::Number(number);
-    let constant = |&value: &f64| Slot::Number(T::from_f64(value));
+    let constant = |value: &Number| Slot::Number(T::from_f64(value.get()));
     let slots = registers
         .map(|register| Slot::Register(&mut register[..BLOCK]))
         .chain(outputs.iter().map(|_| Slot::default()))
@@ -276,12 +276,13 @@ fn compute<'r, T: Scalar>(
             }
         },
         KernelOp::Binary(op) => kernels.binary(op, read(0), read(1), out),
+        KernelOp::Compare(op) => kernels.compare(op, read(0), read(1), out),
         KernelOp::Select => match read(0) {
             Arg::Block(mask) => kernels.select(mask, read(1), read(2), out),
             Arg::Number(mask) => fill(read(if mask != T::ZERO { 1 } else { 2 }), out),
         },
         KernelOp::Choose(op, then) => {
-            let number = |bits| T::from_f64(f64::from_bits(bits));
+            let number = |bound: Number| T::from_f64(bound.get());
             let taken = match then {
                 Then::Nothing => Taken::AsIs,
                 Then::Neg => Taken::Negated,
@@ -294,19 +295,6 @@ fn compute<'r, T: Scalar>(
                 [read(2), read(3)],
                 out,
             );
-        }
-        KernelOp::Clamp { lo, hi } => {
-            let (lo, hi) = (
-                T::from_f64(f64::from_bits(lo)),
-                T::from_f64(f64::from_bits(hi)),
-            );
-            match read(0) {
-                Arg::Block(x) => kernels.clamp(x, lo, hi, out),
-                Arg::Number(x) => {
-                    kernels.clamp(&[x], lo, hi, &mut out[..1]);
-                    out.fill(out[0]);
-                }
-            }
         }
         KernelOp::Expand { .. } => unreachable!("an instruction of its own"),
     }

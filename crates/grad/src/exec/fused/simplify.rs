@@ -7,8 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::compile::node_of;
 use super::program::{Arg, Kernel, KernelOp, Node, Outcome, Then};
-use crate::exec::math::{Binary, Unary};
-use crate::graph::op::ReduceOp;
+use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 
 /// The nodes that remain of a kernel, operands first, and its results in terms of them.
 pub(super) fn simplified(kernel: &Kernel) -> (Vec<Node>, Vec<Outcome>) {
@@ -45,21 +44,26 @@ impl Values {
         let [a, b, c, d] = node.args;
         match node.op {
             KernelOp::Copy if node_of(&a).is_some() => a,
-            KernelOp::Unary(Unary::Neg) => self.negative(a),
-            KernelOp::Unary(Unary::Exp) => {
+            KernelOp::Unary(UnaryOp::Neg) => self.negative(a),
+            KernelOp::Unary(UnaryOp::Exp) => {
                 let exponent = self.but_for_zero(a);
                 self.push(Node::new(node.op, &[exponent]))
             }
-            KernelOp::Binary(Binary::Mul) => self.product(a, b),
-            KernelOp::Binary(Binary::Div) if is_constant(b, 1.0) => a,
-            KernelOp::Binary(Binary::Add) => match (self.negated(a), self.negated(b)) {
-                (_, Some(b)) => self.binary(Binary::Sub, a, b),
-                (Some(a), _) => self.binary(Binary::Sub, b, a),
-                _ => self.binary(Binary::Add, a.min(b), a.max(b)),
+            KernelOp::Unary(UnaryOp::Powf { exponent }) => match exponent.get() {
+                2.0 => self.push(Node::new(KernelOp::Unary(UnaryOp::Square), &[a])),
+                -1.0 => self.push(Node::new(KernelOp::Unary(UnaryOp::Recip), &[a])),
+                _ => self.push(node),
             },
-            KernelOp::Binary(Binary::Sub) => match self.negated(b) {
-                Some(b) => self.add(Node::binary(Binary::Add, a, b)),
-                None => self.binary(Binary::Sub, a, b),
+            KernelOp::Binary(BinaryOp::Mul) => self.product(a, b),
+            KernelOp::Binary(BinaryOp::Div) if is_constant(b, 1.0) => a,
+            KernelOp::Binary(BinaryOp::Add) => match (self.negated(a), self.negated(b)) {
+                (_, Some(b)) => self.binary(BinaryOp::Sub, a, b),
+                (Some(a), _) => self.binary(BinaryOp::Sub, b, a),
+                _ => self.binary(BinaryOp::Add, a.min(b), a.max(b)),
+            },
+            KernelOp::Binary(BinaryOp::Sub) => match self.negated(b) {
+                Some(b) => self.add(Node::binary(BinaryOp::Add, a, b)),
+                None => self.binary(BinaryOp::Sub, a, b),
             },
             KernelOp::Select => match self.comparison(a) {
                 Some((op, [x, y])) => self.choice(op, [x, y, b, c]),
@@ -85,17 +89,17 @@ impl Values {
                 let product = self.product(a, b);
                 self.negative(product)
             }
-            (None, None) => self.binary(Binary::Mul, a.min(b), a.max(b)),
+            (None, None) => self.binary(BinaryOp::Mul, a.min(b), a.max(b)),
         }
     }
 
     fn negative(&mut self, a: Arg) -> Arg {
         let again = self.negated(a);
-        again.unwrap_or_else(|| self.push(Node::new(KernelOp::Unary(Unary::Neg), &[a])))
+        again.unwrap_or_else(|| self.push(Node::new(KernelOp::Unary(UnaryOp::Neg), &[a])))
     }
 
     /// A choice, and what is done to the value that it takes if the comparison holds.
-    fn choice(&mut self, op: Binary, args: [Arg; 4]) -> Arg {
+    fn choice(&mut self, op: CompareOp, args: [Arg; 4]) -> Arg {
         let [a, b, x, y] = args;
         let (then, x) = node_of(&x)
             .and_then(|x| then(&self.nodes[x]))
@@ -103,7 +107,7 @@ impl Values {
         self.push(Node::new(KernelOp::Choose(op, then), &[a, b, x, y]))
     }
 
-    fn binary(&mut self, op: Binary, a: Arg, b: Arg) -> Arg {
+    fn binary(&mut self, op: BinaryOp, a: Arg, b: Arg) -> Arg {
         self.push(Node::binary(op, a, b))
     }
 
@@ -120,7 +124,7 @@ impl Values {
     fn but_for_zero(&self, arg: Arg) -> Arg {
         match node_of(&arg).map(|node| self.nodes[node]) {
             Some(Node {
-                op: KernelOp::Choose(Binary::Eq, Then::Nothing),
+                op: KernelOp::Choose(CompareOp::Eq, Then::Nothing),
                 args: [a, b, x, y],
             }) if (x, y) == (b, a) || (x, y) == (a, b) => y,
             _ => arg,
@@ -130,14 +134,14 @@ impl Values {
     /// What `arg` is the negative of.
     fn negated(&self, arg: Arg) -> Option<Arg> {
         let node = &self.nodes[node_of(&arg)?];
-        (node.op == KernelOp::Unary(Unary::Neg)).then_some(node.args[0])
+        (node.op == KernelOp::Unary(UnaryOp::Neg)).then_some(node.args[0])
     }
 
     /// The comparison that `mask` is of.
-    fn comparison(&self, mask: Arg) -> Option<(Binary, [Arg; 2])> {
+    fn comparison(&self, mask: Arg) -> Option<(CompareOp, [Arg; 2])> {
         let node = &self.nodes[node_of(&mask)?];
         match node.op {
-            KernelOp::Binary(op) if op.is_comparison() => Some((op, [node.args[0], node.args[1]])),
+            KernelOp::Compare(op) => Some((op, [node.args[0], node.args[1]])),
             _ => None,
         }
     }
@@ -157,7 +161,7 @@ impl Values {
             } = *result
                 && let Some(value) = node_of(&value)
                 && uses[value] == 1
-                && self.nodes[value].op == KernelOp::Binary(Binary::Mul)
+                && self.nodes[value].op == KernelOp::Binary(BinaryOp::Mul)
             {
                 let [a, b, ..] = self.nodes[value].args;
                 *result = Outcome::Dot { rows, a, b };
@@ -197,11 +201,11 @@ impl Values {
 /// `node` as something that a choice can do to another value.
 fn then(node: &Node) -> Option<(Then, Arg)> {
     match (node.op, node.args) {
-        (KernelOp::Unary(Unary::Neg), [x, ..]) => Some((Then::Neg, x)),
-        (KernelOp::Binary(Binary::Minimum), [x, Arg::Constant(bound), ..]) => {
+        (KernelOp::Unary(UnaryOp::Neg), [x, ..]) => Some((Then::Neg, x)),
+        (KernelOp::Binary(BinaryOp::Minimum), [x, Arg::Constant(bound), ..]) => {
             Some((Then::Minimum(bound), x))
         }
-        (KernelOp::Binary(Binary::Maximum), [x, Arg::Constant(bound), ..]) => {
+        (KernelOp::Binary(BinaryOp::Maximum), [x, Arg::Constant(bound), ..]) => {
             Some((Then::Maximum(bound), x))
         }
         _ => None,
@@ -209,7 +213,7 @@ fn then(node: &Node) -> Option<(Then, Arg)> {
 }
 
 fn is_constant(arg: Arg, value: f64) -> bool {
-    arg == Arg::Constant(value.to_bits())
+    arg == Arg::Constant(Number::new(value))
 }
 
 #[cfg(test)]
@@ -223,7 +227,7 @@ mod tests {
     const B: Arg = Arg::Array(1);
 
     fn constant(value: f64) -> Arg {
-        Arg::Constant(value.to_bits())
+        Arg::Constant(Number::new(value))
     }
 
     /// The last of `nodes`, stored and summed, for all pairs of some values: the number of instructions, the stored bits (one
@@ -266,48 +270,56 @@ mod tests {
     #[test]
     fn signs_and_factors_of_one_cost_nothing_and_change_no_bit() {
         type Case<'a> = (&'a [(KernelOp, &'a [Arg])], usize, fn(f32, f32) -> f32);
-        const NEG: KernelOp = KernelOp::Unary(Unary::Neg);
+        const NEG: KernelOp = KernelOp::Unary(UnaryOp::Neg);
         let op = KernelOp::Binary;
         let n = Arg::Node;
         let cases: [Case; 9] = [
-            (&[(NEG, &[A]), (op(Binary::Add), &[n(0), B])], 1, |a, b| {
-                -a + b
-            }),
-            (&[(NEG, &[B]), (op(Binary::Add), &[A, n(0)])], 1, |a, b| {
-                a + -b
-            }),
-            (&[(NEG, &[B]), (op(Binary::Sub), &[A, n(0)])], 1, |a, b| {
-                a - -b
-            }),
             (
-                &[(NEG, &[A]), (NEG, &[n(0)]), (op(Binary::Add), &[n(1), B])],
+                &[(NEG, &[A]), (op(BinaryOp::Add), &[n(0), B])],
+                1,
+                |a, b| -a + b,
+            ),
+            (
+                &[(NEG, &[B]), (op(BinaryOp::Add), &[A, n(0)])],
+                1,
+                |a, b| a + -b,
+            ),
+            (
+                &[(NEG, &[B]), (op(BinaryOp::Sub), &[A, n(0)])],
+                1,
+                |a, b| a - -b,
+            ),
+            (
+                &[(NEG, &[A]), (NEG, &[n(0)]), (op(BinaryOp::Add), &[n(1), B])],
                 1,
                 |a, b| a + b,
             ),
             (
                 &[
-                    (op(Binary::Mul), &[A, constant(-1.0)]),
+                    (op(BinaryOp::Mul), &[A, constant(-1.0)]),
                     (NEG, &[B]),
-                    (op(Binary::Mul), &[n(0), n(1)]),
+                    (op(BinaryOp::Mul), &[n(0), n(1)]),
                 ],
                 1,
                 |a, b| a * b,
             ),
-            (&[(NEG, &[A]), (op(Binary::Mul), &[n(0), B])], 2, |a, b| {
-                -a * b
-            }),
+            (
+                &[(NEG, &[A]), (op(BinaryOp::Mul), &[n(0), B])],
+                2,
+                |a, b| -a * b,
+            ),
             (
                 &[
-                    (op(Binary::Mul), &[constant(1.0), A]),
-                    (op(Binary::Div), &[B, constant(1.0)]),
-                    (op(Binary::Sub), &[n(0), n(1)]),
+                    (op(BinaryOp::Mul), &[constant(1.0), A]),
+                    (op(BinaryOp::Div), &[B, constant(1.0)]),
+                    (op(BinaryOp::Sub), &[n(0), n(1)]),
                 ],
                 1,
                 |a, b| a - b,
             ),
             (
                 &[
-                    (op(Binary::Lt), &[A, B]),
+                    (KernelOp::Compare(CompareOp::Lt), &[A, B]),
                     (NEG, &[A]),
                     (KernelOp::Select, &[n(0), n(1), B]),
                 ],
@@ -316,8 +328,8 @@ mod tests {
             ),
             (
                 &[
-                    (op(Binary::Ge), &[A, B]),
-                    (op(Binary::Minimum), &[A, constant(0.3)]),
+                    (KernelOp::Compare(CompareOp::Ge), &[A, B]),
+                    (op(BinaryOp::Minimum), &[A, constant(0.3)]),
                     (KernelOp::Select, &[n(0), n(1), B]),
                 ],
                 1,
@@ -337,9 +349,9 @@ mod tests {
 
     #[test]
     fn an_exponential_does_not_see_which_of_two_equals_was_chosen() {
-        let exp = KernelOp::Unary(Unary::Exp);
+        let exp = KernelOp::Unary(UnaryOp::Exp);
         let chosen: [(KernelOp, &[Arg]); 3] = [
-            (KernelOp::Binary(Binary::Eq), &[A, B]),
+            (KernelOp::Compare(CompareOp::Eq), &[A, B]),
             (KernelOp::Select, &[Arg::Node(0), B, A]),
             (exp, &[Arg::Node(1)]),
         ];
@@ -352,17 +364,17 @@ mod tests {
     #[test]
     fn a_product_that_is_only_summed_is_not_formed() {
         let rows = 0;
-        let finite = KernelOp::Clamp {
-            lo: (-9f64).to_bits(),
-            hi: 9f64.to_bits(),
-        };
-        let is_number = KernelOp::Binary(Binary::Eq);
+        let finite = KernelOp::Unary(UnaryOp::Clamp {
+            lo: Number::new(-9.0),
+            hi: Number::new(9.0),
+        });
+        let is_number = KernelOp::Compare(CompareOp::Eq);
         let nodes: [(KernelOp, &[Arg]); 4] = [
             (is_number, &[B, B]),
             (KernelOp::Select, &[Arg::Node(0), B, constant(2.0)]),
             (finite, &[Arg::Node(1)]),
             (
-                KernelOp::Binary(Binary::Mul),
+                KernelOp::Binary(BinaryOp::Mul),
                 &[Arg::Node(2), constant(0.1)],
             ),
         ];

@@ -34,11 +34,6 @@ pub(super) fn square<T: Real>(x: T) -> T {
     x * x
 }
 
-#[inline(always)]
-pub(super) fn recip<T: Real>(x: T) -> T {
-    T::ONE / x
-}
-
 /// Two correctly rounded steps; worst error 1.50 ulp.
 #[inline(always)]
 pub(super) fn rsqrt<T: Real>(x: T) -> T {
@@ -47,7 +42,8 @@ pub(super) fn rsqrt<T: Real>(x: T) -> T {
 
 #[inline(always)]
 pub(super) fn sign<T: Real>(x: T) -> T {
-    gt(x, T::ZERO) - lt(x, T::ZERO)
+    let one_if = |holds: bool| if holds { T::ONE } else { T::ZERO };
+    one_if(x > T::ZERO) - one_if(x < T::ZERO)
 }
 
 // A loop with a branch in it is not turned into vectors. `x != x` is `x.is_nan()`, `|` is `||` without a branch; an `if`
@@ -75,13 +71,3 @@ pub(super) fn clamp<T: Real>(x: T, lo: T, hi: T) -> T {
 pub(super) fn select<T: Real>(mask: T, a: T, b: T) -> T {
     select_unpredictable(mask != T::ZERO, a, b)
 }
-
-macro_rules! comparisons {
-    ($($name:ident $op:tt),*) => {$(
-        #[inline(always)]
-        pub(super) fn $name<T: Real>(a: T, b: T) -> T {
-            if a $op b { T::ONE } else { T::ZERO }
-        }
-    )*};
-}
-comparisons!(eq ==, ne !=, lt <, le <=, gt >, ge >=);

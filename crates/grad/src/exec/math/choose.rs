@@ -2,14 +2,15 @@
 //! that is written and read again costs as much as the arithmetic.
 
 use super::loops::fill;
-use super::{Arg, Binary, Real, arith};
+use super::{Arg, Real, arith};
+use crate::graph::op::CompareOp;
 use pulp::{Simd, WithSimd};
 use std::hint::select_unpredictable;
 
-/// `a op b ? taken(x) : y` for a comparison `op`.
+/// `a op b ? taken(x) : y`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Choice<T> {
-    pub(crate) op: Binary,
+    pub(crate) op: CompareOp,
     pub(crate) taken: Taken<T>,
 }
 
@@ -66,13 +67,12 @@ impl<T: Real> Choose<'_, T> {
     #[inline(always)]
     fn choose(self, x: impl Fn(usize) -> T) {
         match self.choice.op {
-            Binary::Eq => self.by(|a, b| a == b, x),
-            Binary::Ne => self.by(|a, b| a != b, x),
-            Binary::Lt => self.by(|a, b| a < b, x),
-            Binary::Le => self.by(|a, b| a <= b, x),
-            Binary::Gt => self.by(|a, b| a > b, x),
-            Binary::Ge => self.by(|a, b| a >= b, x),
-            op => unreachable!("{op:?} is not a comparison"),
+            CompareOp::Eq => self.by(|a, b| a == b, x),
+            CompareOp::Ne => self.by(|a, b| a != b, x),
+            CompareOp::Lt => self.by(|a, b| a < b, x),
+            CompareOp::Le => self.by(|a, b| a <= b, x),
+            CompareOp::Gt => self.by(|a, b| a > b, x),
+            CompareOp::Ge => self.by(|a, b| a >= b, x),
         }
     }
 

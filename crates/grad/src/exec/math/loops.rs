@@ -1,11 +1,79 @@
 //! The loops: each call becomes one loop per instruction set, which the compiler turns into vectors
 //! because the functions inside have no branches.
 
-use super::{Arg, Binary, Real, Unary, arith};
+use super::{Arg, Real, arith, erf, exp, hyper, log, pow, trig};
+use crate::graph::op::{BinaryOp, CompareOp, UnaryOp};
+use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use pulp::{Simd, WithSimd};
 
+macro_rules! unary_blocks {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident($x:ident $(, $($p:ident),+)?) {
+        example: $parameters:tt $of:tt => $is:tt, candle: $tensor:expr,
+        f32: $how32:ident($f32:expr), f64: $how64:ident($f64:expr),
+        $($columns:tt)*
+    })*) => {
+        #[inline(always)]
+        pub(super) fn unary_f32<S: Simd>(op: UnaryOp, x: &[f32], out: &mut [f32]) {
+            match op {
+                $(UnaryOp::$Op $({ $($p),+ })? => {
+                    $($(let $p = $p.get() as f32;)+)?
+                    $how32(x, out, $f32);
+                })*
+            }
+        }
+
+        #[inline(always)]
+        pub(super) fn unary_f64<S: Simd>(op: UnaryOp, x: &[f64], out: &mut [f64]) {
+            match op {
+                $(UnaryOp::$Op $({ $($p),+ })? => {
+                    $($(let $p = $p.get();)+)?
+                    $how64(x, out, $f64);
+                })*
+            }
+        }
+    };
+}
+unary_ops!(unary_blocks);
+
+macro_rules! binary_blocks {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $args:tt {
+        form: $form:tt, candle: $tensor:expr,
+        each: $f32:expr, $f64:expr,
+        $($columns:tt)*
+    })*) => {
+        #[inline(always)]
+        pub(super) fn binary_f32<S: Simd>(op: BinaryOp, a: Arg<f32>, b: Arg<f32>, out: &mut [f32]) {
+            match op {
+                $(BinaryOp::$Op => zip(a, b, out, $f32),)*
+            }
+        }
+
+        #[inline(always)]
+        pub(super) fn binary_f64<S: Simd>(op: BinaryOp, a: Arg<f64>, b: Arg<f64>, out: &mut [f64]) {
+            match op {
+                $(BinaryOp::$Op => zip(a, b, out, $f64),)*
+            }
+        }
+    };
+}
+binary_ops!(binary_blocks);
+
+macro_rules! compare_blocks {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident { sign: $sign:tt, $($columns:tt)* })*) => {
+        #[inline(always)]
+        fn compare<T: Real>(op: CompareOp, a: Arg<T>, b: Arg<T>, out: &mut [T]) {
+            match op {
+                $(CompareOp::$Op => {
+                    zip(a, b, out, |a, b| if a $sign b { T::ONE } else { T::ZERO });
+                })*
+            }
+        }
+    };
+}
+compare_ops!(compare_blocks);
+
 pub(super) struct UnaryCall<'a, T> {
-    pub(super) op: Unary,
+    pub(super) op: UnaryOp,
     pub(super) x: &'a [T],
     pub(super) out: &'a mut [T],
 }
@@ -15,34 +83,12 @@ impl<T: Real> WithSimd for UnaryCall<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let UnaryCall { op, x, out } = self;
-        match op {
-            Unary::Neg => map(x, out, arith::neg),
-            Unary::Abs => map(x, out, T::abs),
-            Unary::Sign => map(x, out, arith::sign),
-            Unary::Floor => map(x, out, T::floor),
-            Unary::Ceil => map(x, out, T::ceil),
-            Unary::Round => map(x, out, T::round),
-            Unary::Square => map(x, out, arith::square),
-            Unary::Recip => map(x, out, arith::recip),
-            Unary::Sqrt => map(x, out, T::sqrt),
-            Unary::Rsqrt => map(x, out, arith::rsqrt),
-            Unary::Exp => map(x, out, T::exp::<S>),
-            Unary::Expm1 => map(x, out, T::expm1::<S>),
-            Unary::Log => map(x, out, T::log::<S>),
-            Unary::Log1p => map(x, out, T::log1p::<S>),
-            Unary::Sin => map(x, out, T::sin::<S>),
-            Unary::Cos => map(x, out, T::cos::<S>),
-            Unary::Tanh => map(x, out, T::tanh::<S>),
-            Unary::Sigmoid => map(x, out, T::sigmoid::<S>),
-            Unary::LogSigmoid => map(x, out, T::log_sigmoid::<S>),
-            Unary::Erf => map(x, out, T::erf::<S>),
-        }
+        T::unary::<S>(self.op, self.x, self.out);
     }
 }
 
 pub(super) struct BinaryCall<'a, T> {
-    pub(super) op: Binary,
+    pub(super) op: BinaryOp,
     pub(super) a: Arg<'a, T>,
     pub(super) b: Arg<'a, T>,
     pub(super) out: &'a mut [T],
@@ -53,22 +99,23 @@ impl<T: Real> WithSimd for BinaryCall<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let BinaryCall { op, a, b, out } = self;
-        match op {
-            Binary::Add => zip(a, b, out, arith::add),
-            Binary::Sub => zip(a, b, out, arith::sub),
-            Binary::Mul => zip(a, b, out, arith::mul),
-            Binary::Div => zip(a, b, out, arith::div),
-            Binary::Minimum => zip(a, b, out, arith::minimum),
-            Binary::Maximum => zip(a, b, out, arith::maximum),
-            Binary::Pow => zip(a, b, out, T::pow::<S>),
-            Binary::Eq => zip(a, b, out, arith::eq),
-            Binary::Ne => zip(a, b, out, arith::ne),
-            Binary::Lt => zip(a, b, out, arith::lt),
-            Binary::Le => zip(a, b, out, arith::le),
-            Binary::Gt => zip(a, b, out, arith::gt),
-            Binary::Ge => zip(a, b, out, arith::ge),
-        }
+        T::binary::<S>(self.op, self.a, self.b, self.out);
+    }
+}
+
+pub(super) struct CompareCall<'a, T> {
+    pub(super) op: CompareOp,
+    pub(super) a: Arg<'a, T>,
+    pub(super) b: Arg<'a, T>,
+    pub(super) out: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for CompareCall<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        compare(self.op, self.a, self.b, self.out);
     }
 }
 
@@ -105,27 +152,17 @@ impl<T: Real> WithSimd for Select<'_, T> {
     }
 }
 
-pub(super) struct Clamp<'a, T> {
-    pub(super) x: &'a [T],
-    pub(super) lo: T,
-    pub(super) hi: T,
-    pub(super) out: &'a mut [T],
-}
-
-impl<T: Real> WithSimd for Clamp<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Clamp { x, lo, hi, out } = self;
-        map(x, out, |x| arith::clamp(x, lo, hi));
-    }
-}
-
+/// A function of each element.
 #[inline(always)]
-fn map<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
+pub(super) fn each<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
     let x = &x[..out.len()];
     fill(out, |i| f(x[i]));
+}
+
+/// A function of the whole block.
+#[inline(always)]
+fn block<T>(x: &[T], out: &mut [T], f: impl Fn(&[T], &mut [T])) {
+    f(x, out);
 }
 
 #[inline(always)]

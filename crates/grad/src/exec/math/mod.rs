@@ -33,60 +33,13 @@ mod trig;
 #[cfg(test)]
 mod tests;
 
-use loops::{BinaryCall, Clamp, Select, UnaryCall};
+use crate::graph::op::{BinaryOp, CompareOp, UnaryOp};
+use loops::{BinaryCall, CompareCall, Select, UnaryCall};
 use pulp::{Arch, Simd, WithSimd};
 use std::sync::OnceLock;
 
 pub(crate) use choose::{Choice, Taken};
 pub(crate) use real::Real;
-
-/// A function of one operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Unary {
-    Neg,
-    Abs,
-    /// -1, 0 or 1; 0 for either zero and for NaN, as in PyTorch.
-    Sign,
-    Floor,
-    Ceil,
-    /// To the nearest integer, ties to even.
-    Round,
-    Square,
-    Recip,
-    Sqrt,
-    Rsqrt,
-    Exp,
-    Expm1,
-    Log,
-    Log1p,
-    Sin,
-    Cos,
-    Tanh,
-    Sigmoid,
-    LogSigmoid,
-    Erf,
-}
-
-/// A function of two operands. Comparisons give 1 or 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Binary {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    /// The smaller; NaN if either operand is.
-    Minimum,
-    /// The larger; NaN if either operand is.
-    Maximum,
-    /// The left to the power of the right, with C99's special cases.
-    Pow,
-    Eq,
-    Ne,
-    Lt,
-    Le,
-    Gt,
-    Ge,
-}
 
 /// An operand: one value per element, or one number for the whole block.
 #[derive(Clone, Copy, Debug)]
@@ -104,13 +57,6 @@ impl<'a, T> From<&'a [T]> for Arg<'a, T> {
 impl<T: Real> From<T> for Arg<'_, T> {
     fn from(number: T) -> Self {
         Arg::Number(number)
-    }
-}
-
-impl Binary {
-    pub(crate) fn is_comparison(self) -> bool {
-        use Binary::{Eq, Ge, Gt, Le, Lt, Ne};
-        matches!(self, Eq | Ne | Lt | Le | Gt | Ge)
     }
 }
 
@@ -185,29 +131,23 @@ impl Kernels {
 impl<D: Dispatch> Kernels<D> {
     /// `out = op(x)`.
     #[inline(always)]
-    pub(crate) fn unary<T: Real>(self, op: Unary, x: &[T], out: &mut [T]) {
+    pub(crate) fn unary<T: Real>(self, op: UnaryOp, x: &[T], out: &mut [T]) {
         debug_assert_eq!(x.len(), out.len());
         self.arch.dispatch(UnaryCall { op, x, out });
-        match op {
-            Unary::Sin => T::redo_large(x, out, T::std_sin),
-            Unary::Cos => T::redo_large(x, out, T::std_cos),
-            _ => {}
-        }
     }
 
     /// `out = op(a, b)`.
     #[inline(always)]
-    pub(crate) fn binary<T: Real>(self, op: Binary, a: Arg<T>, b: Arg<T>, out: &mut [T]) {
+    pub(crate) fn binary<T: Real>(self, op: BinaryOp, a: Arg<T>, b: Arg<T>, out: &mut [T]) {
         debug_assert!(fits(a, out) && fits(b, out));
-        match (op, a, b) {
-            (Binary::Pow, Arg::Block(x), Arg::Number(y)) if y == T::ONE + T::ONE => {
-                self.unary(Unary::Square, x, out)
-            }
-            (Binary::Pow, Arg::Block(x), Arg::Number(y)) if y == -T::ONE => {
-                self.unary(Unary::Recip, x, out)
-            }
-            _ => self.arch.dispatch(BinaryCall { op, a, b, out }),
-        }
+        self.arch.dispatch(BinaryCall { op, a, b, out });
+    }
+
+    /// `out = a op b ? 1 : 0`.
+    #[inline(always)]
+    pub(crate) fn compare<T: Real>(self, op: CompareOp, a: Arg<T>, b: Arg<T>, out: &mut [T]) {
+        debug_assert!(fits(a, out) && fits(b, out));
+        self.arch.dispatch(CompareCall { op, a, b, out });
     }
 
     /// `out = mask != 0 ? a : b`. Both are read, so the other side's NaN or infinity does no harm.
@@ -233,13 +173,6 @@ impl<D: Dispatch> Kernels<D> {
             values,
             out,
         });
-    }
-
-    /// `out = min(max(x, lo), hi)`; NaN stays NaN.
-    #[inline(always)]
-    pub(crate) fn clamp<T: Real>(self, x: &[T], lo: T, hi: T, out: &mut [T]) {
-        debug_assert_eq!(x.len(), out.len());
-        self.arch.dispatch(Clamp { x, lo, hi, out });
     }
 
     /// The sum of a block, accumulated in `f64` in an order that depends on the length alone.

@@ -1,7 +1,9 @@
 //! Accuracy against `f64`, the ends, and that place, length and instruction set do not matter.
 
-use super::Arg::{Block, Number};
+use super::Arg::{self, Block};
 use super::*;
+use crate::graph::op::Number;
+use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use std::f32::consts::FRAC_PI_2;
 
 const INF: f32 = f32::INFINITY;
@@ -9,50 +11,56 @@ const NAN: f32 = f32::NAN;
 /// The smallest positive `f32`.
 const TINY: f32 = 1.0e-45;
 
-const ARITHMETIC: [Unary; 10] = {
-    use Unary::*;
-    [
-        Neg, Abs, Sign, Floor, Ceil, Round, Square, Recip, Sqrt, Rsqrt,
-    ]
-};
+macro_rules! without_parameters {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident($x:ident $(, $($p:ident),+)?) $columns:tt)*) => {
+        fn all_unary() -> Vec<UnaryOp> {
+            [$(without_parameters!(@one $Op $($($p)+)?)),*].concat()
+        }
+    };
+    (@one $Op:ident) => { vec![UnaryOp::$Op] };
+    (@one $Op:ident $($p:ident)+) => { vec![] };
+}
+unary_ops!(without_parameters);
 
-const TRANSCENDENTAL: [Unary; 10] = {
-    use Unary::*;
-    [
-        Exp, Expm1, Log, Log1p, Sin, Cos, Tanh, Sigmoid, LogSigmoid, Erf,
-    ]
-};
+macro_rules! all_binary {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $args:tt $columns:tt)*) => {
+        const BINARY: &[BinaryOp] = &[$(BinaryOp::$Op),*];
+    };
+}
+binary_ops!(all_binary);
 
-const BINARY: [Binary; 13] = {
-    use Binary::*;
-    [
-        Add, Sub, Mul, Div, Minimum, Maximum, Pow, Eq, Ne, Lt, Le, Gt, Ge,
-    ]
-};
+macro_rules! all_compare {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $columns:tt)*) => {
+        const COMPARE: &[CompareOp] = &[$(CompareOp::$Op),*];
+    };
+}
+compare_ops!(all_compare);
 
 /// The function in `f64`, written independently of the kernels.
-fn truth(op: Unary, x: f64) -> f64 {
+fn truth(op: UnaryOp, x: f64) -> f64 {
     match op {
-        Unary::Neg => -x,
-        Unary::Abs => x.abs(),
-        Unary::Sign => f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0)),
-        Unary::Floor => x.floor(),
-        Unary::Ceil => x.ceil(),
-        Unary::Round => x.round_ties_even(),
-        Unary::Square => x * x,
-        Unary::Recip => x.recip(),
-        Unary::Sqrt => x.sqrt(),
-        Unary::Rsqrt => x.sqrt().recip(),
-        Unary::Exp => x.exp(),
-        Unary::Expm1 => x.exp_m1(),
-        Unary::Log => x.ln(),
-        Unary::Log1p => x.ln_1p(),
-        Unary::Sin => x.sin(),
-        Unary::Cos => x.cos(),
-        Unary::Tanh => x.tanh(),
-        Unary::Sigmoid => (1.0 + (-x).exp()).recip(),
-        Unary::LogSigmoid => -softplus(-x),
-        Unary::Erf => libm::erf(x),
+        UnaryOp::Neg => -x,
+        UnaryOp::Abs => x.abs(),
+        UnaryOp::Sign => f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0)),
+        UnaryOp::Floor => x.floor(),
+        UnaryOp::Ceil => x.ceil(),
+        UnaryOp::Round => x.round_ties_even(),
+        UnaryOp::Square => x * x,
+        UnaryOp::Recip => x.recip(),
+        UnaryOp::Sqrt => x.sqrt(),
+        UnaryOp::Rsqrt => x.sqrt().recip(),
+        UnaryOp::Exp => x.exp(),
+        UnaryOp::Expm1 => x.exp_m1(),
+        UnaryOp::Log => x.ln(),
+        UnaryOp::Log1p => x.ln_1p(),
+        UnaryOp::Sin => x.sin(),
+        UnaryOp::Cos => x.cos(),
+        UnaryOp::Tanh => x.tanh(),
+        UnaryOp::Sigmoid => (1.0 + (-x).exp()).recip(),
+        UnaryOp::LogSigmoid => -softplus(-x),
+        UnaryOp::Erf => libm::erf(x),
+        UnaryOp::Powf { exponent } => x.powf(exponent.get()),
+        UnaryOp::Clamp { lo, hi } => x.max(lo.get()).min(hi.get()),
     }
 }
 
@@ -61,22 +69,29 @@ fn softplus(x: f64) -> f64 {
 }
 
 /// The worst error over all inputs and instruction sets, in ulp, as measured.
-fn worst(op: Unary) -> f64 {
+fn worst(op: UnaryOp) -> f64 {
     match op {
-        Unary::Rsqrt => 1.50,
-        Unary::Exp => 0.98,
-        Unary::Expm1 => 1.46,
-        Unary::Log => 0.81,
-        Unary::Log1p => 1.53,
-        Unary::Sin | Unary::Cos => 1.59,
-        Unary::Tanh => 1.21,
-        Unary::Sigmoid => 1.71,
-        Unary::LogSigmoid => 1.83,
-        Unary::Erf => 1.19,
-        op => {
-            assert!(ARITHMETIC.contains(&op));
-            0.5
-        }
+        UnaryOp::Rsqrt => 1.50,
+        UnaryOp::Exp => 0.98,
+        UnaryOp::Expm1 => 1.46,
+        UnaryOp::Log => 0.81,
+        UnaryOp::Log1p => 1.53,
+        UnaryOp::Sin | UnaryOp::Cos => 1.59,
+        UnaryOp::Tanh => 1.21,
+        UnaryOp::Sigmoid => 1.71,
+        UnaryOp::LogSigmoid => 1.83,
+        UnaryOp::Erf => 1.19,
+        UnaryOp::Powf { .. } => 0.51,
+        UnaryOp::Neg
+        | UnaryOp::Abs
+        | UnaryOp::Sign
+        | UnaryOp::Floor
+        | UnaryOp::Ceil
+        | UnaryOp::Round
+        | UnaryOp::Square
+        | UnaryOp::Recip
+        | UnaryOp::Sqrt
+        | UnaryOp::Clamp { .. } => 0.5,
     }
 }
 
@@ -117,15 +132,21 @@ fn inputs() -> Vec<f32> {
         .collect()
 }
 
-fn unary(kernels: Kernels, op: Unary, x: &[f32]) -> Vec<f32> {
+fn unary(kernels: Kernels, op: UnaryOp, x: &[f32]) -> Vec<f32> {
     let mut out = vec![-7.0; x.len()];
     kernels.unary(op, x, &mut out);
     out
 }
 
-fn binary(kernels: Kernels, op: Binary, a: Arg<f32>, b: Arg<f32>, len: usize) -> Vec<f32> {
+fn binary(kernels: Kernels, op: BinaryOp, a: Arg<f32>, b: Arg<f32>, len: usize) -> Vec<f32> {
     let mut out = vec![-7.0; len];
     kernels.binary(op, a, b, &mut out);
+    out
+}
+
+fn compare(kernels: Kernels, op: CompareOp, a: Arg<f32>, b: Arg<f32>, len: usize) -> Vec<f32> {
+    let mut out = vec![-7.0; len];
+    kernels.compare(op, a, b, &mut out);
     out
 }
 
@@ -144,7 +165,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 fn unary_kernels_keep_their_error_bounds() {
     let x = inputs();
     for kernels in Kernels::all() {
-        for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
+        for op in all_unary() {
             let bound = worst(op);
             for (x, got) in x.iter().zip(unary(kernels, op, &x)) {
                 let want = truth(op, f64::from(*x));
@@ -160,7 +181,7 @@ fn unary_kernels_keep_their_error_bounds() {
 
 #[test]
 fn ends_are_those_of_c99_and_pytorch() {
-    use Unary::*;
+    use UnaryOp::*;
     #[rustfmt::skip]
     let table = [
         (Exp, -INF, 0.0), (Exp, -104.0, 0.0), (Exp, -103.0, TINY), (Exp, -0.0, 1.0), (Exp, 88.8, INF), (Exp, INF, INF),
@@ -188,7 +209,7 @@ fn ends_are_those_of_c99_and_pytorch() {
                 "{kernels:?} {op:?}({x:e})"
             );
         }
-        for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
+        for op in all_unary() {
             let nan = unary(kernels, op, &[NAN; 33]);
             assert!(
                 op == Sign || nan.iter().all(|y| y.is_nan()),
@@ -218,7 +239,13 @@ fn pow_is_nearly_correctly_rounded() {
     ];
     for kernels in Kernels::all() {
         for y in exponents {
-            let by_number = binary(kernels, Binary::Pow, Block(&all), Number(y), all.len());
+            let by_number = binary(
+                kernels,
+                BinaryOp::Pow,
+                Block(&all),
+                Arg::Number(y),
+                all.len(),
+            );
             for (x, got) in all.iter().zip(by_number) {
                 let want = f64::from(*x).powf(f64::from(y));
                 assert!(
@@ -228,7 +255,13 @@ fn pow_is_nearly_correctly_rounded() {
             }
         }
         for x in bases {
-            let by_block = binary(kernels, Binary::Pow, Number(x), Block(&all), all.len());
+            let by_block = binary(
+                kernels,
+                BinaryOp::Pow,
+                Arg::Number(x),
+                Block(&all),
+                all.len(),
+            );
             for (y, got) in all.iter().zip(by_block) {
                 let want = f64::from(x).powf(f64::from(*y));
                 assert!(
@@ -264,11 +297,11 @@ fn pow_has_the_special_cases_of_c99() {
             let (xs, ys) = ([x; 17], [y; 17]);
             for (a, b) in [
                 (Block(&xs[..]), Block(&ys[..])),
-                (Block(&xs), Number(y)),
-                (Number(x), Block(&ys)),
+                (Block(&xs), Arg::Number(y)),
+                (Arg::Number(x), Block(&ys)),
             ] {
                 assert_eq!(
-                    bits(&binary(kernels, Binary::Pow, a, b, 17)),
+                    bits(&binary(kernels, BinaryOp::Pow, a, b, 17)),
                     bits(&[want; 17]),
                     "{kernels:?} {x}^{y}"
                 );
@@ -282,7 +315,7 @@ fn place_and_length_do_not_matter() {
     let x: Vec<f32> = inputs().into_iter().step_by(997).take(101).collect();
     let y: Vec<f32> = x.iter().rev().copied().collect();
     for kernels in Kernels::all() {
-        for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
+        for op in all_unary() {
             let whole = bits(&unary(kernels, op, &x));
             for start in [1, 5, 17, 50, 90] {
                 for end in (start..start + 11).chain([x.len()]) {
@@ -294,21 +327,16 @@ fn place_and_length_do_not_matter() {
                 }
             }
         }
-        for op in BINARY {
+        for &op in BINARY {
             let whole = bits(&binary(kernels, op, Block(&x), Block(&y), x.len()));
             for (i, want) in whole.iter().enumerate() {
                 let one = [
                     (Block(&x[i..=i]), Block(&y[i..=i])),
-                    (Block(&x[i..=i]), Number(y[i])),
-                    (Number(x[i]), Block(&y[i..=i])),
+                    (Block(&x[i..=i]), Arg::Number(y[i])),
+                    (Arg::Number(x[i]), Block(&y[i..=i])),
                 ]
                 .map(|(a, b)| bits(&binary(kernels, op, a, b, 1))[0]);
-                // x^2 and x^-1 by a number are a product and a quotient.
-                if op != Binary::Pow {
-                    assert_eq!(one, [*want; 3], "{kernels:?} {op:?} element {i}");
-                } else {
-                    assert_eq!(one[0], *want, "{kernels:?} {op:?} element {i}");
-                }
+                assert_eq!(one, [*want; 3], "{kernels:?} {op:?} element {i}");
             }
         }
     }
@@ -323,39 +351,55 @@ fn arithmetic_equals_the_plain_operators() {
         .flat_map(|a| special.map(|b| (*a, b)))
         .unzip();
     type Plain = fn(f32, f32) -> f32;
-    let plain: [(Binary, Plain); 12] = [
-        (Binary::Add, |a, b| a + b),
-        (Binary::Sub, |a, b| a - b),
-        (Binary::Mul, |a, b| a * b),
-        (Binary::Div, |a, b| a / b),
-        (Binary::Minimum, |a, b| {
+    let arithmetic: [(BinaryOp, Plain); 6] = [
+        (BinaryOp::Add, |a, b| a + b),
+        (BinaryOp::Sub, |a, b| a - b),
+        (BinaryOp::Mul, |a, b| a * b),
+        (BinaryOp::Div, |a, b| a / b),
+        (BinaryOp::Minimum, |a, b| {
             if either_nan(a, b) { NAN } else { a.min(b) }
         }),
-        (Binary::Maximum, |a, b| {
+        (BinaryOp::Maximum, |a, b| {
             if either_nan(a, b) { NAN } else { a.max(b) }
         }),
-        (Binary::Eq, |a, b| f32::from(u8::from(a == b))),
-        (Binary::Ne, |a, b| f32::from(u8::from(a != b))),
-        (Binary::Lt, |a, b| f32::from(u8::from(a < b))),
-        (Binary::Le, |a, b| f32::from(u8::from(a <= b))),
-        (Binary::Gt, |a, b| f32::from(u8::from(a > b))),
-        (Binary::Ge, |a, b| f32::from(u8::from(a >= b))),
+    ];
+    let comparisons: [(CompareOp, Plain); 6] = [
+        (CompareOp::Eq, |a, b| f32::from(u8::from(a == b))),
+        (CompareOp::Ne, |a, b| f32::from(u8::from(a != b))),
+        (CompareOp::Lt, |a, b| f32::from(u8::from(a < b))),
+        (CompareOp::Le, |a, b| f32::from(u8::from(a <= b))),
+        (CompareOp::Gt, |a, b| f32::from(u8::from(a > b))),
+        (CompareOp::Ge, |a, b| f32::from(u8::from(a >= b))),
     ];
     for kernels in Kernels::all() {
-        for (op, plain) in plain {
-            let got = binary(kernels, op, Block(&a), Block(&b), a.len());
+        let arithmetic = arithmetic.map(|(op, plain)| {
+            (
+                format!("{op:?}"),
+                binary(kernels, op, Block(&a), Block(&b), a.len()),
+                plain,
+            )
+        });
+        let comparisons = comparisons.map(|(op, plain)| {
+            (
+                format!("{op:?}"),
+                compare(kernels, op, Block(&a), Block(&b), a.len()),
+                plain,
+            )
+        });
+        for (op, got, plain) in arithmetic.into_iter().chain(comparisons) {
             for ((a, b), got) in a.iter().zip(&b).zip(got) {
                 let want = plain(*a, *b);
                 // Which zero is the smaller one is nobody's business.
                 assert!(
                     got == want || (got.is_nan() && want.is_nan()),
-                    "{kernels:?} {op:?}({a}, {b}) = {got}, not {want}"
+                    "{kernels:?} {op}({a}, {b}) = {got}, not {want}"
                 );
             }
         }
 
         let mut out = vec![0.0; a.len()];
-        kernels.clamp(&a, -1.0, 2.0, &mut out);
+        let (lo, hi) = (Number::new(-1.0), Number::new(2.0));
+        kernels.unary(UnaryOp::Clamp { lo, hi }, &a, &mut out);
         for (a, out) in a.iter().zip(&out) {
             assert!(
                 *out == a.clamp(-1.0, 2.0) || (a.is_nan() && out.is_nan()),
@@ -376,9 +420,18 @@ fn select_takes_the_chosen_side_only() {
             out
         };
         assert_eq!(select(Block(&a), Block(&b)), [1.0, -2.0, -3.0, 4.0, 5.0]);
-        assert_eq!(select(Block(&a), Number(0.0)), [1.0, 0.0, 0.0, 4.0, 5.0]);
-        assert_eq!(select(Number(9.0), Block(&b)), [9.0, -2.0, -3.0, 9.0, 9.0]);
-        assert_eq!(select(Number(9.0), Number(8.0)), [9.0, 8.0, 8.0, 9.0, 9.0]);
+        assert_eq!(
+            select(Block(&a), Arg::Number(0.0)),
+            [1.0, 0.0, 0.0, 4.0, 5.0]
+        );
+        assert_eq!(
+            select(Arg::Number(9.0), Block(&b)),
+            [9.0, -2.0, -3.0, 9.0, 9.0]
+        );
+        assert_eq!(
+            select(Arg::Number(9.0), Arg::Number(8.0)),
+            [9.0, 8.0, 8.0, 9.0, 9.0]
+        );
     }
 }
 
@@ -433,7 +486,7 @@ fn f64_uses_the_standard_library() {
     let kernels = Kernels::get();
     let x = [-3.7, -0.25, 0.1, 1.0, 2.5, 25.0, 1.0e9];
     let mut out = [0.0; 7];
-    for op in ARITHMETIC.into_iter().chain(TRANSCENDENTAL) {
+    for op in all_unary() {
         kernels.unary(op, &x, &mut out);
         for (&x, out) in x.iter().zip(out) {
             let want = truth(op, x);
@@ -444,7 +497,7 @@ fn f64_uses_the_standard_library() {
             );
         }
     }
-    kernels.binary(Binary::Pow, Number(1.5), Block(&x), &mut out);
+    kernels.binary(BinaryOp::Pow, Arg::Number(1.5), Block(&x), &mut out);
     assert_eq!(out, x.map(|x| 1.5f64.powf(x)));
     assert_eq!(kernels.sum(&x), x.iter().sum::<f64>());
     assert_eq!(kernels.max(&x), 1.0e9);
@@ -459,7 +512,7 @@ fn a_choice_is_a_comparison_and_a_selection() {
     let y: Vec<f32> = x.iter().map(|x| -x - 1.0).collect();
     let filled = |arg: Arg<f32>| match arg {
         Block(block) => block.to_vec(),
-        Number(number) => vec![number; n],
+        Arg::Number(number) => vec![number; n],
     };
     for kernels in Kernels::all() {
         let choose = |op, taken, compared, values| {
@@ -467,19 +520,19 @@ fn a_choice_is_a_comparison_and_a_selection() {
             kernels.choose(Choice { op, taken }, compared, values, &mut out);
             out
         };
-        for op in BINARY.into_iter().filter(|op| op.is_comparison()) {
+        for &op in COMPARE {
             for compared in [
                 [Block(&a), Block(&b)],
-                [Block(&a), Number(1.0)],
-                [Number(1.0), Block(&b)],
-                [Number(1.0), Number(-2.0)],
+                [Block(&a), Arg::Number(1.0)],
+                [Arg::Number(1.0), Block(&b)],
+                [Arg::Number(1.0), Arg::Number(-2.0)],
             ] {
-                let mask = binary(kernels, op, compared[0], compared[1], n);
+                let mask = compare(kernels, op, compared[0], compared[1], n);
                 for values in [
                     [Block(&x), Block(&y)],
-                    [Block(&x), Number(7.0)],
-                    [Number(7.0), Block(&y)],
-                    [Number(7.0), Number(8.0)],
+                    [Block(&x), Arg::Number(7.0)],
+                    [Arg::Number(7.0), Block(&y)],
+                    [Arg::Number(7.0), Arg::Number(8.0)],
                 ] {
                     let [x, y] = values;
                     let want = |x: &[f32]| {
@@ -512,8 +565,8 @@ fn a_dot_product_has_the_bits_of_the_sum_of_the_products() {
         for len in [0, 1, 15, 16, 17, 512, 999] {
             let a: Vec<f32> = x[..len].iter().map(|x| x % 10.0).collect();
             let b: Vec<f32> = a.iter().rev().copied().collect();
-            for b in [Block(&b), Number(0.3)] {
-                let products = binary(kernels, Binary::Mul, Block(&a), b, len);
+            for b in [Block(&b), Arg::Number(0.3)] {
+                let products = binary(kernels, BinaryOp::Mul, Block(&a), b, len);
                 let (got, want) = (kernels.dot(&a, b), kernels.sum(&products));
                 assert_eq!(got.to_bits(), want.to_bits(), "{kernels:?} {len} {b:?}");
             }

@@ -1,5 +1,6 @@
 //! `sin` and `cos`: reduction by `pi / 2` in `f64`, then a polynomial in `f32`.
 
+use super::loops::each;
 use super::polynomial::{mul_add, polynomial};
 use pulp::Simd;
 use std::f64::consts::FRAC_2_PI;
@@ -43,7 +44,7 @@ fn sin_shifted<S: Simd>(x: f32, quadrants: u64) -> f32 {
 
 /// `sin(x)` for `|x| <= LARGE`; NaN stays NaN. Worst error 1.58 ulp.
 #[inline(always)]
-pub(super) fn sin<S: Simd>(x: f32) -> f32 {
+fn sin_within<S: Simd>(x: f32) -> f32 {
     // The sum in the quadrant's cosine term turns -0 into 0.
     let y = sin_shifted::<S>(x, 0);
     if x == 0.0 { x } else { y }
@@ -51,13 +52,27 @@ pub(super) fn sin<S: Simd>(x: f32) -> f32 {
 
 /// `cos(x)` for `|x| <= LARGE`; NaN stays NaN. Worst error 1.59 ulp.
 #[inline(always)]
-pub(super) fn cos<S: Simd>(x: f32) -> f32 {
+fn cos_within<S: Simd>(x: f32) -> f32 {
     sin_shifted::<S>(x, 1)
+}
+
+/// `sin(x)` of a block.
+#[inline(always)]
+pub(super) fn sin<S: Simd>(x: &[f32], out: &mut [f32]) {
+    each(x, out, sin_within::<S>);
+    redo_large(x, out, f32::sin);
+}
+
+/// `cos(x)` of a block.
+#[inline(always)]
+pub(super) fn cos<S: Simd>(x: &[f32], out: &mut [f32]) {
+    each(x, out, cos_within::<S>);
+    redo_large(x, out, f32::cos);
 }
 
 /// Computes `f` one by one for the arguments above `LARGE`, whose reduction needs more digits of pi
 /// than an `f64` pair has.
-pub(super) fn redo_large(x: &[f32], out: &mut [f32], f: fn(f32) -> f32) {
+fn redo_large(x: &[f32], out: &mut [f32], f: fn(f32) -> f32) {
     // A fold rather than `any`, which would stop early and so go one by one.
     if x.iter().fold(false, |found, x| found | (x.abs() > LARGE)) {
         for (out, &x) in out.iter_mut().zip(x).filter(|(_, x)| x.abs() > LARGE) {
