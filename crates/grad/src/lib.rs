@@ -72,15 +72,19 @@ extern crate self as tinsmith_grad;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-pub use calculus::backward::{Backward, Gradients, Values, grad};
+pub use calculus::backward::{Backward, grad};
 pub use calculus::gradcheck::{Gradcheck, GradcheckReport, gradcheck};
+pub use calculus::gradients::{Gradients, Values};
 pub use calculus::higher::{hessian, hvp, jacobian, jvp, vjp};
 pub use candle_core::{DType, Device, Tensor};
 pub use diagnose::dump::{Dump, dump};
+pub use diagnose::non_finite::check_finite;
 pub use diagnose::reach::reached_rows;
 pub use error::{Error, Loc, Result};
-pub use exec::{Executor, check_finite, eval, with_executor};
+pub use exec::{Executor, eval, with_executor};
+pub use graph::caller::{here, located};
 pub use graph::custom::CustomOp;
-pub use graph::var::{Element, Var, here, located};
+pub use graph::element::Element;
+pub use graph::var::Var;
 pub use ops::Operand;
 pub use ragged::{Ragged, RaggedOperand};

@@ -5,9 +5,10 @@ use candle_core::{DType, Device};
 use super::LEAST;
 use super::chains::{Chains, Sign};
 use super::classify::{Class, Classes, Kind, Operand, Place};
+use crate::graph::caller::attribute;
 use crate::graph::dims::Dims;
 use crate::graph::op::{Number, Op};
-use crate::graph::var::{Inputs, Var, attribute};
+use crate::graph::var::{Inputs, Var};
 use crate::graph::walk::Graph;
 
 pub(super) fn rewrite(graph: &Graph, classes: &Classes, roots: &[usize]) -> Vec<Var> {

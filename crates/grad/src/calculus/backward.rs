@@ -1,13 +1,14 @@
-use std::ops::Index;
-
 use candle_core::{Device, Tensor};
 
 use crate::autobatch::autobatch;
-use crate::calculus::vjp::{is_differentiable, sum_to, vjp};
+use crate::calculus::driver::differentiate;
+use crate::calculus::gradients::{Gradients, Values};
+use crate::diagnose::non_finite;
 use crate::error::{Error, Loc, Result};
 use crate::exec;
-use crate::graph::op::Op;
-use crate::graph::var::{Element, Floats, Var, attribute};
+use crate::graph::caller::attribute;
+use crate::graph::element::{Element, Floats};
+use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
 impl Var {
@@ -111,7 +112,7 @@ impl<'a> Backward<'a> {
     pub fn run(self, wrt: &[&Var]) -> Result<Gradients> {
         let (values, grads) = self.evaluate(wrt, wrt.iter().map(|_| None).collect())?;
         let grads: Vec<Tensor> = grads.into_iter().flatten().collect();
-        if self.check_finite && !(values.is_finite()? && exec::all_finite(&grads)?) {
+        if self.check_finite && !(values.is_finite()? && non_finite::all_finite(&grads)?) {
             self.blame(wrt, &values, grads.clone())?;
         }
         Ok(Gradients { values, grads })
@@ -196,7 +197,7 @@ impl<'a> Backward<'a> {
         let recorded = self.record(wrt)?;
         let roots: Vec<&Var> = [self.root].into_iter().chain(&recorded).collect();
         let tensors: Vec<Tensor> = [values.root.clone()].into_iter().chain(grads).collect();
-        exec::blame(&roots, &tensors, self.root)
+        non_finite::blame(&roots, &tensors, self.root)
     }
 
     /// The gradients as `Var`s, not evaluated.
@@ -255,114 +256,6 @@ impl<'a> Backward<'a> {
     }
 }
 
-/// The driver of every derivative: walks the graph once from the root and, of all it knows, only where gradients add up
-/// and where they are needed. The rules are in `vjp.rs`.
-fn differentiate(graph: &Graph, root: &Var, seed: &Var, wrt: &[&Var]) -> Vec<Option<Var>> {
-    let mut asked_for = vec![false; graph.len()];
-    for at in wrt.iter().filter_map(|leaf| graph.position(leaf)) {
-        asked_for[at] = true;
-    }
-    let mut needed = asked_for.clone();
-    for at in 0..graph.len() {
-        let var = graph.nodes[at];
-        needed[at] = needed[at]
-            || graph
-                .inputs(at)
-                .enumerate()
-                .any(|(i, input)| needed[input] && is_differentiable(var, i));
-    }
-
-    let mut parts: Vec<Parts> = vec![Parts::default(); graph.len()];
-    let mut gradients: Vec<Option<Var>> = vec![None; graph.len()];
-    if let Some(root) = graph.position(root).filter(|&root| needed[root]) {
-        parts[root].add(seed.clone());
-    }
-    for (at, var) in graph.nodes.iter().enumerate().rev() {
-        let Some(g) = attribute(var.0.at, || std::mem::take(&mut parts[at]).sum(var.shape()))
-        else {
-            continue;
-        };
-        attribute(var.0.at, || {
-            for (i, input) in graph
-                .inputs(at)
-                .enumerate()
-                .filter(|&(_, input)| needed[input])
-            {
-                if let Op::Narrow { dim, start } = var.0.op {
-                    parts[input].add_rows(dim, start, g.clone());
-                } else if let Some(part) = vjp(var, i, &g) {
-                    parts[input].add(sum_to(&part, graph.nodes[input].shape()));
-                }
-            }
-        });
-        if asked_for[at] {
-            gradients[at] = Some(g);
-        }
-    }
-    wrt.iter()
-        .map(|leaf| graph.position(leaf).and_then(|at| gradients[at].clone()))
-        .collect()
-}
-
-/// The contributions to one gradient.
-#[derive(Clone, Default)]
-struct Parts {
-    whole: Option<Var>,
-    /// Rows that begin at an offset along a dimension. Kept apart, because a batch that was taken apart into a thousand
-    /// sequences is put together by one `cat`, not by a thousand additions to the whole.
-    rows: Vec<(usize, usize, Var)>,
-}
-
-impl Parts {
-    fn add(&mut self, part: Var) {
-        self.whole = Some(match self.whole.take() {
-            Some(sum) => sum + part,
-            None => part,
-        });
-    }
-
-    fn add_rows(&mut self, dim: usize, start: usize, rows: Var) {
-        self.rows.push((dim, start, rows));
-    }
-
-    /// The sum, in `shape`.
-    fn sum(mut self, shape: &[usize]) -> Option<Var> {
-        let mut rows = std::mem::take(&mut self.rows);
-        rows.sort_by_key(|&(dim, start, _)| (dim, start));
-        // Layers of rows that do not overlap; mostly there is one.
-        while let Some(&(dim, ..)) = rows.first() {
-            let mut pieces = Vec::with_capacity(rows.len());
-            let mut overlapping = Vec::new();
-            let mut end = 0;
-            let gap = |from: usize, to: usize, like: &Var| {
-                let mut shape = shape.to_vec();
-                shape[dim] = to - from;
-                Var::zeros(&shape, like.dtype(), like.device())
-            };
-            for (d, start, part) in rows {
-                if d != dim || start < end {
-                    overlapping.push((d, start, part));
-                    continue;
-                }
-                if start > end {
-                    pieces.push(gap(end, start, &part));
-                }
-                end = start + part.shape()[dim];
-                pieces.push(part);
-            }
-            if end < shape[dim] {
-                pieces.push(gap(end, shape[dim], &pieces[0]));
-            }
-            self.add(match pieces.len() {
-                1 => pieces.remove(0),
-                _ => Var::cat(&pieces, dim as isize),
-            });
-            rows = overlapping;
-        }
-        self.whole
-    }
-}
-
 fn check_buffers<T: Element>(wrt: &[&Var], into: &[&mut [T]], at: Loc) -> Result<()> {
     if wrt.len() != into.len() {
         let why = format!("{} buffers for {} gradients", into.len(), wrt.len());
@@ -396,76 +289,4 @@ fn check_buffers<T: Element>(wrt: &[&Var], into: &[&mut [T]], at: Loc) -> Result
         }
     }
     Ok(())
-}
-
-/// The value of a root, and of what else [`Backward::also`] named.
-#[derive(Debug, Clone)]
-pub struct Values {
-    root: Tensor,
-    also: Vec<Tensor>,
-}
-
-impl Values {
-    /// The value of a root that is one number; NaN for any other.
-    pub fn value(&self) -> f64 {
-        exec::number(&self.root).unwrap_or(f64::NAN)
-    }
-
-    /// The value of the root.
-    pub fn root(&self) -> &Tensor {
-        &self.root
-    }
-
-    /// The values of the extra roots that [`Backward::also`] named.
-    pub fn also(&self) -> &[Tensor] {
-        &self.also
-    }
-
-    fn is_finite(&self) -> Result<bool> {
-        exec::all_finite(std::slice::from_ref(&self.root))
-    }
-}
-
-/// What [`Var::backward`] found: the value of the root and one gradient for each leaf asked for, in that order, each
-/// with the leaf's shape, dtype and device.
-#[derive(Debug, Clone)]
-pub struct Gradients {
-    values: Values,
-    grads: Vec<Tensor>,
-}
-
-impl Gradients {
-    /// The value of a root that is one number; NaN for any other.
-    pub fn value(&self) -> f64 {
-        self.values.value()
-    }
-
-    /// The value of the root.
-    pub fn root(&self) -> &Tensor {
-        self.values.root()
-    }
-
-    /// The gradients, in the order they were asked for.
-    pub fn as_slice(&self) -> &[Tensor] {
-        &self.grads
-    }
-
-    /// The gradients, in the order they were asked for.
-    pub fn into_vec(self) -> Vec<Tensor> {
-        self.grads
-    }
-
-    /// The values of the extra roots that [`Backward::also`] named.
-    pub fn also(&self) -> &[Tensor] {
-        self.values.also()
-    }
-}
-
-/// The gradient of the leaf at that position of the list asked for.
-impl Index<usize> for Gradients {
-    type Output = Tensor;
-
-    fn index(&self, leaf: usize) -> &Tensor {
-        &self.grads[leaf]
-    }
 }

@@ -4,7 +4,8 @@ use candle_core::{DType, Tensor};
 
 use crate::calculus::backward::{Backward, grad};
 use crate::error::{Error, Loc, Result};
-use crate::graph::var::{Var, here, located};
+use crate::graph::caller::{here, located};
+use crate::graph::var::Var;
 
 /// The vector-Jacobian product: for each of `wrt` the gradient of Σ `cotangent` · `output`, in that leaf's shape.
 ///

@@ -4,15 +4,14 @@
 mod agreement;
 mod fused;
 mod math;
-mod reference;
+pub(crate) mod reference;
 
 use candle_core::{DType, Tensor};
 
 use crate::autobatch::autobatch;
-use crate::diagnose::place::place;
 use crate::error::{Error, Result};
-use crate::graph::dims::unravel;
-use crate::graph::var::{Element, Floats, Var};
+use crate::graph::element::{Element, Floats};
+use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
 /// Evaluates several `Var`s in one schedule, which shares the work that they have in common.
@@ -111,7 +110,7 @@ fn hand_over(root: &Var, tensor: Tensor, place: Option<Floats>) -> Result<Option
 }
 
 /// All that `roots` depend on, or the error that one of them carries.
-fn graph_of<'a>(roots: &[&'a Var]) -> Result<Graph<'a>> {
+pub(crate) fn graph_of<'a>(roots: &[&'a Var]) -> Result<Graph<'a>> {
     no_error(roots)?;
     Ok(Graph::reaching(roots.iter().copied()))
 }
@@ -122,22 +121,6 @@ pub(crate) fn no_error(vars: &[&Var]) -> Result<()> {
         Some(error) => Err(error.clone()),
         None => Ok(()),
     }
-}
-
-/// [`Error::NonFinite`] for the first value, in the order the ops were recorded, that is NaN or infinite, among all that
-/// `roots` depend on. Constants made by [`Var::full`] may be infinite.
-///
-/// ```
-/// # use tinsmith_grad::{Device, Error, Var, check_finite};
-/// let x = Var::from_vec(vec![1f64, 0.0], &[2], &Device::Cpu);
-/// let loss = (&x * x.log()).sum();
-/// match check_finite(&[&loss]) {
-///     Err(Error::NonFinite { op: "log", index, .. }) => assert_eq!(index, [1]),
-///     other => panic!("{other:?}"),
-/// }
-/// ```
-pub fn check_finite(roots: &[&Var]) -> Result<()> {
-    find_non_finite(roots, None)
 }
 
 /// Reading values.
@@ -224,63 +207,6 @@ pub(crate) fn number(tensor: &Tensor) -> Option<f64> {
     one.to_dtype(DType::F64).ok()?.to_scalar().ok()
 }
 
-pub(crate) fn all_finite(tensors: &[Tensor]) -> Result<bool> {
-    let finite = |tensor: &Tensor| -> candle_core::Result<bool> {
-        // 0 times a finite number is 0, and times any other NaN.
-        let poison = (tensor.to_dtype(DType::F64)? * 0.0)?.sum_all()?;
-        Ok(poison.to_scalar::<f64>()? == 0.0)
-    };
-    for tensor in tensors {
-        let at = std::panic::Location::caller();
-        if !finite(tensor).map_err(|e| Error::backend("check_finite", e, at))? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// The error for `roots` that were evaluated to `tensors`, not all finite; nodes recorded after `forward_root` belong to its
-/// gradient.
-pub(crate) fn blame(roots: &[&Var], tensors: &[Tensor], forward_root: &Var) -> Result<()> {
-    find_non_finite(roots, Some(forward_root))?;
-    // Not seen by the reference executor: an overflow at the very edge, say.
-    let mut evaluated = roots.iter().zip(tensors);
-    evaluated.try_for_each(|(root, tensor)| require_finite(root, tensor, Some(forward_root)))
-}
-
-fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Result<()> {
-    let check = |var: &Var, tensor: &Tensor| match var.0.op {
-        crate::graph::op::Op::Full(_) => Ok(()),
-        _ => require_finite(var, tensor, forward_root),
-    };
-    reference::evaluate(&graph_of(roots)?, &[], check).map(|_| ())
-}
-
-fn require_finite(var: &Var, tensor: &Tensor, forward_root: Option<&Var>) -> Result<()> {
-    if !var.is_float() || all_finite(std::slice::from_ref(tensor))? {
-        return Ok(());
-    }
-    let values = tensor
-        .to_dtype(DType::F64)
-        .and_then(|t| t.flatten_all()?.to_vec1::<f64>());
-    let values = values.map_err(|e| backend(var, e))?;
-    let Some(flat) = values.iter().position(|v| !v.is_finite()) else {
-        return Ok(());
-    };
-    let index = unravel(flat, var.shape());
-    let place = place(var, index.first().copied().unwrap_or(0));
-    Err(Error::NonFinite {
-        op: var.0.op.name(),
-        label: var.label_text(),
-        value: values[flat],
-        index,
-        seq: place.map(|place| place.seq),
-        row: place.and_then(|place| place.row),
-        backward: forward_root.is_some_and(|root| var.0.id > root.0.id),
-        at: var.0.at,
-    })
-}
-
-fn backend(var: &Var, e: candle_core::Error) -> Error {
+pub(crate) fn backend(var: &Var, e: candle_core::Error) -> Error {
     Error::backend(var.0.op.name(), e, var.0.at)
 }

@@ -13,7 +13,7 @@ use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
 /// Evaluates the nodes at `roots`, showing every value of the graph to `observe` in the order the ops were recorded.
-pub(super) fn evaluate(
+pub(crate) fn evaluate(
     graph: &Graph,
     roots: &[usize],
     observe: impl Fn(&Var, &Tensor) -> Result<()>,

@@ -1,14 +1,14 @@
-use std::cell::Cell;
 use std::fmt;
-use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device, Tensor, WithDType};
+use candle_core::{DType, Device, Tensor};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Loc, Result};
+use crate::graph::caller::{attribute, here};
 use crate::graph::dims::{Dims, elem_count};
+use crate::graph::element::Element;
 use crate::graph::op::{Leaf, Number, Op, Shared};
 use crate::graph::segments::Segments;
 
@@ -59,76 +59,6 @@ impl Drop for Node {
         }
     }
 }
-
-thread_local! {
-    static ATTRIBUTED: Cell<Option<Loc>> = const { Cell::new(None) };
-}
-
-/// Runs `record`, attributing every op that it records to the source line `at`.
-///
-/// A loss function that is made of several ops uses this, so that an error names the line of its caller rather than
-/// a line inside of it. Where such functions nest, the outermost line wins.
-///
-/// ```
-/// use std::panic::Location;
-/// use tinsmith_grad::{Device, DType, Var, located};
-///
-/// #[track_caller]
-/// fn mean_squared_error(x: &Var, y: &Var) -> Var {
-///     located(Location::caller(), || (x - y).square().mean())
-/// }
-///
-/// let x = Var::zeros(&[2], DType::F32, &Device::Cpu);
-/// let y = Var::zeros(&[3], DType::F32, &Device::Cpu);
-/// let line = line!() + 1;
-/// let error = mean_squared_error(&x, &y).item().unwrap_err();
-/// assert!(error.to_string().contains(&format!(":{line}:")));
-/// ```
-pub fn located<R>(at: Loc, record: impl FnOnce() -> R) -> R {
-    attribute(ATTRIBUTED.get().unwrap_or(at), record)
-}
-
-/// As [`located`], but `at` wins over an enclosing line: a derivative belongs to the op it differentiates.
-pub(crate) fn attribute<R>(at: Loc, record: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Loc>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ATTRIBUTED.set(self.0);
-        }
-    }
-    let _restore = Restore(ATTRIBUTED.replace(Some(at)));
-    record()
-}
-
-/// Numbers that a [`Var`] can hold: `f32` and `f64` to compute with, `u32` and `i64` as indices, `u8` as masks.
-pub trait Element: WithDType {
-    /// The numbers to compute with, told apart.
-    #[doc(hidden)]
-    fn floats(_: &mut [Self]) -> Option<Floats<'_>> {
-        None
-    }
-}
-
-pub enum Floats<'a> {
-    F32(&'a mut [f32]),
-    F64(&'a mut [f64]),
-}
-
-impl Element for f32 {
-    fn floats(numbers: &mut [f32]) -> Option<Floats<'_>> {
-        Some(Floats::F32(numbers))
-    }
-}
-
-impl Element for f64 {
-    fn floats(numbers: &mut [f64]) -> Option<Floats<'_>> {
-        Some(Floats::F64(numbers))
-    }
-}
-
-impl Element for u8 {}
-impl Element for u32 {}
-impl Element for i64 {}
 
 /// Making.
 impl Var {
@@ -343,7 +273,7 @@ impl Var {
     }
 
     pub(crate) fn invalid(error: Error) -> Var {
-        let at = Location::caller();
+        let at = std::panic::Location::caller();
         Var::node(
             Op::Invalid(Shared(Arc::new(error))),
             Inputs::new(),
@@ -401,31 +331,6 @@ impl Var {
             }),
         })
     }
-}
-
-/// The line to blame for what is being recorded: that of [`located`], or else the caller's.
-///
-/// For functions outside of this crate that refuse their arguments with an [`Error`] of their own.
-///
-/// ```
-/// use std::panic::Location;
-/// use tinsmith_grad::{DType, Device, Error, Var, here, located};
-///
-/// #[track_caller]
-/// fn halves(x: &Var) -> Var {
-///     located(Location::caller(), || match x.elem_count() % 2 {
-///         0 => x.reshape(&[2, x.elem_count() / 2]),
-///         _ => Var::from(Error::Argument { op: "halves", why: "odd".into(), at: here() }),
-///     })
-/// }
-///
-/// let line = line!() + 1;
-/// let odd = halves(&Var::zeros(&[3], DType::F32, &Device::Cpu));
-/// assert!(odd.error().unwrap().to_string().contains(&format!(":{line}:")));
-/// ```
-#[track_caller]
-pub fn here() -> Loc {
-    ATTRIBUTED.get().unwrap_or(Location::caller())
 }
 
 /// A `Var` that carries `error`: how a function that returns a `Var` refuses its arguments.

@@ -20,7 +20,7 @@ use candle_core::CpuStorage;
 
 use self::pool::Pool;
 use super::math::Real;
-use crate::graph::var::{Element, Floats};
+use crate::graph::element::{Element, Floats};
 
 pub(super) use evaluation::evaluate;
 
