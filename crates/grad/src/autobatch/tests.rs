@@ -2,6 +2,7 @@ use candle_core::{Device, Tensor};
 use proptest::prelude::*;
 
 use super::autobatch;
+use crate::graph::table::unary_ops;
 use crate::graph::walk::Graph;
 use crate::{Ragged, Var, exec, grad};
 
@@ -98,6 +99,74 @@ fn members_may_come_in_any_order_and_with_any_constants() {
     assert!(size(&small) < 25, "{}", size(&small));
     let (a, b) = (value_as_recorded(&total), value_as_recorded(&small));
     assert!((a[0] - b[0]).abs() < 1e-12);
+}
+
+type Parametrized = (&'static str, fn(&Var, usize) -> Var);
+
+macro_rules! with_parameters {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident($x:ident $(, $($p:ident),+)?) $columns:tt)*) => {
+        /// Every op with parameters, called with parameters that grow with the sequence and from one to the next.
+        fn with_parameters() -> Vec<Parametrized> {
+            let mut all: Vec<Parametrized> = Vec::new();
+            $(with_parameters!(@push all $method $($($p)+)?);)*
+            all
+        }
+    };
+    (@push $all:ident $method:ident) => {};
+    (@push $all:ident $method:ident $($p:ident)+) => {
+        $all.push((stringify!($method), |x, seq| {
+            let mut next = 0.2 * seq as f64 - 1.7;
+            $(let $p = { next += 1.0; next };)+
+            x.$method($($p),+)
+        }));
+    };
+}
+unary_ops!(with_parameters);
+
+/// A loop in which each sequence has its own parameter has the value and the gradient of as many separate graphs.
+#[test]
+fn parameters_of_sequences_are_not_confused() {
+    let others: [Parametrized; 8] = [
+        ("narrow", |x, seq| x.narrow(0, seq % 3, 2)),
+        ("pad", |x, seq| x.pad(0, seq, 1).cumsum(0)),
+        ("roll", |x, seq| x.roll(seq as isize, 0) * x),
+        ("full", |x, seq| {
+            x * Var::full(seq as f64, &[4], x.dtype(), x.device())
+        }),
+        ("sum_dims", |x, seq| {
+            x.reshape(&[2, 2]).sum_dims(&[seq as isize % 2])
+        }),
+        ("permute", |x, seq| {
+            let x = x.reshape(&[2, 2]);
+            x.permute(&[[0, 1], [1, 0]][seq % 2]).cumsum(0)
+        }),
+        ("flip", |x, seq| {
+            x.reshape(&[2, 2]).flip(&[seq as isize % 2]).cumsum(0)
+        }),
+        ("cumsum", |x, seq| {
+            x.reshape(&[2, 2]).cumsum(seq as isize % 2)
+        }),
+    ];
+    let sequences: Vec<Vec<f64>> = (0..8).map(|seq| numbers(seq, 4)).collect();
+    for (name, f) in with_parameters().into_iter().chain(others) {
+        let of_one = |x: &Var, seq| f(&x.square().clamp_min(0.01), seq).sin().sum();
+        let batch = Ragged::from_vecs(&sequences, &Device::Cpu);
+        let seqs = batch.seqs().into_iter().enumerate();
+        let sum = seqs.map(|(seq, x)| of_one(&x, seq)).reduce(|a, b| a + b);
+        let together = sum.unwrap().backward(&[batch.values()]).unwrap();
+
+        let (mut value, mut slopes) = (0.0, Vec::new());
+        for (seq, numbers) in sequences.iter().enumerate() {
+            let x = Var::from_vec(numbers.clone(), &[4], &Device::Cpu);
+            let apart = of_one(&x, seq).backward(&[&x]).unwrap();
+            value += apart.value();
+            slopes.extend(flat(&apart[0]));
+        }
+        assert!((together.value() - value).abs() < 1e-12, "{name}");
+        let gaps = flat(&together[0]).into_iter().zip(slopes);
+        let gap = gaps.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(gap < 1e-12, "{name}: {gap}");
+    }
 }
 
 /// Pairs mix two sequences, so each pair's numbers are gathered from the batch's.

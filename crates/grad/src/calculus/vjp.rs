@@ -145,6 +145,7 @@ fn unary(op: UnaryOp, x: &Var, y: &Var, g: &Var) -> Var {
             0.0 => zeros_like(x),
             p => g * (x.powf(p - 1.0) * p),
         },
+        UnaryOp::LeakyRelu { slope } => x.gt(0.0).select(g, g * slope.get()),
         UnaryOp::Clamp { lo, hi } => within(x, lo.get(), hi.get(), g),
     }
 }

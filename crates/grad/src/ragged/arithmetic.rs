@@ -3,6 +3,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 use super::Ragged;
 use crate::error::{Error, Loc};
 use crate::graph::caller::{here, located};
+use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use crate::graph::var::Var;
 
 /// What a `Ragged` combines with: another of the same lengths, or one number, constant or a rank-0 `Var`.
@@ -151,27 +152,62 @@ impl Neg for &Ragged {
     }
 }
 
-macro_rules! elementwise {
-    ($($method:ident($($arg:ident: $type:ty),*);)*) => {
+macro_rules! unary_methods {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident($x:ident $(, $($p:ident),+)?) {
+        example: ($($argument:literal),*) [$($of:literal),+] => [$($is:literal),+],
+        $($columns:tt)*
+    })*) => {
         /// Elementwise, as the methods of [`Var`] of the same names.
         impl Ragged {
             $(
                 #[doc = concat!("[`Var::", stringify!($method), "`] of every row.")]
+                ///
+                /// ```
+                /// # use tinsmith_grad::{Device, Ragged};
+                #[doc = concat!("let x = Ragged::from_vecs(&[vec![", stringify!($($of),+), "]], &Device::Cpu);")]
+                #[doc = concat!("let y = x.", stringify!($method($($argument),*)), ";")]
+                #[doc = concat!("assert_eq!(y.values().to_vec::<f64>()?, [", stringify!($($is),+), "]);")]
+                /// # anyhow::Ok(())
+                /// ```
                 #[track_caller]
-                pub fn $method(&self, $($arg: $type),*) -> Ragged {
-                    let at = here();
-                    Ragged { values: located(at, || Var::$method(&self.values, $($arg),*)), segments: self.segments.clone() }
+                pub fn $method(&self $($(, $p: f64)+)?) -> Ragged {
+                    self.each(|x| x.$method($($($p),+)?))
                 }
             )*
         }
     };
 }
+unary_ops!(unary_methods);
 
-elementwise! {
-    neg(); exp(); expm1(); log(); log1p(); log1mexp(); sqrt(); rsqrt(); abs(); sign(); tanh(); sigmoid(); log_sigmoid();
-    softplus(); relu(); silu(); erf(); sin(); cos(); square(); recip(); floor(); ceil(); round(); detach();
-    powf(exponent: f64); clamp(lo: f64, hi: f64); clamp_min(lo: f64); clamp_max(hi: f64);
+macro_rules! composite_methods {
+    ($($method:ident($($arg:ident: $type:ty)?);)*) => {
+        /// Elementwise, as the methods of [`Var`] of the same names.
+        impl Ragged {
+            $(
+                #[doc = concat!("[`Var::", stringify!($method), "`] of every row.")]
+                #[track_caller]
+                pub fn $method(&self $(, $arg: $type)?) -> Ragged {
+                    self.each(|x| x.$method($($arg)?))
+                }
+            )*
+        }
+    };
+}
+composite_methods! {
+    log1mexp(); softplus(); relu(); silu(); detach(); clamp_min(lo: f64); clamp_max(hi: f64);
     to_dtype(dtype: candle_core::DType);
+}
+
+impl Ragged {
+    /// Of every row, by `f`, which maps rows to as many rows.
+    #[track_caller]
+    fn each(&self, f: impl FnOnce(&Var) -> Var) -> Ragged {
+        let values = located(here(), || f(&self.values));
+        Ragged {
+            values,
+            segments: self.segments.clone(),
+        }
+    }
 }
 
 macro_rules! with_operand {
@@ -189,7 +225,21 @@ macro_rules! with_operand {
     };
 }
 
-with_operand! { maximum minimum pow eq ne lt le gt ge }
+macro_rules! binary_methods {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $args:tt { form: ($form:ident $($example:tt)*), $($columns:tt)* })*) => {
+        $(binary_methods!(@$form $method);)*
+    };
+    (@operator $method:ident) => {};
+    (@method $method:ident) => { with_operand! { $method } };
+}
+binary_ops!(binary_methods);
+
+macro_rules! compare_methods {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $columns:tt)*) => {
+        with_operand! { $($method)* }
+    };
+}
+compare_ops!(compare_methods);
 
 impl Ragged {
     /// Elementwise choice by this u8 mask; see [`Var::select`], from which it differs in name because

@@ -60,6 +60,7 @@ fn truth(op: UnaryOp, x: f64) -> f64 {
         UnaryOp::LogSigmoid => -softplus(-x),
         UnaryOp::Erf => libm::erf(x),
         UnaryOp::Powf { exponent } => x.powf(exponent.get()),
+        UnaryOp::LeakyRelu { slope } => x.max(0.0) + slope.get() * x.min(0.0),
         UnaryOp::Clamp { lo, hi } => x.max(lo.get()).min(hi.get()),
     }
 }
@@ -91,6 +92,7 @@ fn worst(op: UnaryOp) -> f64 {
         | UnaryOp::Square
         | UnaryOp::Recip
         | UnaryOp::Sqrt
+        | UnaryOp::LeakyRelu { .. }
         | UnaryOp::Clamp { .. } => 0.5,
     }
 }
