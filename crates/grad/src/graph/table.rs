@@ -167,11 +167,11 @@ macro_rules! unary_ops {
                 f32: each(|x| pow::pow::<S>(x, exponent)), f64: each(|x: f64| x.powf(exponent)),
                 agree: Function, check: smooth(0.5..2.75) [(1.7), (3.0), (-1.0), (0.0)],
             }
-            /// x where x > 0, else x times `slope` (Maas et al., 2013). Gradient g or g times the slope, which it is at 0.
+            /// x where x > 0, else x times `slope` (Maas et al., 2013). Gradient g, or g times `slope` for x <= 0.
             LeakyRelu = leaky_relu(x, slope) {
                 example: (0.1) [-2.0, 3.0] => [-0.2, 3.0],
                 candle: choose(&x.gt(0.0)?, x, &(x * slope)?),
-                f32: each(|x| if x > 0.0 { x } else { x * slope }), f64: each(|x| if x > 0.0 { x } else { x * slope }),
+                f32: each(|x| arith::leaky_relu(x, slope)), f64: each(|x| arith::leaky_relu(x, slope)),
                 agree: Bits, check: kinked(-1.5..1.5) [(0.1)],
             }
             /// x limited to `lo..=hi`; an infinite bound is none, a bound that is NaN gives NaN. NaN stays NaN.

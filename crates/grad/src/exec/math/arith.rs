@@ -68,6 +68,11 @@ pub(super) fn clamp<T: Real>(x: T, lo: T, hi: T) -> T {
 }
 
 #[inline(always)]
+pub(super) fn leaky_relu<T: Real>(x: T, slope: T) -> T {
+    if x > T::ZERO { x } else { x * slope }
+}
+
+#[inline(always)]
 pub(super) fn select<T: Real>(mask: T, a: T, b: T) -> T {
     select_unpredictable(mask != T::ZERO, a, b)
 }
