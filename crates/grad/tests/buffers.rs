@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use support::{KINKED, SMOOTH, programs};
+use support::{all_steps, programs};
 use tinsmith_grad::{Backward, DType, Device, Error, Executor, Var, with_executor};
 
 fn run_both<T: tinsmith_grad::Element + std::fmt::Debug>(
@@ -43,7 +43,7 @@ proptest! {
         let dtype = if single { DType::F32 } else { DType::F64 };
         let leaves: Vec<Var> =
             program.leaves().iter().map(|leaf| Var::new(leaf.to_dtype(dtype).tensor().unwrap())).collect();
-        let loss = program.record(&leaves, &[SMOOTH, KINKED].concat());
+        let loss = program.record(&leaves, &all_steps());
         let wrt: Vec<&Var> = leaves.iter().collect();
         for executor in [Executor::Fused { threads: 1 }, Executor::Reference] {
             with_executor(executor, || match dtype {

@@ -3,14 +3,8 @@
 mod support;
 
 use proptest::prelude::*;
-use support::{KINKED, SMOOTH, programs};
+use support::{all_steps, programs};
 use tinsmith_grad::{DType, Device, Executor, Ragged, Tensor, Var, eval, grad, with_executor};
-
-type Step = fn(&Var, &Var, usize) -> Var;
-
-fn all_ops() -> Vec<Step> {
-    [SMOOTH, KINKED].concat()
-}
 
 /// The loss, its gradients and the gradients of those: three kinds of roots in one schedule.
 fn roots(program: &support::Program, dtype: DType, device: &Device) -> Vec<Var> {
@@ -20,7 +14,7 @@ fn roots(program: &support::Program, dtype: DType, device: &Device) -> Vec<Var> 
         .map(|leaf| leaf.to_dtype(dtype).tensor().unwrap())
         .map(|leaf| Var::new(leaf.to_device(device).unwrap()))
         .collect();
-    let loss = program.record(&leaves, &all_ops());
+    let loss = program.record(&leaves, &all_steps());
     let wrt: Vec<&Var> = leaves.iter().collect();
     let first = grad(&loss, &wrt).unwrap();
     let combined = first

@@ -3,7 +3,7 @@
 mod support;
 
 use proptest::prelude::*;
-use support::{SMOOTH, leaf, programs};
+use support::{leaf, programs, smooth};
 use tinsmith_grad::{
     DType, Device, Error, Result, Var, eval, grad, hessian, hvp, jacobian, jvp, vjp,
 };
@@ -86,7 +86,7 @@ proptest! {
             leaves.iter().zip(&vectors).map(at).collect()
         };
         let value_and_gradient = |leaves: &[Var]| -> Vec<f64> {
-            let loss = program.record(leaves, SMOOTH);
+            let loss = program.record(leaves, &smooth());
             let mut roots = grad(&loss, &leaves.iter().collect::<Vec<_>>()).unwrap();
             roots.insert(0, loss);
             roots.iter().flat_map(values).collect()
@@ -95,7 +95,7 @@ proptest! {
         let (after, before) = (value_and_gradient(&moved(h)), value_and_gradient(&moved(-h)));
         let numeric: Vec<f64> = after.iter().zip(&before).map(|(a, b)| (a - b) / (2.0 * h)).collect();
 
-        let loss = program.record(&leaves, SMOOTH);
+        let loss = program.record(&leaves, &smooth());
         let mut analytic = values(&jvp(&loss, &wrt, &vectors).unwrap());
         analytic.extend(hvp(&loss, &wrt, &vectors).unwrap().iter().flat_map(values));
         assert_close(&analytic, &numeric, 1e-5);
@@ -107,7 +107,7 @@ proptest! {
         let leaves = program.leaves();
         let x = &leaves[0];
         let (u, v) = (leaf(seed, x.shape()), leaf(seed ^ 1, x.shape()));
-        let loss = program.record(&leaves, SMOOTH);
+        let loss = program.record(&leaves, &smooth());
         let slope = &grad(&loss, &[x]).unwrap()[0];
 
         let pushed = dot(&values(&u), &values(&jvp(&slope.tanh(), &[x], &[&v]).unwrap_or_else(|_| slope.detach() * 0.0)));

@@ -4,20 +4,23 @@
 mod support;
 
 use proptest::prelude::*;
-use support::{Program, SMOOTH, programs};
+use support::{Program, programs, smooth};
 use tinsmith_grad::{Var, grad, gradcheck};
 
 fn check(program: &Program) -> Result<(), TestCaseError> {
-    gradcheck(|leaves| program.record(leaves, SMOOTH), &program.leaves())
-        .map(|_| ())
-        .map_err(|e| TestCaseError::fail(e.to_string()))
+    gradcheck(
+        |leaves| program.record(leaves, &smooth()),
+        &program.leaves(),
+    )
+    .map(|_| ())
+    .map_err(|e| TestCaseError::fail(e.to_string()))
 }
 
 /// A second derivative, as the gradient of a random combination of first ones.
 fn check_twice(program: &Program) -> Result<(), TestCaseError> {
     let slope = |leaves: &[Var]| {
         let wrt: Vec<&Var> = leaves.iter().collect();
-        let loss = program.record(leaves, SMOOTH);
+        let loss = program.record(leaves, &smooth());
         let parts =
             grad(&loss, &wrt).map(|grads| grads.iter().map(|g| g.sin().sum()).reduce(|a, b| a + b));
         parts.map_or_else(Var::from, |sum| sum.expect("a program has a leaf"))
@@ -51,7 +54,7 @@ proptest! {
 fn every_smooth_op_takes_part() {
     let x = support::leaf(1, &[3, 3]);
     let y = support::leaf(2, &[3, 3]);
-    for (i, op) in SMOOTH.iter().enumerate() {
+    for (i, op) in smooth().iter().enumerate() {
         let made = op(&x, &y, 2);
         assert!(made.error().is_none(), "step {i}: {:?}", made.error());
     }

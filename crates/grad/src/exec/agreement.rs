@@ -10,7 +10,7 @@ use super::{Executor, eval, reference};
 use crate::graph::op::{BinaryOp, Op, ReduceOp, UnaryOp};
 use crate::graph::table::{binary_ops, reduce_ops, unary_ops};
 use crate::graph::walk::Graph;
-use crate::support::{KINKED, Program, SMOOTH, programs};
+use crate::support::{Program, all_steps, programs};
 use crate::{Var, grad, with_executor};
 
 /// How far the executors may differ in one op.
@@ -101,7 +101,7 @@ fn roots(program: &Program, dtype: DType) -> Vec<Var> {
     let leaf = |leaf: &Var| Var::new(leaf.to_dtype(dtype).tensor().unwrap());
     let leaves: Vec<Var> = program.leaves().iter().map(leaf).collect();
     let wrt: Vec<&Var> = leaves.iter().collect();
-    let loss = program.record(&leaves, &[SMOOTH, KINKED].concat());
+    let loss = program.record(&leaves, &all_steps());
     let first = grad(&loss, &wrt).unwrap();
     let sines = first.iter().map(|g| g.sin().sum());
     let combined = sines.reduce(|a, b| a + b).unwrap();

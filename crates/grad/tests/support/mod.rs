@@ -3,6 +3,11 @@
 use proptest::prelude::*;
 use tinsmith_grad::{DType, Device, Ragged, Var};
 
+use table::{binary_ops, compare_ops, reduce_ops, unary_ops};
+
+#[path = "../../src/graph/table.rs"]
+mod table;
+
 /// Where the tests of ops run: the device that `TINSMITH_TEST_DEVICE` names, `cpu`, `cuda:0` or `metal:0`; the CPU by
 /// default.
 pub fn device() -> Device {
@@ -63,7 +68,7 @@ impl Program {
     }
 
     /// A scalar in which every value of the program takes part, some of them often.
-    pub fn record(&self, leaves: &[Var], ops: &[fn(&Var, &Var, usize) -> Var]) -> Var {
+    pub fn record(&self, leaves: &[Var], ops: &[Step]) -> Var {
         let values = self.values(leaves, ops);
         let parts = values
             .iter()
@@ -72,7 +77,7 @@ impl Program {
     }
 
     /// Runs the steps that `ops` knows over `leaves`: those, and what was made of them.
-    pub fn values(&self, leaves: &[Var], ops: &[fn(&Var, &Var, usize) -> Var]) -> Vec<Var> {
+    pub fn values(&self, leaves: &[Var], ops: &[Step]) -> Vec<Var> {
         let mut pool = leaves.to_vec();
         for &(op, a, b) in &self.steps {
             let (x, y) = (
@@ -110,26 +115,104 @@ fn ragged(x: &Var, n: usize) -> Ragged {
     Ragged::new(x.clone(), &[first, 0, rows - first])
 }
 
-/// Ops without kinks, their results bounded so that difference quotients stay exact.
-pub const SMOOTH: &[fn(&Var, &Var, usize) -> Var] = &[
-    |x, y, _| (x + y) * 0.5,
-    |x, y, _| x - y * 0.3,
-    |x, y, _| (x * y).tanh(),
+/// A step of a program: two earlier values and a number to choose a dimension or the like by.
+pub type Step = fn(&Var, &Var, usize) -> Var;
+
+/// Steps without kinks, their results bounded so that difference quotients stay exact.
+#[allow(dead_code)] // not every test binary uses them
+pub fn smooth() -> Vec<Step> {
+    let mut steps = SMOOTH_COMPOSITES.to_vec();
+    elementwise(&mut steps, &mut Vec::new());
+    steps
+}
+
+/// Those, steps with kinks, and steps without a gradient.
+#[allow(dead_code)] // not every test binary uses them
+pub fn all_steps() -> Vec<Step> {
+    let (mut smooth, mut kinked) = (SMOOTH_COMPOSITES.to_vec(), KINKED_COMPOSITES.to_vec());
+    elementwise(&mut smooth, &mut kinked);
+    [smooth, kinked].concat()
+}
+
+/// Every row of the tables of ops.
+fn elementwise(smooth: &mut Vec<Step>, kinked: &mut Vec<Step>) {
+    unary_steps(smooth, kinked);
+    binary_steps(smooth, kinked);
+    compare_steps(kinked);
+    reduce_steps(kinked);
+}
+
+/// `x` brought smoothly into a range.
+fn squashed(x: &Var, low: f64, high: f64) -> Var {
+    (x.tanh() + 1.0) * (0.5 * (high - low)) + low
+}
+
+macro_rules! unary_steps {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $args:tt {
+        example: $parameters:tt $of:tt => $is:tt, candle: $tensor:expr,
+        f32: $how32:ident($f32:expr), f64: $how64:ident($f64:expr), agree: $agree:ident,
+        check: $kind:ident($low:literal..$high:literal) [$($arguments:tt),*],
+    })*) => {
+        fn unary_steps(smooth: &mut Vec<Step>, kinked: &mut Vec<Step>) {
+            $($(unary_steps!(@$kind smooth kinked $method $low $high $arguments);)*)*
+        }
+    };
+    (@smooth $smooth:ident $kinked:ident $method:ident $low:literal $high:literal ($($argument:literal),*)) => {
+        $smooth.push(|x, _, _| squashed(x, $low, $high).$method($($argument),*).tanh());
+    };
+    (@kinked $smooth:ident $kinked:ident $method:ident $low:literal $high:literal ($($argument:literal),*)) => {
+        $kinked.push(|x, _, _| x.$method($($argument),*) + x);
+    };
+}
+unary_ops!(unary_steps);
+
+macro_rules! binary_steps {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $args:tt {
+        form: $form:tt, candle: $tensor:expr, each: $f32:expr, $f64:expr, agree: $agree:ident,
+        check: $kind:ident($low_a:literal..$high_a:literal, $low_b:literal..$high_b:literal),
+    })*) => {
+        fn binary_steps(smooth: &mut Vec<Step>, kinked: &mut Vec<Step>) {
+            use std::ops::{Add, Div, Mul, Sub};
+            $(binary_steps!(@$kind smooth kinked $method $low_a $high_a $low_b $high_b);)*
+        }
+    };
+    (@smooth $smooth:ident $kinked:ident $method:ident $low_a:literal $high_a:literal $low_b:literal $high_b:literal) => {
+        $smooth.push(|x, y, _| squashed(x, $low_a, $high_a).$method(squashed(y, $low_b, $high_b)).tanh());
+    };
+    (@kinked $smooth:ident $kinked:ident $method:ident $low_a:literal $high_a:literal $low_b:literal $high_b:literal) => {
+        $kinked.push(|x, y, _| x.$method(y));
+    };
+}
+binary_ops!(binary_steps);
+
+macro_rules! compare_steps {
+    ($($(#[$doc:meta])* $Op:ident = $method:ident $columns:tt)*) => {
+        fn compare_steps(kinked: &mut Vec<Step>) {
+            $(kinked.push(|x, y, _| x.$method(y).select(x, y * 0.5));)*
+        }
+    };
+}
+compare_ops!(compare_steps);
+
+macro_rules! reduce_steps {
+    ($($(#[$doc:meta])* $Op:ident = $all:ident, $dims:ident, $keepdim:ident, $per_seq:ident $columns:tt)*) => {
+        fn reduce_steps(kinked: &mut Vec<Step>) {
+            $(
+                kinked.push(|x, _, _| x.$all().tanh());
+                kinked.push(|x, _, n| x.$dims(&[dim(x, n)]).tanh());
+                kinked.push(|x, _, n| x.$keepdim(&[dim(x, n)]).tanh());
+                kinked.push(|x, _, n| ragged(x, n).$per_seq().clamp(-9.0, 9.0));
+            )*
+        }
+    };
+}
+reduce_ops!(reduce_steps);
+
+/// Beyond the table: composites, and ops of shapes, indices and products.
+const SMOOTH_COMPOSITES: &[Step] = &[
     |x, y, _| x / (y.square() + 1.0),
     |x, y, _| (x.square() + 0.5).pow(y.tanh()),
     |x, _, _| -x.sin(),
-    |x, _, _| x.cos(),
-    |x, _, _| x.tanh().exp(),
-    |x, _, _| x.tanh().expm1(),
-    |x, _, _| (x.square() + 0.1).log(),
-    |x, _, _| x.square().log1p(),
-    |x, _, _| (x.square() + 0.1).sqrt(),
-    |x, _, _| (x.square() + 0.1).rsqrt(),
-    |x, _, _| (x.square() + 1.0).recip(),
-    |x, _, _| (x.square() + 1.0).powf(-1.5),
-    |x, _, _| x.sigmoid(),
-    |x, _, _| x.log_sigmoid(),
-    |x, _, _| x.erf(),
     |x, _, _| (-x.square() - 0.1).log1mexp(),
     |x, _, _| x.silu().tanh(),
     |x, _, _| x.gelu_erf().tanh(),
@@ -201,28 +284,16 @@ pub const SMOOTH: &[fn(&Var, &Var, usize) -> Var] = &[
     |x, _, n| ragged(x, n).softmax_per_seq().values().clone(),
 ];
 
-/// Ops with kinks, and ops without a gradient.
-#[allow(dead_code)] // not every test binary uses them
-pub const KINKED: &[fn(&Var, &Var, usize) -> Var] = &[
-    |x, _, _| x.abs(),
-    |x, _, _| x.sign() * x,
+/// Beyond the table.
+const KINKED_COMPOSITES: &[Step] = &[
     |x, _, _| x.relu(),
-    |x, _, _| x.clamp(-0.5, 0.7),
-    |x, y, _| x.maximum(y),
-    |x, y, _| x.minimum(y),
     |x, _, _| x.floor() + x,
-    |x, _, _| x.ceil() * x,
     |x, _, _| (x * 2.0).round() * x,
-    |x, y, _| x.gt(y).select(x, y * 0.5),
     |x, y, _| x.le(y).to_dtype(x.dtype()) * y,
     |x, y, _| x.eq(y).select(0.25, x),
-    |x, y, _| x.ne(y).select(y, x),
     |x, _, _| x.lt(0.0).select(-x, 0.0),
     |x, _, _| x.ge(0.0).to_dtype(x.dtype()),
     |x, _, _| x.detach() * x,
-    |x, _, n| x.max_dims(&[dim(x, n)]),
-    |x, _, n| x.min_keepdim(&[dim(x, n)]),
-    |x, _, _| x.max() + x.min(),
     |x, _, n| x.std_keepdim(&[dim(x, n)], 0.0),
     |x, _, _| x.norm() * 0.1,
     |x, _, n| {
