@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use support::{all_steps, programs};
 use tinsmith_grad::{Backward, DType, Device, Error, Executor, Var, with_executor};
@@ -52,6 +54,33 @@ proptest! {
             })?;
         }
     }
+}
+
+/// A leaf that shares memory has the values of one that owns it, to the bit, and gives the memory back.
+#[test]
+fn a_shared_leaf_is_a_leaf() {
+    let data: Arc<[f32]> = support::numbers(3, 1000)
+        .iter()
+        .map(|&x| x as f32)
+        .collect();
+    for executor in [Executor::Fused { threads: 1 }, Executor::Reference] {
+        let slopes = |x: &Var| {
+            let loss = (x.exp() * x.narrow(0, 1, 1)).sum() + x.cumsum(1).max();
+            let found = loss.backward(&[x]).unwrap();
+            (found.value().to_bits(), found[0].to_vec2::<f32>().unwrap())
+        };
+        with_executor(executor, || {
+            let owned = Var::from_vec(data.to_vec(), &[2, 500], &Device::Cpu);
+            let shared = Var::from_arc(&data, &[2, 500]);
+            assert_eq!(Arc::strong_count(&data), 2);
+            assert_eq!(slopes(&shared), slopes(&owned));
+            assert_eq!(shared.to_vec::<f32>().unwrap(), *data);
+        });
+    }
+    assert_eq!(Arc::strong_count(&data), 1);
+    assert!(Var::from_arc(&data, &[999]).error().is_some());
+    let masks: Arc<[u8]> = vec![0, 1].into();
+    assert_eq!(Var::from_arc(&masks, &[2]).to_vec::<u8>().unwrap(), [0, 1]);
 }
 
 fn ones(n: usize, dtype: DType) -> Var {

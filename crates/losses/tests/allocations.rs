@@ -1,5 +1,7 @@
 //! What a training step allocates once it has run before: fresh pages cost more than the arithmetic of a loss.
 
+use std::sync::Arc;
+
 use allocation_counter::measure;
 use tinsmith_grad::{Backward, Device, Ragged, Var};
 use tinsmith_losses as losses;
@@ -51,4 +53,24 @@ fn a_repeated_step_allocates_no_arrays() {
         let taken = measure(&mut step);
         assert!(taken.bytes_max < 64 << 10, "{name}: {taken:?}");
     }
+}
+
+/// From memory of the caller to memory of the caller: neither way is a copy made.
+#[test]
+fn shared_leaves_and_kept_buffers_are_not_copied() {
+    let rows = LENGTHS.iter().sum();
+    let data: Arc<[f32]> = (0..rows).map(|i| (i as f32 * 0.7).sin() - 1.5).collect();
+    let old = batch(0.71);
+    let mut gradient = vec![0f32; rows];
+    let mut step = || {
+        let leaf = Var::from_arc(&data, &[rows]);
+        let lp = Ragged::new(leaf.clone(), &LENGTHS);
+        let loss = losses::importance_sampling(&lp, &old, &old);
+        Backward::new(&loss)
+            .run_into(&[&leaf], &mut [&mut gradient])
+            .unwrap();
+    };
+    step();
+    let taken = measure(&mut step);
+    assert!(taken.bytes_max < 64 << 10, "{taken:?}");
 }

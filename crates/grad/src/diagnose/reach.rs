@@ -150,10 +150,10 @@ pub(crate) fn through(y: &Var, i: usize, rows: &Rows) -> Rows {
 
 /// The rows that a constant index picks at positions `rows`, if the index is a constant.
 fn selected(index: &Var, rows: &Rows) -> Option<Rows> {
-    let Op::Leaf(Leaf(tensor)) = &index.0.op else {
+    let Op::Leaf(Leaf::Tensor(tensor)) = &index.0.op else {
         return None;
     };
-    let index = tensor.to_dtype(DType::I64).ok()?.to_vec1::<i64>().ok()?;
+    let index = tensor.0.to_dtype(DType::I64).ok()?.to_vec1::<i64>().ok()?;
     let picked = rows
         .0
         .iter()

@@ -1,12 +1,12 @@
 //! The reference executor: one candle op after another, on any candle device. Short before fast; the other executor is
 //! tested against it.
 
-use candle_core::{DType, Result as CandleResult, Tensor};
+use candle_core::{DType, Device, Result as CandleResult, Tensor};
 
 use super::backend;
 use crate::error::{Error, Result};
 use crate::graph::dims::strides;
-use crate::graph::op::{BinaryOp, CompareOp, Op, ReduceOp, UnaryOp};
+use crate::graph::op::{BinaryOp, CompareOp, Leaf, Op, ReduceOp, UnaryOp};
 use crate::graph::segments::Segments;
 use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use crate::graph::var::Var;
@@ -65,7 +65,11 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         &rows
     };
     let value = match &var.0.op {
-        Op::Leaf(leaf) => Ok(leaf.0.clone()),
+        Op::Leaf(leaf) => match leaf {
+            Leaf::Tensor(tensor) => Ok(tensor.0.clone()),
+            Leaf::F32(data) => Tensor::from_slice(&data.0, shape, &Device::Cpu),
+            Leaf::F64(data) => Tensor::from_slice(&data.0, shape, &Device::Cpu),
+        },
         Op::Full(value) => full(value.get(), var),
         Op::Invalid(error) => return Err(error.0.as_ref().clone()),
         Op::Cast => x[0].to_dtype(var.dtype()),

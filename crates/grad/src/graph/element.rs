@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use candle_core::WithDType;
 
 /// Numbers that a [`Var`](crate::Var) can hold: `f32` and `f64` to compute with, `u32` and `i64` as indices, `u8` as masks.
@@ -7,6 +9,12 @@ pub trait Element: WithDType {
     fn floats(_: &mut [Self]) -> Option<Floats<'_>> {
         None
     }
+
+    /// The same for memory that is shared.
+    #[doc(hidden)]
+    fn shared(_: &Arc<[Self]>) -> Option<SharedFloats> {
+        None
+    }
 }
 
 pub enum Floats<'a> {
@@ -14,13 +22,26 @@ pub enum Floats<'a> {
     F64(&'a mut [f64]),
 }
 
+pub enum SharedFloats {
+    F32(Arc<[f32]>),
+    F64(Arc<[f64]>),
+}
+
 impl Element for f32 {
+    fn shared(numbers: &Arc<[f32]>) -> Option<SharedFloats> {
+        Some(SharedFloats::F32(numbers.clone()))
+    }
+
     fn floats(numbers: &mut [f32]) -> Option<Floats<'_>> {
         Some(Floats::F32(numbers))
     }
 }
 
 impl Element for f64 {
+    fn shared(numbers: &Arc<[f64]>) -> Option<SharedFloats> {
+        Some(SharedFloats::F64(numbers.clone()))
+    }
+
     fn floats(numbers: &mut [f64]) -> Option<Floats<'_>> {
         Some(Floats::F64(numbers))
     }

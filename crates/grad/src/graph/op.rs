@@ -331,19 +331,34 @@ impl fmt::Debug for Number {
     }
 }
 
-/// Values given by the user, which are the same only if they are the same tensor.
-#[derive(Clone)]
-pub(crate) struct Leaf(pub(crate) Tensor);
+/// Values given by the user.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Leaf {
+    Tensor(Identified),
+    /// Memory shared with whoever made the leaf.
+    F32(Shared<[f32]>),
+    F64(Shared<[f64]>),
+}
 
-impl PartialEq for Leaf {
-    fn eq(&self, other: &Leaf) -> bool {
+impl Leaf {
+    pub(crate) fn tensor(tensor: Tensor) -> Leaf {
+        Leaf::Tensor(Identified(tensor))
+    }
+}
+
+/// A tensor that is the same only as itself.
+#[derive(Clone)]
+pub(crate) struct Identified(pub(crate) Tensor);
+
+impl PartialEq for Identified {
+    fn eq(&self, other: &Self) -> bool {
         self.0.id() == other.0.id()
     }
 }
 
-impl Eq for Leaf {}
+impl Eq for Identified {}
 
-impl Hash for Leaf {
+impl Hash for Identified {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.id().hash(state);
     }

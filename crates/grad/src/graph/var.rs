@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::error::{Error, Loc, Result};
 use crate::graph::caller::{attribute, here};
 use crate::graph::dims::{Dims, elem_count};
-use crate::graph::element::Element;
+use crate::graph::element::{Element, SharedFloats};
 use crate::graph::op::{Leaf, Number, Op, Shared};
 use crate::graph::segments::Segments;
 
@@ -80,7 +80,7 @@ impl Var {
                 let device = tensor.device().clone();
                 // The tensor's own history is candle's business; keeping it would keep its graph alive.
                 Var::node(
-                    Op::Leaf(Leaf(tensor.detach())),
+                    Op::Leaf(Leaf::tensor(tensor.detach())),
                     Inputs::new(),
                     shape,
                     dtype,
@@ -122,6 +122,44 @@ impl Var {
             Ok(tensor) => attribute(at, || Var::new(tensor)),
             Err(e) => Var::invalid(Error::backend("from_vec", e, at)),
         }
+    }
+
+    /// A leaf on the CPU with `data`, row-major, in `shape`. Floats are not copied: the leaf shares their memory, and
+    /// only an op that goes through candle takes a copy.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tinsmith_grad::Var;
+    ///
+    /// let logprobs: Arc<[f32]> = vec![-1.0, -0.5, -2.0].into();
+    /// let loss = -Var::from_arc(&logprobs, &[3]).sum();
+    /// assert_eq!(loss.item()?, 3.5);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn from_arc<T: Element>(data: &Arc<[T]>, shape: &[usize]) -> Var {
+        let at = here();
+        let leaf = match T::shared(data) {
+            Some(SharedFloats::F32(data)) => Leaf::F32(Shared(data)),
+            Some(SharedFloats::F64(data)) => Leaf::F64(Shared(data)),
+            None => return Var::from_vec(data.to_vec(), shape, &Device::Cpu),
+        };
+        if data.len() != elem_count(shape) {
+            let why = format!("{} values do not fill shape {shape:?}", data.len());
+            return Var::invalid(Error::Argument {
+                op: "from_arc",
+                why,
+                at,
+            });
+        }
+        Var::node(
+            Op::Leaf(leaf),
+            Inputs::new(),
+            Dims::from_slice(shape),
+            T::DTYPE,
+            Device::Cpu,
+            at,
+        )
     }
 
     /// `value` in every element. No memory is taken for it.

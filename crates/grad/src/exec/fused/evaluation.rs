@@ -11,6 +11,7 @@ use super::program::KernelOp;
 use crate::error::{Error, Result};
 use crate::exec::math::Kernels;
 use crate::exec::{backend, reference};
+use crate::graph::op::Op;
 use crate::graph::walk::Graph;
 
 /// Evaluates `roots` (positions in `graph`), whose float nodes are mostly of type `T`. A root goes to its place in `into`
@@ -73,10 +74,12 @@ enum Destination<'o, T> {
 }
 
 /// What is known of an item.
-pub(super) enum Value<'o, T> {
+pub(super) enum Value<'g, 'o, T> {
     Missing,
     Number(T),
     Array(Buffer<'o, T>),
+    /// Memory that a leaf shares with its maker.
+    Shared(&'g [T]),
     Tensor(Tensor),
 }
 
@@ -110,7 +113,7 @@ impl<T> DerefMut for Buffer<'_, T> {
 pub(super) struct Evaluation<'g, 'o, T: Scalar> {
     pub(super) graph: &'g Graph<'g>,
     pub(super) plan: &'g Plan,
-    pub(super) values: Vec<Value<'o, T>>,
+    pub(super) values: Vec<Value<'g, 'o, T>>,
     pub(super) pool: Pool<T>,
     /// Where the values of some items go.
     given: Vec<(ItemId, &'o mut [T])>,
@@ -132,8 +135,15 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
                 Kind::Constant(number) => Value::Number(T::from_f64(number.get())),
                 Kind::Leaf { node } => {
                     let var = self.graph.nodes[node];
-                    let leaf = reference::compute(var, &[])?;
-                    Value::Tensor(reference::dense(&leaf).map_err(|e| backend(var, e))?)
+                    match &var.0.op {
+                        Op::Leaf(leaf) if let Some(shared) = T::of_leaf(leaf) => {
+                            Value::Shared(shared)
+                        }
+                        _ => {
+                            let leaf = reference::compute(var, &[])?;
+                            Value::Tensor(reference::dense(&leaf).map_err(|e| backend(var, e))?)
+                        }
+                    }
                 }
                 _ => continue,
             };
@@ -197,6 +207,7 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
         let range = start..start + len;
         Ok(match &self.values[id as usize] {
             Value::Array(array) => Read::Slice(&array[range]),
+            Value::Shared(values) => Read::Slice(&values[range]),
             Value::Number(number) => Read::Slice(&std::slice::from_ref(number)[range]),
             Value::Tensor(tensor) if tensor.dtype() == T::DTYPE => {
                 let (storage, layout) = tensor.storage_and_layout();
@@ -290,6 +301,11 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
                     .map_err(|e| self.blame(e))?;
                 self.values[id as usize] = Value::Tensor(tensor.clone());
                 tensor
+            }
+            Value::Shared(values) => {
+                self.values[id as usize] = Value::Shared(values);
+                Tensor::from_slice(values, self.item(id).len, &Device::Cpu)
+                    .map_err(|e| self.blame(e))?
             }
             Value::Array(Buffer::Given(array)) => {
                 let copy = array.to_vec();

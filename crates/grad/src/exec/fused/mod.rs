@@ -21,12 +21,15 @@ use candle_core::CpuStorage;
 use self::pool::Pool;
 use super::math::Real;
 use crate::graph::element::{Element, Floats};
+use crate::graph::op::Leaf;
 
 pub(super) use evaluation::evaluate;
 
 /// An element type of this executor.
 pub(super) trait Scalar: Real + Element + Default + Send + Sync + 'static {
     fn of(storage: &CpuStorage) -> Option<&[Self]>;
+    /// The memory of a leaf that is shared with its maker.
+    fn of_leaf(leaf: &Leaf) -> Option<&[Self]>;
     fn pool() -> Pool<Self>;
     /// `floats` as numbers of this type, or else given back.
     fn own(floats: Floats<'_>) -> (Option<&mut [Self]>, Option<Floats<'_>>);
@@ -35,6 +38,13 @@ pub(super) trait Scalar: Real + Element + Default + Send + Sync + 'static {
 impl Scalar for f32 {
     fn of(storage: &CpuStorage) -> Option<&[f32]> {
         storage.as_slice().ok()
+    }
+
+    fn of_leaf(leaf: &Leaf) -> Option<&[f32]> {
+        match leaf {
+            Leaf::F32(data) => Some(&data.0),
+            Leaf::F64(_) | Leaf::Tensor(_) => None,
+        }
     }
 
     fn pool() -> Pool<f32> {
@@ -52,6 +62,13 @@ impl Scalar for f32 {
 impl Scalar for f64 {
     fn of(storage: &CpuStorage) -> Option<&[f64]> {
         storage.as_slice().ok()
+    }
+
+    fn of_leaf(leaf: &Leaf) -> Option<&[f64]> {
+        match leaf {
+            Leaf::F64(data) => Some(&data.0),
+            Leaf::F32(_) | Leaf::Tensor(_) => None,
+        }
     }
 
     fn pool() -> Pool<f64> {
