@@ -144,6 +144,14 @@ pub(super) fn adapt(lhs: &Var, rhs: &Var) -> (Var, Var) {
 
 #[track_caller]
 fn like(constant: &Var, other: &Var) -> Var {
+    match adapts(constant, other) {
+        Some(value) => Var::full(value, &[], other.dtype(), other.device()),
+        None => constant.clone(),
+    }
+}
+
+/// The value of `constant` if it is a plain number that takes the dtype and device of `other`.
+pub(super) fn adapts(constant: &Var, other: &Var) -> Option<f64> {
     let number = |v: &Var| match v.0.op {
         Op::Full(value) if v.rank() == 0 => Some(value.get()),
         _ => None,
@@ -153,12 +161,7 @@ fn like(constant: &Var, other: &Var) -> Var {
         number(other).is_none() || (constant.dtype() == DType::F64 && constant.device().is_cpu());
     let is_alike =
         constant.dtype() == other.dtype() && constant.device().same_device(other.device());
-    match number(constant) {
-        Some(value) if gives_way && !is_alike => {
-            Var::full(value, &[], other.dtype(), other.device())
-        }
-        _ => constant.clone(),
-    }
+    number(constant).filter(|_| gives_way && !is_alike)
 }
 
 pub(super) fn broadcast(op: &'static str, operands: &[&Var], at: Loc) -> Result<Dims> {

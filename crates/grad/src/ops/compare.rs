@@ -1,6 +1,6 @@
 use candle_core::DType;
 
-use super::binary::{Operand, adapt, broadcast};
+use super::binary::{Operand, adapt, adapts, broadcast};
 use super::unary::require_float;
 use crate::error::Error;
 use crate::graph::op::{CompareOp, Op};
@@ -12,7 +12,8 @@ macro_rules! compare_methods {
         sign: $sign:tt, example: [$($of:literal),+] $with:literal => [$($is:literal),+]
     })*) => {
         /// Comparisons, elementwise and broadcasting. The result is a u8 mask of 0 and 1, for [`select`](Var::select)
-        /// or `to_dtype`. There is no gradient through a comparison; a comparison with NaN is 0, but for `ne`.
+        /// or `to_dtype`. There is no gradient through a comparison; a comparison with NaN is 0, but for `ne`. Integers
+        /// compare with any number as real numbers: no u32 is below -100, and a u8 mask may be asked for `gt(0.5)`.
         impl Var {
             $(
                 $(#[$doc])*
@@ -73,7 +74,18 @@ impl Var {
 
 #[track_caller]
 fn compare(op: CompareOp, lhs: &Var, rhs: &Var) -> Var {
-    let (lhs, rhs) = adapt(lhs, rhs);
+    let (op, lhs, rhs) = match (adapts(lhs, rhs), adapts(rhs, lhs)) {
+        (_, Some(c)) => {
+            let (op, c) = exactly(op, lhs.dtype(), c);
+            (op, lhs.clone(), Var::scalar(c))
+        }
+        (Some(c), None) => {
+            let (op, c) = exactly(mirrored(op), rhs.dtype(), c);
+            (mirrored(op), Var::scalar(c), rhs.clone())
+        }
+        (None, None) => (op, lhs.clone(), rhs.clone()),
+    };
+    let (lhs, rhs) = adapt(&lhs, &rhs);
     Var::apply(op.name(), [&lhs, &rhs], |at| {
         if lhs.dtype() != rhs.dtype() {
             let why = "needs operands of one dtype; convert one with to_dtype";
@@ -90,4 +102,42 @@ fn compare(op: CompareOp, lhs: &Var, rhs: &Var) -> Var {
             DType::U8,
         ))
     })
+}
+
+/// A comparison of values of `dtype` with a number that they can hold, true for the same values as that with `c`: `x < c` is
+/// `x < ceil c` for an integer, and where none or all are on one side, all or none are at least the least one.
+fn exactly(op: CompareOp, dtype: DType, c: f64) -> (CompareOp, f64) {
+    use CompareOp::{Eq, Ge, Gt, Le, Lt, Ne};
+    let (least, beyond) = match dtype {
+        DType::U8 => (0.0, 256.0),
+        DType::U32 => (0.0, 2f64.powi(32)),
+        DType::I64 => (-(2f64.powi(63)), 2f64.powi(63)),
+        _ => return (op, c),
+    };
+    let bound = match op {
+        Lt | Ge => c.ceil(),
+        Le | Gt => c.floor(),
+        Eq | Ne => c,
+    };
+    if (least..beyond).contains(&bound) && bound == bound.trunc() {
+        return (op, bound);
+    }
+    let always = match op {
+        Lt | Le => bound >= beyond,
+        Gt | Ge => bound < least,
+        Eq => false,
+        Ne => true,
+    };
+    (if always { Ge } else { Lt }, least)
+}
+
+/// The comparison that says the same with its operands exchanged.
+fn mirrored(op: CompareOp) -> CompareOp {
+    match op {
+        CompareOp::Lt => CompareOp::Gt,
+        CompareOp::Le => CompareOp::Ge,
+        CompareOp::Gt => CompareOp::Lt,
+        CompareOp::Ge => CompareOp::Le,
+        CompareOp::Eq | CompareOp::Ne => op,
+    }
 }
