@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use candle_core::DType;
 
+use crate::graph::var::Var;
+
 /// What every fallible call of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -137,7 +139,7 @@ pub enum Error {
         Label(.label), Place(.seq, .row), Phase(.backward)
     )]
     NonFinite {
-        /// The op that made the value.
+        /// The op that made the value; for a value of the gradient, the forward op that it is the derivative of.
         op: &'static str,
         /// The label of that op's result, if it has one.
         label: Option<String>,
@@ -180,6 +182,31 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error of a part of the composite `name` of `operands`, as one of the composite.
+    pub(crate) fn of(mut self, name: &'static str, operands: &[&Var]) -> Error {
+        match &mut self {
+            Error::Shape { op, shapes, .. } => {
+                *op = name;
+                *shapes = operands.iter().map(|v| v.shape().to_vec()).collect();
+            }
+            Error::DType { op, dtypes, .. } => {
+                *op = name;
+                *dtypes = operands.iter().map(|v| v.dtype()).collect();
+            }
+            Error::Device { op, .. }
+            | Error::Argument { op, .. }
+            | Error::SequenceLength { op, .. }
+            | Error::Backend { op, .. } => *op = name,
+            Error::Index { .. }
+            | Error::NotScalar { .. }
+            | Error::Unused { .. }
+            | Error::NonFinite { .. }
+            | Error::Custom { .. }
+            | Error::Gradcheck { .. } => {}
+        }
+        self
+    }
+
     /// Wraps candle's error without the backtrace that it prints among its words.
     pub(crate) fn backend(op: &'static str, e: candle_core::Error, at: Loc) -> Error {
         let mut source = e;

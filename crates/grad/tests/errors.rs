@@ -1,6 +1,10 @@
 //! Errors ride in the graph, and come out with the op and the line that recorded it.
 
-use tinsmith_grad::{Backward, DType, Device, Error, Ragged, Var, check_finite, grad};
+use std::sync::Arc;
+
+use tinsmith_grad::{
+    Backward, CustomOp, DType, Device, Error, Ragged, Tensor, Var, check_finite, grad, located,
+};
 
 fn vector(data: &[f64]) -> Var {
     Var::from_vec(data.to_vec(), &[data.len()], &Device::Cpu)
@@ -254,7 +258,7 @@ fn the_backward_places_its_values_too() {
     assert_eq!(line_of(&error), line);
     let text = error.to_string();
     assert!(
-        text.starts_with("div gives inf at index [3], row 2 of sequence 1 (recorded"),
+        text.starts_with("sqrt gives inf at index [3], row 2 of sequence 1 (recorded"),
         "{text}"
     );
     assert!(text.ends_with("in the derivative of that op"), "{text}");
@@ -315,5 +319,183 @@ fn bad_arguments_are_errors_not_panics() {
     for (i, var) in refused.iter().enumerate() {
         assert!(var.to_vec::<f64>().is_err(), "case {i}: {var:?}");
         assert!(grad(&var.sum(), &[&x]).is_err(), "case {i}: {var:?}");
+    }
+}
+
+/// Each method made of others, refused: its name, and the shapes that it was given.
+#[test]
+fn composites_name_themselves_their_operands_and_the_callers_line() {
+    let (v, m) = (
+        vector(&[1.0, 2.0]),
+        Var::ones(&[2, 3], DType::F64, &Device::Cpu),
+    );
+    let mask = m.gt(0.0);
+    let rows = Ragged::new(mask.clone(), &[1, 1]);
+    let ragged = Ragged::new(v.clone(), &[1, 1]);
+    let unequal = Ragged::new(v.clone(), &[2, 0]);
+    type Case<'a> = (&'static str, &'a [&'a [usize]], Box<dyn Fn() -> Var + 'a>);
+    let cases: Vec<Case> = vec![
+        ("mean_dims", &[&[2, 3]], Box::new(|| m.mean_dims(&[2]))),
+        (
+            "mean_keepdim",
+            &[&[2, 3]],
+            Box::new(|| m.mean_keepdim(&[2])),
+        ),
+        ("mean", &[&[2, 3]], Box::new(|| mask.mean())),
+        ("var_dims", &[&[2, 3]], Box::new(|| m.var_dims(&[2], 1.0))),
+        (
+            "var_keepdim",
+            &[&[2, 3]],
+            Box::new(|| m.var_keepdim(&[2], 1.0)),
+        ),
+        ("std_dims", &[&[2, 3]], Box::new(|| m.std_dims(&[2], 1.0))),
+        (
+            "std_keepdim",
+            &[&[2, 3]],
+            Box::new(|| m.std_keepdim(&[2], 1.0)),
+        ),
+        ("norm", &[&[2, 3]], Box::new(|| mask.norm())),
+        ("softmax", &[&[2, 3]], Box::new(|| m.softmax(2))),
+        ("log_softmax", &[&[2, 3]], Box::new(|| m.log_softmax(2))),
+        ("logsumexp", &[&[2, 3]], Box::new(|| m.logsumexp(2))),
+        (
+            "logsumexp_keepdim",
+            &[&[2, 3]],
+            Box::new(|| m.logsumexp_keepdim(2)),
+        ),
+        ("relu", &[&[2, 3]], Box::new(|| mask.relu())),
+        ("softplus", &[&[2, 3]], Box::new(|| mask.softplus())),
+        ("silu", &[&[2, 3]], Box::new(|| mask.silu())),
+        ("gelu", &[&[2, 3]], Box::new(|| mask.gelu())),
+        ("gelu_erf", &[&[2, 3]], Box::new(|| mask.gelu_erf())),
+        ("log1mexp", &[&[2, 3]], Box::new(|| mask.log1mexp())),
+        ("t", &[&[2]], Box::new(|| v.t())),
+        ("transpose", &[&[2]], Box::new(|| v.transpose(0, 1))),
+        ("roll", &[&[2]], Box::new(|| v.roll(1, 1))),
+        ("slice_step", &[&[2]], Box::new(|| v.slice_step(0, 0, 3, 1))),
+        (
+            "matmul",
+            &[&[2], &[3]],
+            Box::new(|| v.matmul(&vector(&[1.0; 3]))),
+        ),
+        ("matmul", &[&[2, 3], &[2]], Box::new(|| m.matmul(&v))),
+        ("dot", &[&[2, 3], &[2]], Box::new(|| m.dot(&v))),
+        (
+            "stack",
+            &[&[2, 3], &[2]],
+            Box::new(|| Var::stack(&[m.clone(), v.clone()], 0)),
+        ),
+        ("stack", &[], Box::new(|| Var::stack(&[], 0))),
+        ("cat", &[], Box::new(|| Var::cat(&[], 0))),
+        (
+            "from_seqs",
+            &[],
+            Box::new(|| Ragged::from_seqs(&[]).values().clone()),
+        ),
+        (
+            "from_seqs",
+            &[&[2, 3], &[2]],
+            Box::new(|| Ragged::from_seqs(&[m.clone(), v.clone()]).values().clone()),
+        ),
+        ("mean_per_seq", &[&[2, 3]], Box::new(|| rows.mean_per_seq())),
+        (
+            "logsumexp_per_seq",
+            &[&[2, 3]],
+            Box::new(|| rows.logsumexp_per_seq()),
+        ),
+        (
+            "softmax_per_seq",
+            &[&[2, 3]],
+            Box::new(|| rows.softmax_per_seq().values().clone()),
+        ),
+        (
+            "log_softmax_per_seq",
+            &[&[2, 3]],
+            Box::new(|| rows.log_softmax_per_seq().values().clone()),
+        ),
+        (
+            "dot_per_seq",
+            &[],
+            Box::new(|| ragged.dot_per_seq(&unequal)),
+        ),
+    ];
+    for (name, operands, case) in cases {
+        let error = case().error().expect(name).clone();
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("{name}: ")), "{name}: {text}");
+        match &error {
+            Error::Shape { shapes, .. } => assert_eq!(*shapes, operands, "{text}"),
+            Error::DType { dtypes, .. } => assert_eq!(dtypes.len(), operands.len(), "{text}"),
+            Error::Argument { why, .. } => {
+                assert!(
+                    operands
+                        .iter()
+                        .all(|shape| why.contains(&format!("{shape:?}"))),
+                    "{text}"
+                )
+            }
+            Error::SequenceLength { .. } => {}
+            other => panic!("{other}"),
+        }
+        assert!(text.contains("tests/errors.rs:"), "{text}");
+    }
+}
+
+struct Unwilling;
+
+impl CustomOp for Unwilling {
+    fn name(&self) -> &'static str {
+        "unwilling"
+    }
+    fn output(&self, _: &[Var]) -> Result<(Vec<usize>, DType), String> {
+        Err("never fits".into())
+    }
+    fn forward(&self, inputs: &[Tensor]) -> candle_core::Result<Tensor> {
+        Ok(inputs[0].clone())
+    }
+    fn vjp(&self, _: &[Var], _: &Var, _: usize, _: &Var) -> Option<Var> {
+        None
+    }
+}
+
+#[test]
+fn a_method_inside_of_a_located_function_is_named_with_the_line_outside() {
+    #[track_caller]
+    fn wraps(f: impl FnOnce() -> Var) -> Var {
+        located(std::panic::Location::caller(), f)
+    }
+    let x = vector(&[1.0, 2.0]);
+    let line = line!() + 2;
+    let refused = [
+        wraps(|| x.softmax(4)),
+        wraps(|| x.dot(&x.reshape(&[2, 1]))),
+        wraps(|| Var::stack(&[], 0)),
+        wraps(|| Var::cat(&[], 0)),
+        wraps(|| Ragged::from_seqs(&[]).sum()),
+        wraps(|| Var::custom(Arc::new(Unwilling), &[])),
+        wraps(|| Var::custom(Arc::new(Unwilling), &[&x])),
+        wraps(|| Var::from_vec(vec![1f64], &[2], &Device::Cpu)),
+    ];
+    for refused in refused {
+        let text = refused.error().unwrap().to_string();
+        let lines = (line..line + 16).any(|line| text.contains(&format!("errors.rs:{line}:")));
+        assert!(lines, "{text}");
+    }
+}
+
+/// The derivative of `sqrt` is made of a division, which the user never wrote.
+#[test]
+fn a_value_of_the_gradient_names_the_users_op() {
+    let x = vector(&[0.0, 1.0]);
+    for (loss, name) in [
+        ((x.sqrt() * 0.0).sum(), "sqrt"),
+        (x.powf(-0.5).relu().sum() * 0.0, "powf"),
+        (x.log().sum(), "log"),
+    ] {
+        let found = Backward::new(&loss).check_finite().run(&[&x]).unwrap_err();
+        assert!(
+            matches!(found, Error::NonFinite { op, .. } if op == name),
+            "{found}"
+        );
     }
 }

@@ -112,7 +112,8 @@ impl<'a> Backward<'a> {
     pub fn run(self, wrt: &[&Var]) -> Result<Gradients> {
         let (values, grads) = self.evaluate(wrt, wrt.iter().map(|_| None).collect())?;
         let grads: Vec<Tensor> = grads.into_iter().flatten().collect();
-        if self.check_finite && !(values.is_finite()? && non_finite::all_finite(&grads)?) {
+        let at = self.root.0.at;
+        if self.check_finite && !(values.is_finite(at)? && non_finite::all_finite(&grads, at)?) {
             self.blame(wrt, &values, grads.clone())?;
         }
         Ok(Gradients { values, grads })
@@ -138,11 +139,12 @@ impl<'a> Backward<'a> {
     /// # anyhow::Ok(())
     /// ```
     pub fn run_into<T: Element>(self, wrt: &[&Var], into: &mut [&mut [T]]) -> Result<Values> {
-        check_buffers(wrt, into, self.root.0.at)?;
+        let at = self.root.0.at;
+        check_buffers(wrt, into, at)?;
         let places = into.iter_mut().map(|buffer| T::floats(buffer)).collect();
         let (values, _) = self.evaluate(wrt, places)?;
         let is_finite = |buffer: &&mut [T]| buffer.iter().all(|x| x.to_f64().is_finite());
-        if self.check_finite && !(values.is_finite()? && into.iter().all(is_finite)) {
+        if self.check_finite && !(values.is_finite(at)? && into.iter().all(is_finite)) {
             let tensor = |(leaf, buffer): (&&Var, &&mut [T])| {
                 Tensor::from_slice(buffer, leaf.shape(), &Device::Cpu)
             };
@@ -151,7 +153,7 @@ impl<'a> Backward<'a> {
                 .zip(into.iter())
                 .map(tensor)
                 .collect::<candle_core::Result<_>>();
-            let grads = grads.map_err(|e| Error::backend("run_into", e, self.root.0.at))?;
+            let grads = grads.map_err(|e| Error::backend("run_into", e, at))?;
             self.blame(wrt, &values, grads)?;
         }
         Ok(values)
@@ -197,7 +199,7 @@ impl<'a> Backward<'a> {
         let recorded = self.record(wrt)?;
         let roots: Vec<&Var> = [self.root].into_iter().chain(&recorded).collect();
         let tensors: Vec<Tensor> = [values.root.clone()].into_iter().chain(grads).collect();
-        non_finite::blame(&roots, &tensors, self.root)
+        non_finite::blame(&roots, &tensors)
     }
 
     /// The gradients as `Var`s, not evaluated.

@@ -1,5 +1,5 @@
 use crate::calculus::vjp::{is_differentiable, sum_to, vjp};
-use crate::graph::caller::attribute;
+use crate::graph::caller::derivative;
 use crate::graph::op::Op;
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
@@ -32,11 +32,10 @@ pub(crate) fn differentiate(
         parts[root].add(seed.clone());
     }
     for (at, var) in graph.nodes.iter().enumerate().rev() {
-        let Some(g) = attribute(var.0.at, || std::mem::take(&mut parts[at]).sum(var.shape()))
-        else {
+        let Some(g) = derivative(var, || std::mem::take(&mut parts[at]).sum(var.shape())) else {
             continue;
         };
-        attribute(var.0.at, || {
+        derivative(var, || {
             for (i, input) in graph
                 .inputs(at)
                 .enumerate()

@@ -3,7 +3,7 @@ use std::ops::Index;
 use candle_core::Tensor;
 
 use crate::diagnose::non_finite;
-use crate::error::Result;
+use crate::error::{Loc, Result};
 use crate::exec;
 
 /// The value of a root, and of what else [`Backward::also`] named.
@@ -29,8 +29,8 @@ impl Values {
         &self.also
     }
 
-    pub(super) fn is_finite(&self) -> Result<bool> {
-        non_finite::all_finite(std::slice::from_ref(&self.root))
+    pub(super) fn is_finite(&self, at: Loc) -> Result<bool> {
+        non_finite::all_finite(std::slice::from_ref(&self.root), at)
     }
 }
 

@@ -1,7 +1,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::diagnose::place::place;
-use crate::error::{Error, Result};
+use crate::error::{Error, Loc, Result};
 use crate::exec::{backend, graph_of, reference};
 use crate::graph::dims::unravel;
 use crate::graph::op::Op;
@@ -20,17 +20,20 @@ use crate::graph::var::Var;
 /// }
 /// ```
 pub fn check_finite(roots: &[&Var]) -> Result<()> {
-    find_non_finite(roots, None)
+    let check = |var: &Var, tensor: &Tensor| match var.0.op {
+        Op::Full(_) => Ok(()),
+        _ => require_finite(var, tensor),
+    };
+    reference::evaluate(&graph_of(roots)?, &[], check).map(|_| ())
 }
 
-pub(crate) fn all_finite(tensors: &[Tensor]) -> Result<bool> {
+pub(crate) fn all_finite(tensors: &[Tensor], at: Loc) -> Result<bool> {
     let finite = |tensor: &Tensor| -> candle_core::Result<bool> {
         // 0 times a finite number is 0, and times any other NaN.
         let poison = (tensor.to_dtype(DType::F64)? * 0.0)?.sum_all()?;
         Ok(poison.to_scalar::<f64>()? == 0.0)
     };
     for tensor in tensors {
-        let at = std::panic::Location::caller();
         if !finite(tensor).map_err(|e| Error::backend("check_finite", e, at))? {
             return Ok(false);
         }
@@ -38,25 +41,16 @@ pub(crate) fn all_finite(tensors: &[Tensor]) -> Result<bool> {
     Ok(true)
 }
 
-/// The error for `roots` that were evaluated to `tensors`, not all finite; nodes recorded after `forward_root` belong to its
-/// gradient.
-pub(crate) fn blame(roots: &[&Var], tensors: &[Tensor], forward_root: &Var) -> Result<()> {
-    find_non_finite(roots, Some(forward_root))?;
+/// The error for `roots` that were evaluated to `tensors`, not all finite.
+pub(crate) fn blame(roots: &[&Var], tensors: &[Tensor]) -> Result<()> {
+    check_finite(roots)?;
     // Not seen by the reference executor: an overflow at the very edge, say.
     let mut evaluated = roots.iter().zip(tensors);
-    evaluated.try_for_each(|(root, tensor)| require_finite(root, tensor, Some(forward_root)))
+    evaluated.try_for_each(|(root, tensor)| require_finite(root, tensor))
 }
 
-fn find_non_finite(roots: &[&Var], forward_root: Option<&Var>) -> Result<()> {
-    let check = |var: &Var, tensor: &Tensor| match var.0.op {
-        Op::Full(_) => Ok(()),
-        _ => require_finite(var, tensor, forward_root),
-    };
-    reference::evaluate(&graph_of(roots)?, &[], check).map(|_| ())
-}
-
-fn require_finite(var: &Var, tensor: &Tensor, forward_root: Option<&Var>) -> Result<()> {
-    if !var.is_float() || all_finite(std::slice::from_ref(tensor))? {
+fn require_finite(var: &Var, tensor: &Tensor) -> Result<()> {
+    if !var.is_float() || all_finite(std::slice::from_ref(tensor), var.0.at)? {
         return Ok(());
     }
     let values = tensor
@@ -69,13 +63,13 @@ fn require_finite(var: &Var, tensor: &Tensor, forward_root: Option<&Var>) -> Res
     let index = unravel(flat, var.shape());
     let place = place(var, index.first().copied().unwrap_or(0));
     Err(Error::NonFinite {
-        op: var.0.op.name(),
+        op: var.0.derivative_of.unwrap_or(var.0.op.name()),
         label: var.label_text(),
         value: values[flat],
         index,
         seq: place.map(|place| place.seq),
         row: place.and_then(|place| place.row),
-        backward: forward_root.is_some_and(|root| var.0.id > root.0.id),
+        backward: var.0.derivative_of.is_some(),
         at: var.0.at,
     })
 }

@@ -1,12 +1,21 @@
-//! The source line that what is being recorded is attributed to.
+//! The source line, and the op, that what is being recorded is attributed to.
 
 use std::cell::Cell;
 use std::panic::Location;
 
 use crate::error::Loc;
+use crate::graph::var::Var;
 
 thread_local! {
-    static ATTRIBUTED: Cell<Option<Loc>> = const { Cell::new(None) };
+    static ATTRIBUTED: Cell<Option<Caller>> = const { Cell::new(None) };
+}
+
+/// What is being recorded, seen from the user's source.
+#[derive(Clone, Copy)]
+struct Caller {
+    at: Loc,
+    /// The op whose derivative it is.
+    derivative_of: Option<&'static str>,
 }
 
 /// Runs `record`, attributing every op that it records to the source line `at`.
@@ -30,18 +39,44 @@ thread_local! {
 /// assert!(error.to_string().contains(&format!(":{line}:")));
 /// ```
 pub fn located<R>(at: Loc, record: impl FnOnce() -> R) -> R {
-    attribute(ATTRIBUTED.get().unwrap_or(at), record)
+    let caller = ATTRIBUTED.get().unwrap_or(Caller {
+        at,
+        derivative_of: None,
+    });
+    with(caller, record)
 }
 
-/// As [`located`], but `at` wins over an enclosing line: a derivative belongs to the op it differentiates.
+/// As [`located`], but `at` wins over an enclosing line.
 pub(crate) fn attribute<R>(at: Loc, record: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Loc>);
+    let derivative_of = derivative_of();
+    with(Caller { at, derivative_of }, record)
+}
+
+/// What `record` records belongs to the op that it differentiates.
+pub(crate) fn derivative<R>(of: &Var, record: impl FnOnce() -> R) -> R {
+    let derivative_of = Some(of.0.derivative_of.unwrap_or(of.0.op.name()));
+    with(
+        Caller {
+            at: of.0.at,
+            derivative_of,
+        },
+        record,
+    )
+}
+
+/// The op whose derivative is being recorded.
+pub(crate) fn derivative_of() -> Option<&'static str> {
+    ATTRIBUTED.get().and_then(|caller| caller.derivative_of)
+}
+
+fn with<R>(caller: Caller, record: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Caller>);
     impl Drop for Restore {
         fn drop(&mut self) {
             ATTRIBUTED.set(self.0);
         }
     }
-    let _restore = Restore(ATTRIBUTED.replace(Some(at)));
+    let _restore = Restore(ATTRIBUTED.replace(Some(caller)));
     record()
 }
 
@@ -67,5 +102,7 @@ pub(crate) fn attribute<R>(at: Loc, record: impl FnOnce() -> R) -> R {
 /// ```
 #[track_caller]
 pub fn here() -> Loc {
-    ATTRIBUTED.get().unwrap_or(Location::caller())
+    ATTRIBUTED
+        .get()
+        .map_or(Location::caller(), |caller| caller.at)
 }

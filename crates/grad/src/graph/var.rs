@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Loc, Result};
-use crate::graph::caller::{attribute, here};
+use crate::graph::caller::{attribute, derivative_of, here};
 use crate::graph::dims::{Dims, elem_count};
 use crate::graph::element::{Element, SharedFloats};
 use crate::graph::op::{Leaf, Number, Op, Shared};
@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) dtype: DType,
     pub(crate) device: Device,
     pub(crate) at: Loc,
+    /// The op that this belongs to the derivative of.
+    pub(crate) derivative_of: Option<&'static str>,
     pub(crate) label: OnceLock<Box<str>>,
     /// How a ragged batch divides the rows, for error reports.
     pub(crate) sequences: OnceLock<Box<Segments>>,
@@ -293,6 +295,7 @@ impl Var {
             dtype,
             device,
             at,
+            derivative_of: derivative_of(),
             label: OnceLock::new(),
             sequences: OnceLock::new(),
         }))
@@ -310,8 +313,9 @@ impl Var {
         )
     }
 
+    #[track_caller]
     pub(crate) fn invalid(error: Error) -> Var {
-        let at = std::panic::Location::caller();
+        let at = here();
         Var::node(
             Op::Invalid(Shared(Arc::new(error))),
             Inputs::new(),
@@ -353,6 +357,12 @@ impl Var {
         }
     }
 
+    /// The error of an argument that does not fit this operand.
+    pub(crate) fn refuses(&self, op: &'static str, why: String, at: Loc) -> Error {
+        let why = format!("{why}; the operand is {:?}", self.shape());
+        Error::Argument { op, why, at }
+    }
+
     /// As [`apply`](Var::apply) for ops whose arguments are numbers only and whose dtype is their input's.
     #[track_caller]
     pub(crate) fn apply_one(
@@ -362,11 +372,7 @@ impl Var {
     ) -> Var {
         Var::apply(name, [self], |at| match infer(self.shape()) {
             Ok((op, shape)) => Ok((op, shape, self.dtype())),
-            Err(why) => Err(Error::Argument {
-                op: name,
-                why: format!("{why}; the operand is {:?}", self.shape()),
-                at,
-            }),
+            Err(why) => Err(self.refuses(name, why, at)),
         })
     }
 }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::graph::caller::here;
 use crate::graph::custom::CustomOp;
 use crate::graph::dims::Dims;
 use crate::graph::op::{Op, Shared};
@@ -12,11 +13,10 @@ impl Var {
     pub fn custom(op: Arc<dyn CustomOp>, inputs: &[&Var]) -> Var {
         let name = op.name();
         if inputs.is_empty() {
-            let at = std::panic::Location::caller();
             return Var::invalid(Error::Custom {
                 op: name,
                 why: "needs at least one input".into(),
-                at,
+                at: here(),
             });
         }
         let owned: Vec<Var> = inputs.iter().map(|&v| v.clone()).collect();

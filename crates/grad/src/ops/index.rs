@@ -120,7 +120,7 @@ impl Var {
 
     fn gather_dim(&self, op: &'static str, index: &Var, dim: isize, at: Loc) -> Result<usize> {
         require_index(op, index, at)?;
-        let dim = dims::resolve(dim, self.rank()).map_err(|why| Error::Argument { op, why, at })?;
+        let dim = dims::resolve(dim, self.rank()).map_err(|why| self.refuses(op, why, at))?;
         let (x, i) = (self.shape(), index.shape());
         if x.len() != i.len() || (0..x.len()).any(|d| d != dim && i[d] > x[d]) {
             let why =
@@ -146,7 +146,7 @@ impl Var {
                 at,
             });
         }
-        dims::resolve(dim, self.rank()).map_err(|why| Error::Argument { op, why, at })
+        dims::resolve(dim, self.rank()).map_err(|why| self.refuses(op, why, at))
     }
 }
 

@@ -1,6 +1,7 @@
 use super::composite;
 use super::unary::require_float;
 use crate::error::Error;
+use crate::graph::caller::here;
 use crate::graph::dims;
 use crate::graph::op::Op;
 use crate::graph::var::Var;
@@ -21,7 +22,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn matmul(&self, rhs: &Var) -> Var {
-        composite! {
+        composite("matmul", &[self, rhs], || {
             match (self.rank(), rhs.rank()) {
                 (1, 1) => self.dot(rhs),
                 (1, _) => self.unsqueeze(0).matrix_product(rhs).squeeze(-2),
@@ -30,11 +31,13 @@ impl Var {
                 (3.., 2) => {
                     let (rows, last) = self.shape().split_at(self.rank() - 1);
                     let out: Vec<usize> = rows.iter().copied().chain([rhs.shape()[1]]).collect();
-                    self.reshape(&[rows.iter().product(), last[0]]).matrix_product(rhs).reshape(&out)
+                    self.reshape(&[rows.iter().product(), last[0]])
+                        .matrix_product(rhs)
+                        .reshape(&out)
                 }
                 _ => self.matrix_product(rhs),
             }
-        }
+        })
     }
 
     /// The sum of products of two tensors of one shape, which stays `[]`. Gradients g b and g a.
@@ -47,18 +50,17 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn dot(&self, rhs: &Var) -> Var {
-        composite! {
-            if self.error().is_none() && rhs.error().is_none() && self.shape() != rhs.shape() {
-                let at = std::panic::Location::caller();
+        composite("dot", &[self, rhs], || {
+            if self.shape() != rhs.shape() {
                 return Var::invalid(Error::Shape {
                     op: "dot",
                     shapes: vec![self.shape().to_vec(), rhs.shape().to_vec()],
                     why: "differ".into(),
-                    at,
+                    at: here(),
                 });
             }
             (self * rhs).sum()
-        }
+        })
     }
 
     #[track_caller]

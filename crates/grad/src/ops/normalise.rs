@@ -13,7 +13,9 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn logsumexp(&self, dim: isize) -> Var {
-        composite!(self.logsumexp_keepdim(dim).squeeze(dim))
+        composite("logsumexp", &[self], || {
+            self.logsumexp_keepdim(dim).squeeze(dim)
+        })
     }
 
     /// [`logsumexp`](Var::logsumexp), `dim` staying with size 1.
@@ -26,10 +28,10 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn logsumexp_keepdim(&self, dim: isize) -> Var {
-        composite! {
+        composite("logsumexp_keepdim", &[self], || {
             let max = self.shift(dim);
             (self - &max).exp().sum_keepdim(&[dim]).log() + max
-        }
+        })
     }
 
     /// e^x / Σ e^x along `dim`. Gradient s (g - Σ g s).
@@ -42,10 +44,10 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn softmax(&self, dim: isize) -> Var {
-        composite! {
+        composite("softmax", &[self], || {
             let weights = (self - self.shift(dim)).exp();
             &weights / weights.sum_keepdim(&[dim])
-        }
+        })
     }
 
     /// x - ln Σ e^x along `dim`. Gradient g - softmax(x) Σ g.
@@ -58,10 +60,10 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn log_softmax(&self, dim: isize) -> Var {
-        composite! {
+        composite("log_softmax", &[self], || {
             let centred = self - self.shift(dim);
             &centred - centred.exp().sum_keepdim(&[dim]).log()
-        }
+        })
     }
 
     /// What to subtract before exponentiating: the maximum, or 0 where that is infinite. Every value of it gives the

@@ -83,7 +83,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn mean(&self) -> Var {
-        composite!(self.sum() / self.elem_count() as f64)
+        composite("mean", &[self], || self.sum() / self.elem_count() as f64)
     }
 
     /// The mean over the dimensions `dims`, which disappear.
@@ -96,7 +96,9 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn mean_dims(&self, dims: &[isize]) -> Var {
-        composite!(self.sum_dims(dims) / self.count(dims))
+        composite("mean_dims", &[self], || {
+            self.sum_dims(dims) / self.count(dims)
+        })
     }
 
     /// The mean over the dimensions `dims`, which stay with size 1.
@@ -109,7 +111,9 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn mean_keepdim(&self, dims: &[isize]) -> Var {
-        composite!(self.sum_keepdim(dims) / self.count(dims))
+        composite("mean_keepdim", &[self], || {
+            self.sum_keepdim(dims) / self.count(dims)
+        })
     }
 
     /// The variance over `dims`, which disappear: the sum of squared deviations over n - `correction`. 1 gives the
@@ -123,7 +127,9 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn var_dims(&self, dims: &[isize], correction: f64) -> Var {
-        composite!(self.var_keepdim(dims, correction).drop_dims(dims))
+        composite("var_dims", &[self], || {
+            self.var_keepdim(dims, correction).drop_dims(dims)
+        })
     }
 
     /// [`var_dims`](Var::var_dims), the dimensions staying with size 1.
@@ -136,10 +142,10 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn var_keepdim(&self, dims: &[isize], correction: f64) -> Var {
-        composite! {
+        composite("var_keepdim", &[self], || {
             let centred = self - self.mean_keepdim(dims);
             centred.square().sum_keepdim(dims) / (self.count(dims) - correction).max(0.0)
-        }
+        })
     }
 
     /// The standard deviation over `dims`, which disappear; see [`var_dims`](Var::var_dims). Its gradient at a constant
@@ -153,7 +159,9 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn std_dims(&self, dims: &[isize], correction: f64) -> Var {
-        composite!(self.var_dims(dims, correction).sqrt_or_zero())
+        composite("std_dims", &[self], || {
+            self.var_dims(dims, correction).sqrt_or_zero()
+        })
     }
 
     /// [`std_dims`](Var::std_dims), the dimensions staying with size 1.
@@ -166,7 +174,9 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn std_keepdim(&self, dims: &[isize], correction: f64) -> Var {
-        composite!(self.var_keepdim(dims, correction).sqrt_or_zero())
+        composite("std_keepdim", &[self], || {
+            self.var_keepdim(dims, correction).sqrt_or_zero()
+        })
     }
 
     /// The L2 norm over everything, shape `[]`. Gradient g x / norm, 0 at 0.
@@ -179,7 +189,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn norm(&self) -> Var {
-        composite!(self.square().sum().sqrt_or_zero())
+        composite("norm", &[self], || self.square().sum().sqrt_or_zero())
     }
 
     /// The running sum along `dim`. Gradient: the running sum of g from the end.
@@ -194,11 +204,8 @@ impl Var {
     pub fn cumsum(&self, dim: isize) -> Var {
         Var::apply("cumsum", [self], |at| {
             require_float("cumsum", &[self], at)?;
-            let dim = dims::resolve(dim, self.rank()).map_err(|why| Error::Argument {
-                op: "cumsum",
-                why,
-                at,
-            })?;
+            let dim =
+                dims::resolve(dim, self.rank()).map_err(|why| self.refuses("cumsum", why, at))?;
             Ok((
                 Op::CumSum { dim },
                 Dims::from_slice(self.shape()),
@@ -232,11 +239,7 @@ impl Var {
     pub(crate) fn reduce(&self, op: ReduceOp, dims: Result<Dims, String>, keepdim: bool) -> Var {
         Var::apply(op.name(), [self], |at| {
             require_float(op.name(), &[self], at)?;
-            let dims = dims.map_err(|why| Error::Argument {
-                op: op.name(),
-                why,
-                at,
-            })?;
+            let dims = dims.map_err(|why| self.refuses(op.name(), why, at))?;
             let shape = dims::reduced(self.shape(), &dims, keepdim);
             if op.of_nothing() == OfNothing::Refused
                 && self.elem_count() == 0

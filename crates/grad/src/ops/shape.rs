@@ -1,5 +1,6 @@
 use super::composite;
 use crate::error::Error;
+use crate::graph::caller::here;
 use crate::graph::dims::{self, Dims, elem_count};
 use crate::graph::op::Op;
 use crate::graph::var::Var;
@@ -48,7 +49,7 @@ impl Var {
         match dims::resolve(dim, self.rank() + 1) {
             Ok(d) => {
                 shape.insert(d, 1);
-                composite!(self.reshape(&shape))
+                composite("unsqueeze", &[self], || self.reshape(&shape))
             }
             Err(why) => self.apply_one("unsqueeze", |_| Err(why)),
         }
@@ -68,7 +69,7 @@ impl Var {
             Ok(d) if self.shape()[d] == 1 => {
                 let mut shape = Dims::from_slice(self.shape());
                 shape.remove(d);
-                composite!(self.reshape(&shape))
+                composite("squeeze", &[self], || self.reshape(&shape))
             }
             Ok(d) => self.apply_one("squeeze", |shape| {
                 Err(format!("dimension {d} has size {}, not 1", shape[d]))
@@ -118,7 +119,7 @@ impl Var {
             (Ok(a), Ok(b)) => {
                 let mut order: Dims = (0..rank).collect();
                 order.swap(a, b);
-                composite!(self.permute(&order))
+                composite("transpose", &[self], || self.permute(&order))
             }
             (Err(why), _) | (_, Err(why)) => self.apply_one("transpose", |_| Err(why)),
         }
@@ -134,7 +135,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn t(&self) -> Var {
-        composite!(self.transpose(-2, -1))
+        composite("t", &[self], || self.transpose(-2, -1))
     }
 
     /// `length` rows from `start` on along `dim`.
@@ -171,11 +172,14 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn slice_step(&self, dim: isize, start: usize, stop: usize, step: usize) -> Var {
-        composite! {
+        composite("slice_step", &[self], || {
             let refused = match dims::resolve(dim, self.rank()) {
                 Err(why) => Some(why),
                 Ok(_) if step == 0 => Some("a step of 0 goes nowhere".into()),
-                Ok(d) if stop > self.shape()[d] => Some(format!("row {stop} is beyond dimension {d} of size {}", self.shape()[d])),
+                Ok(d) if stop > self.shape()[d] => Some(format!(
+                    "row {stop} is beyond dimension {d} of size {}",
+                    self.shape()[d]
+                )),
                 Ok(_) => None,
             };
             if let Some(why) = refused {
@@ -184,7 +188,7 @@ impl Var {
             let rows: Vec<i64> = (start..stop).step_by(step).map(|row| row as i64).collect();
             let count = rows.len();
             self.index_select(&Var::from_vec(rows, &[count], self.device()), dim)
-        }
+        })
     }
 
     /// Repeated along dimensions of size 1, and new ones on the left, to `shape`. Gradient: the sum over the copies.
@@ -270,17 +274,21 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn roll(&self, shift: isize, dim: isize) -> Var {
-        composite! {
-            match dims::resolve(dim, self.rank()) {
-                Ok(d) if self.shape()[d] > 0 => {
-                    let n = self.shape()[d];
-                    let shift = shift.rem_euclid(n as isize) as usize;
-                    Var::cat(&[self.narrow(dim, n - shift, shift), self.narrow(dim, 0, n - shift)], dim)
-                }
-                Ok(_) => self.clone(),
-                Err(why) => self.apply_one("roll", |_| Err(why)),
+        composite("roll", &[self], || match dims::resolve(dim, self.rank()) {
+            Ok(d) if self.shape()[d] > 0 => {
+                let n = self.shape()[d];
+                let shift = shift.rem_euclid(n as isize) as usize;
+                Var::cat(
+                    &[
+                        self.narrow(dim, n - shift, shift),
+                        self.narrow(dim, 0, n - shift),
+                    ],
+                    dim,
+                )
             }
-        }
+            Ok(_) => self.clone(),
+            Err(why) => self.apply_one("roll", |_| Err(why)),
+        })
     }
 
     /// Joined along the existing dimension `dim`; the other sizes are equal.
@@ -293,17 +301,17 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn cat(vars: &[Var], dim: isize) -> Var {
-        let at = std::panic::Location::caller();
         let Some(first) = vars.first() else {
             let why = "needs at least one operand".into();
-            return Var::invalid(Error::Argument { op: "cat", why, at });
-        };
-        Var::apply("cat", vars, |at| {
-            let dim = dims::resolve(dim, first.rank()).map_err(|why| Error::Argument {
+            return Var::invalid(Error::Argument {
                 op: "cat",
                 why,
-                at,
-            })?;
+                at: here(),
+            });
+        };
+        Var::apply("cat", vars, |at| {
+            let dim =
+                dims::resolve(dim, first.rank()).map_err(|why| first.refuses("cat", why, at))?;
             let mut shape = Dims::from_slice(first.shape());
             shape[dim] = 0;
             for var in vars {
@@ -344,9 +352,11 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn stack(vars: &[Var], dim: isize) -> Var {
-        composite!(Var::cat(
-            &vars.iter().map(|v| v.unsqueeze(dim)).collect::<Vec<_>>(),
-            dim
-        ))
+        composite("stack", &vars.iter().collect::<Vec<_>>(), || {
+            Var::cat(
+                &vars.iter().map(|v| v.unsqueeze(dim)).collect::<Vec<_>>(),
+                dim,
+            )
+        })
     }
 }

@@ -72,7 +72,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn relu(&self) -> Var {
-        composite!(self.le(0.0).select(0.0, self))
+        composite("relu", &[self], || self.le(0.0).select(0.0, self))
     }
 
     /// ln(1 + e^x); x itself above 20, as PyTorch. Gradient g sigmoid(x).
@@ -85,7 +85,9 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn softplus(&self) -> Var {
-        composite!(self.gt(20.0).select(self, -(-self).log_sigmoid()))
+        composite("softplus", &[self], || {
+            self.gt(20.0).select(self, -(-self).log_sigmoid())
+        })
     }
 
     /// x sigmoid(x), also called swish (Elfwing et al., 2017).
@@ -98,7 +100,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn silu(&self) -> Var {
-        composite!(self * self.sigmoid())
+        composite("silu", &[self], || self * self.sigmoid())
     }
 
     /// x Φ(x) by the error function: the exact GELU (Hendrycks and Gimpel, 2016).
@@ -111,7 +113,9 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn gelu_erf(&self) -> Var {
-        composite!(self * 0.5 * ((self * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0))
+        composite("gelu_erf", &[self], || {
+            self * 0.5 * ((self * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0)
+        })
     }
 
     /// The tanh approximation of GELU: x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
@@ -126,9 +130,9 @@ impl Var {
     pub fn gelu(&self) -> Var {
         const SQRT_2_OVER_PI: f64 =
             std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
-        composite!(
+        composite("gelu", &[self], || {
             self * 0.5 * (((self.square() * 0.044715 + 1.0) * self * SQRT_2_OVER_PI).tanh() + 1.0)
-        )
+        })
     }
 
     /// ln(1 - e^x) for x < 0, exact at both ends (Mächler, 2012). Gradient g / (1 - e^-x).
@@ -146,12 +150,12 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn log1mexp(&self) -> Var {
-        composite! {
+        composite("log1mexp", &[self], || {
             let far = self.lt(-std::f64::consts::LN_2);
             let for_far = far.select(self, -1.0);
             let for_near = far.select(-0.5, self);
             far.select((-for_far.exp()).log1p(), (-for_near.expm1()).log())
-        }
+        })
     }
 
     /// The values in another dtype. Gradients pass between float dtypes; a cast to an integer dtype has none.

@@ -1,8 +1,6 @@
 mod arithmetic;
 mod per_seq;
 
-use std::panic::Location;
-
 use candle_core::Device;
 
 use crate::error::{Error, Loc};
@@ -11,6 +9,7 @@ use crate::graph::element::Element;
 use crate::graph::op::Op;
 use crate::graph::segments::Segments;
 use crate::graph::var::Var;
+use crate::ops::composite;
 
 pub use arithmetic::RaggedOperand;
 
@@ -59,8 +58,10 @@ impl Ragged {
             .iter()
             .map(|seq| seq.shape().first().copied().unwrap_or(0))
             .collect();
-        let values =
-            whole(seqs).unwrap_or_else(|| located(Location::caller(), || Var::cat(seqs, 0)));
+        let operands: Vec<&Var> = seqs.iter().collect();
+        let values = composite("from_seqs", &operands, || {
+            whole(seqs).unwrap_or_else(|| Var::cat(seqs, 0))
+        });
         Ragged::new(values, &lengths)
     }
 
@@ -156,7 +157,7 @@ impl Ragged {
     #[track_caller]
     pub fn counts(&self) -> Var {
         let counts: Vec<f64> = self.lengths().iter().map(|&n| n as f64).collect();
-        located(Location::caller(), || {
+        composite("counts", &[&self.values], || {
             Var::from_vec(counts, &[self.num_seqs()], self.values.device())
                 .to_dtype(self.values.dtype())
         })

@@ -1,9 +1,7 @@
-use std::panic::Location;
-
 use super::Ragged;
-use crate::graph::caller::located;
 use crate::graph::op::ReduceOp;
 use crate::graph::var::Var;
+use crate::ops::composite;
 
 /// By sequence. Results have one row for each sequence: `[num_seqs, ..trailing]`.
 impl Ragged {
@@ -56,7 +54,7 @@ impl Ragged {
     /// ```
     #[track_caller]
     pub fn mean_per_seq(&self) -> Var {
-        located(Location::caller(), || {
+        composite("mean_per_seq", &[&self.values], || {
             let mut shape = vec![1; self.values.rank().max(1)];
             shape[0] = self.num_seqs();
             self.sum_per_seq() / self.counts().reshape(&shape)
@@ -73,7 +71,7 @@ impl Ragged {
     /// ```
     #[track_caller]
     pub fn logsumexp_per_seq(&self) -> Var {
-        located(Location::caller(), || {
+        composite("logsumexp_per_seq", &[&self.values], || {
             let max = self.shift();
             (self - self.expand(&max)).exp().sum_per_seq().log() + max
         })
@@ -89,10 +87,14 @@ impl Ragged {
     /// ```
     #[track_caller]
     pub fn softmax_per_seq(&self) -> Ragged {
-        located(Location::caller(), || {
+        let values = composite("softmax_per_seq", &[&self.values], || {
             let weights = (self - self.expand(&self.shift())).exp();
-            &weights / weights.expand(&weights.sum_per_seq())
-        })
+            (&weights / weights.expand(&weights.sum_per_seq())).values
+        });
+        Ragged {
+            values,
+            segments: self.segments.clone(),
+        }
     }
 
     /// x - ln Σ e^x within each sequence.
@@ -105,10 +107,14 @@ impl Ragged {
     /// ```
     #[track_caller]
     pub fn log_softmax_per_seq(&self) -> Ragged {
-        located(Location::caller(), || {
+        let values = composite("log_softmax_per_seq", &[&self.values], || {
             let centred = self - self.expand(&self.shift());
-            &centred - centred.expand(&centred.exp().sum_per_seq().log())
-        })
+            (&centred - centred.expand(&centred.exp().sum_per_seq().log())).values
+        });
+        Ragged {
+            values,
+            segments: self.segments.clone(),
+        }
     }
 
     /// The sum of products with `rhs`, sequence by sequence.
@@ -121,7 +127,9 @@ impl Ragged {
     /// ```
     #[track_caller]
     pub fn dot_per_seq(&self, rhs: &Ragged) -> Var {
-        located(Location::caller(), || (self * rhs).sum_per_seq())
+        composite("dot_per_seq", &[&self.values, &rhs.values], || {
+            (self * rhs).sum_per_seq()
+        })
     }
 
     /// One row for each sequence (`[num_seqs, ..]`) copied to all rows of its sequence.
