@@ -5,8 +5,12 @@ use crate::error::{Error, Loc};
 use crate::graph::caller::{here, located};
 use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use crate::graph::var::Var;
+use crate::ops::composite;
 
 /// What a `Ragged` combines with: another of the same lengths, or one number, constant or a rank-0 `Var`.
+///
+/// Rows meet rows. Rows of one shape combine as they are, or broadcast; those of `[rows]`, single numbers, with all that a
+/// row of `[rows, ..trailing]` holds. Rows of different rank are otherwise an [`Error::Shape`].
 pub trait RaggedOperand {
     /// The rows to combine with those of `lhs`, or the error that the lengths differ.
     #[doc(hidden)]
@@ -88,12 +92,37 @@ impl Ragged {
         rhs: impl RaggedOperand,
         f: impl FnOnce(&Var, &Var) -> Var,
     ) -> Ragged {
-        let at = here();
-        let rhs = rhs.rows_for(self, op, at);
-        let values = match rhs.error() {
-            Some(_) if self.values.error().is_none() => rhs,
-            _ => located(at, || f(&self.values, &rhs)),
+        self.by_row(op, &[&rhs.rows_for(self, op, here())], |rows| {
+            f(&rows[0], &rows[1])
+        })
+    }
+
+    /// `f` of these rows and those of `others`, aligned row by row: NumPy's rule, which begins at the last dimension, would
+    /// pair the rows of `[rows]` with the columns of `[rows, columns]`.
+    #[track_caller]
+    fn by_row(&self, op: &'static str, others: &[&Var], f: impl FnOnce(&[Var]) -> Var) -> Ragged {
+        let operands = [&[&self.values], others].concat();
+        let rank = operands.iter().map(|v| v.rank()).max().unwrap_or(0);
+        let aligned = |v: &&Var| match v.rank() {
+            own if own == 0 || own == rank => Some((*v).clone()),
+            1 => {
+                let mut shape = vec![1; rank];
+                shape[0] = v.shape()[0];
+                Some(v.reshape(&shape))
+            }
+            _ => None,
         };
+        let values = composite(op, &operands, || {
+            match operands.iter().map(aligned).collect::<Option<Vec<_>>>() {
+                Some(rows) => f(&rows),
+                None => Var::invalid(Error::Shape {
+                    op,
+                    shapes: Vec::new(),
+                    why: "hold rows of different rank; reshape one, unless its rows are single numbers".into(),
+                    at: here(),
+                }),
+            }
+        });
         Ragged {
             values,
             segments: self.segments.clone(),
@@ -254,9 +283,10 @@ impl Ragged {
     #[track_caller]
     pub fn where_(&self, on_true: impl RaggedOperand, on_false: impl RaggedOperand) -> Ragged {
         let at = here();
-        let on_false = on_false.rows_for(self, "select", at);
-        self.zip("select", on_true, |mask, on_true| {
-            mask.select(on_true, on_false)
+        let on_true = on_true.rows_for(self, "where_", at);
+        let on_false = on_false.rows_for(self, "where_", at);
+        self.by_row("where_", &[&on_true, &on_false], |rows| {
+            rows[0].select(&rows[1], &rows[2])
         })
     }
 }

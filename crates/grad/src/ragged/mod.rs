@@ -174,7 +174,11 @@ impl Ragged {
     #[track_caller]
     pub fn map(&self, f: impl FnOnce(&Var) -> Var) -> Ragged {
         let at = here();
-        Ragged::with_segments(f(&self.values), self.segments.clone(), at)
+        let values = match self.values.error() {
+            Some(_) => self.values.clone(),
+            None => f(&self.values),
+        };
+        Ragged::with_segments(values, self.segments.clone(), at)
     }
 
     /// The batch of the sequences `seqs`, in that order; a sequence may be named more than once.
@@ -193,7 +197,7 @@ impl Ragged {
                 "sequence {seq} is outside of a batch of {}",
                 self.num_seqs()
             );
-            let values = Var::invalid(Error::Argument {
+            let values = self.refused(Error::Argument {
                 op: "select",
                 why,
                 at,
@@ -248,7 +252,7 @@ impl Ragged {
                 return self.rows(rows, lengths, at);
             }
         };
-        let values = Var::invalid(Error::Argument {
+        let values = self.refused(Error::Argument {
             op: "truncate_to",
             why,
             at,
@@ -259,7 +263,22 @@ impl Ragged {
         }
     }
 
+    /// `error`, unless this batch was refused already.
+    fn refused(&self, error: Error) -> Var {
+        match self.values.error() {
+            Some(_) => self.values.clone(),
+            None => Var::invalid(error),
+        }
+    }
+
     fn rows(&self, rows: impl Iterator<Item = usize>, lengths: &[usize], at: Loc) -> Ragged {
+        // The lengths of a batch that was refused are of no rows.
+        if self.values.error().is_some() {
+            return Ragged {
+                values: self.values.clone(),
+                segments: Segments::new(lengths),
+            };
+        }
         let rows: Vec<i64> = rows.map(|row| row as i64).collect();
         let count = rows.len();
         let values = located(at, || {

@@ -142,8 +142,12 @@ impl Ragged {
     /// ```
     #[track_caller]
     pub fn expand(&self, per_seq: &Var) -> Ragged {
+        let values = match self.values.error() {
+            Some(_) => self.values.clone(),
+            None => per_seq.segment_expand(&self.segments),
+        };
         Ragged {
-            values: per_seq.segment_expand(&self.segments),
+            values,
             segments: self.segments.clone(),
         }
     }
