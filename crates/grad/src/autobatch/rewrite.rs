@@ -178,7 +178,14 @@ impl Rewriter<'_> {
     /// Operand `i` of all members of a class.
     fn operand(&mut self, class: &Class, i: usize) -> Var {
         let of = match class.operands[i] {
-            Operand::Shared(at) => return self.single(at as usize),
+            Operand::Shared(at) => {
+                let shared = self.single(at as usize);
+                // One element in any shape, where all that is computed is one number a member.
+                return match class.kind {
+                    Kind::Numbers => shared.reshape(&[]),
+                    Kind::Pieces { .. } | Kind::Rows { .. } | Kind::Reduced { .. } => shared,
+                };
+            }
             Operand::Of(other) if self.classes.classes[other].kind.is_rows() => {
                 return self.whole(other);
             }
