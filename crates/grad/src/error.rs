@@ -177,8 +177,25 @@ pub enum Error {
         at: Loc,
     },
     /// A gradient check found the derivative wrong.
-    #[error("gradcheck: {0}")]
-    Gradcheck(String),
+    #[error(
+        "gradcheck: {op} at {at}: the derivative by input {input} {} is {} analytically and {} numerically",
+        Along(.index), Short(*.analytic), Short(*.numeric)
+    )]
+    Gradcheck {
+        /// The op that made the function's result.
+        op: &'static str,
+        /// Position of the input in the list that was given.
+        input: usize,
+        /// The element of the input; `None` if the derivatives differ along a random direction, and agree by every element:
+        /// the function may be rough at this step.
+        index: Option<Vec<usize>>,
+        /// What the backward pass gives.
+        analytic: f64,
+        /// The difference quotient.
+        numeric: f64,
+        /// The line that recorded the function's result.
+        at: Loc,
+    },
 }
 
 impl Error {
@@ -235,6 +252,27 @@ impl fmt::Display for ShapeList<'_> {
             write!(f, "{joint}{shape:?}")?;
         }
         Ok(())
+    }
+}
+
+struct Along<'a>(&'a Option<Vec<usize>>);
+
+impl fmt::Display for Along<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(index) => write!(f, "at {index:?}"),
+            None => f.write_str("along a random direction, though by no element,"),
+        }
+    }
+}
+
+/// To nine digits: a difference quotient has no more.
+struct Short(f64);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = format!("{:.8e}", self.0);
+        write!(f, "{}", digits.parse().unwrap_or(self.0))
     }
 }
 

@@ -76,7 +76,7 @@ pub use calculus::backward::{Backward, grad};
 pub use calculus::gradcheck::{Gradcheck, GradcheckReport, gradcheck};
 pub use calculus::gradients::{Gradients, Values};
 pub use calculus::higher::{hessian, hvp, jacobian, jvp, vjp};
-pub use candle_core::{DType, Device, Tensor};
+pub use candle_core::{self, DType, Device, Tensor};
 pub use diagnose::dump::{Dump, dump};
 pub use diagnose::non_finite::check_finite;
 pub use diagnose::reach::reached_rows;

@@ -7,7 +7,8 @@
 #[cfg(test)]
 mod checks;
 
-use crate::graph::dims::{elem_count, reduced};
+use crate::error::Error;
+use crate::graph::dims::reduced;
 use crate::graph::op::{BinaryOp, Op, ReduceOp, UnaryOp};
 use crate::graph::var::Var;
 
@@ -101,8 +102,35 @@ pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Var> {
             reduction(*op, [x, y, g], count, |y| y.segment_expand(segments))
         }
         Op::SegmentExpand(segments) => g.segment_reduce(ReduceOp::Sum, segments),
-        Op::Custom(op) => return op.0.vjp(inputs, y, i, g),
+        Op::Custom(op) => {
+            return op
+                .0
+                .vjp(inputs, y, i, g)
+                .map(|part| kept_promise(part, y, i));
+        }
     })
+}
+
+/// What a custom op gives for the gradient of input `i` of `y`, if it is of that input's kind.
+fn kept_promise(part: Var, y: &Var, i: usize) -> Var {
+    let x = &y.0.inputs[i];
+    let is_alike = part.shape() == x.shape()
+        && part.dtype() == x.dtype()
+        && part.device().same_device(x.device());
+    if is_alike || part.error().is_some() {
+        return part;
+    }
+    let why = format!(
+        "the vjp of input {i} is {:?} {:?} {:?}, the input {:?} {:?} {:?}",
+        part.shape(),
+        part.dtype(),
+        part.device().location(),
+        x.shape(),
+        x.dtype(),
+        x.device().location(),
+    );
+    let (op, at) = (y.0.op.name(), y.0.at);
+    Var::from(Error::Custom { op, why, at })
 }
 
 /// `count` sums over the elements that were reduced to one, and `expand` copies one to each of them.
@@ -192,10 +220,8 @@ pub(crate) fn sum_to(g: &Var, shape: &[usize]) -> Var {
     if g.shape() == shape || g.error().is_some() {
         return g.clone();
     }
-    let added = g.rank() - shape.len();
+    let added = g.rank().saturating_sub(shape.len());
     let copied = |d: usize| d < added || (shape[d - added] == 1 && g.shape()[d] != 1);
     let dims = (0..g.rank()).filter(|&d| copied(d)).collect();
-    let summed = g.reduce(ReduceOp::Sum, Ok(dims), true);
-    debug_assert_eq!(summed.elem_count(), elem_count(shape));
-    summed.reshape(shape)
+    g.reduce(ReduceOp::Sum, Ok(dims), true).reshape(shape)
 }

@@ -9,7 +9,7 @@ use super::var::Var;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tinsmith_grad::{CustomOp, DType, Device, Tensor, Var};
+/// use tinsmith_grad::{CustomOp, DType, Device, Tensor, Var, candle_core};
 ///
 /// /// Rounds forward, passes the gradient through: the straight-through estimator (Bengio et al., 2013).
 /// struct RoundStraightThrough;
