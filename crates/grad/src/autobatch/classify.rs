@@ -219,6 +219,9 @@ impl Classifier<'_> {
             // Placed already.
             Op::Narrow { .. } => return,
             Op::Full(value) if var.is_float() => Place::Constant(value.get()),
+            Op::Cast if var.is_float() && self.input(at, 0).constant().is_some() => {
+                self.input(at, 0)
+            }
             Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast | Op::Detach => {
                 self.elementwise(at)
             }

@@ -7,7 +7,7 @@ use super::chains::{Chains, Sign};
 use super::classify::{Class, Classes, Kind, Operand, Place};
 use crate::graph::caller::attribute;
 use crate::graph::dims::Dims;
-use crate::graph::op::{Number, Op};
+use crate::graph::op::Op;
 use crate::graph::var::{Inputs, Var};
 use crate::graph::walk::Graph;
 
@@ -209,7 +209,7 @@ impl Rewriter<'_> {
                     .iter()
                     .all(|c| c.to_bits() == constants[0].to_bits())
                 {
-                    true => return Var::full(constants[0], &[], dtype, device),
+                    true => return Var::literal(constants[0], &[], dtype, device),
                     false => vector(&constants, dtype, device),
                 }
             }
@@ -247,7 +247,10 @@ impl Rewriter<'_> {
         let mut others = Vec::new();
         for (at, sign) in self.chains.terms(self.graph, links) {
             let Place::Member { class, index } = self.classes.places[at] else {
-                others.push((at, sign));
+                // A loop begins at 0, which adds nothing.
+                if self.classes.places[at] != Place::Constant(0.0) {
+                    others.push((at, sign));
+                }
                 continue;
             };
             let same = |group: &&mut (usize, Sign, _)| (group.0, group.1) == (class, sign);
@@ -274,7 +277,6 @@ impl Rewriter<'_> {
             .into_iter()
             .fold(None, |sum: Option<Var>, (part, sign)| {
                 Some(match (sum, sign) {
-                    (None, _) if part.0.op == Op::Full(Number::new(0.0)) => return None,
                     (None, Sign::Plus) => part,
                     (None, Sign::Minus) => -part,
                     (Some(sum), Sign::Plus) => sum + part,

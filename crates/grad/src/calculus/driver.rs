@@ -90,7 +90,7 @@ impl Parts {
             let gap = |from: usize, to: usize, like: &Var| {
                 let mut shape = shape.to_vec();
                 shape[dim] = to - from;
-                Var::zeros(&shape, like.dtype(), like.device())
+                Var::literal(0.0, &shape, like.dtype(), like.device())
             };
             for (d, start, part) in rows {
                 if d != dim || start < end {

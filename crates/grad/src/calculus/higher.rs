@@ -1,6 +1,6 @@
 //! Derivatives beyond the gradient: compositions of backward passes, lazy like everything that [`grad`](grad()) gives.
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
 use crate::calculus::backward::{Backward, grad};
 use crate::error::{Error, Loc, Result};
@@ -41,10 +41,10 @@ pub fn vjp(output: &Var, wrt: &[&Var], cotangent: &Var) -> Result<Vec<Var>> {
 pub fn jvp(output: &Var, wrt: &[&Var], tangents: &[&Var]) -> Result<Var> {
     let at = here();
     fit("jvp", wrt, tangents, at)?;
-    // A leaf, since a constant may be folded into what it meets; its value does not matter.
-    let cotangent = Tensor::zeros(output.shape(), output.dtype(), output.device())
-        .map_err(|e| Error::backend("jvp", e, at))?;
-    let cotangent = located(at, || Var::new(cotangent));
+    // Its value does not matter.
+    let cotangent = located(at, || {
+        Var::zeros(output.shape(), output.dtype(), output.device())
+    });
     let pulled_back = vjp(output, wrt, &cotangent)?;
     Ok(along(&pulled_back, tangents, &[&cotangent], at)?.remove(0))
 }

@@ -50,7 +50,7 @@ pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Var> {
     let x = &inputs[i];
     Some(match &y.0.op {
         Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Compare(_) | Op::Detach => return None,
-        Op::Cast => g.to_dtype(x.dtype()),
+        Op::Cast => g.cast_like(x),
         Op::Unary(op) => unary(*op, x, y, g),
         Op::Binary(op) => binary(*op, i, &inputs[0], &inputs[1], y, g),
         Op::Select if i == 1 => inputs[0].select(g, 0.0),

@@ -72,7 +72,9 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         },
         Op::Full(value) => full(value.get(), var),
         Op::Invalid(error) => return Err(error.0.as_ref().clone()),
-        Op::Cast => x[0].to_dtype(var.dtype()),
+        Op::Cast => x[0]
+            .to_device(var.device())
+            .and_then(|x| x.to_dtype(var.dtype())),
         Op::Unary(op) => unary(*op, &x[0]),
         Op::Binary(op) => broadcast2(&x[0], &x[1], shape).and_then(|(a, b)| binary(*op, &a, &b)),
         Op::Compare(op) => broadcast2(&x[0], &x[1], shape).and_then(|(a, b)| compare(*op, &a, &b)),

@@ -9,6 +9,18 @@ pub(crate) fn elem_count(shape: &[usize]) -> usize {
     shape.iter().product()
 }
 
+/// The number of elements, if so many f64 can be addressed.
+pub(crate) fn checked_count(shape: &[usize]) -> Option<usize> {
+    let most = isize::MAX as usize / size_of::<f64>();
+    // A size of 0 hides no overflow: a part of the shape may be counted too.
+    let count = shape
+        .iter()
+        .try_fold(1usize, |count, &n| count.checked_mul(n.max(1)));
+    count
+        .filter(|&count| count <= most)
+        .map(|_| elem_count(shape))
+}
+
 /// The shape two operands broadcast to, by NumPy's rule, or `None`.
 pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Option<Dims> {
     if a == b {

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::error::{Error, Loc, Result};
 use crate::graph::caller::{attribute, derivative_of, here};
-use crate::graph::dims::{Dims, elem_count};
+use crate::graph::dims::{Dims, checked_count, elem_count};
 use crate::graph::element::{Element, SharedFloats};
 use crate::graph::op::{Leaf, Number, Op, Shared};
 use crate::graph::segments::Segments;
@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) at: Loc,
     /// The op that this belongs to the derivative of.
     pub(crate) derivative_of: Option<&'static str>,
+    /// A constant that the user does not hold, such as the number in an expression, and so may be folded.
+    pub(crate) is_literal: bool,
     pub(crate) label: OnceLock<Box<str>>,
     /// How a ragged batch divides the rows, for error reports.
     pub(crate) sequences: OnceLock<Box<Segments>>,
@@ -76,27 +78,14 @@ impl Var {
     #[track_caller]
     pub fn new(tensor: Tensor) -> Var {
         let at = here();
-        match tensor.dtype() {
-            DType::F32 | DType::F64 | DType::U8 | DType::U32 | DType::I64 => {
-                let (shape, dtype) = (Dims::from_slice(tensor.dims()), tensor.dtype());
-                let device = tensor.device().clone();
-                // The tensor's own history is candle's business; keeping it would keep its graph alive.
-                Var::node(
-                    Op::Leaf(Leaf::tensor(tensor.detach())),
-                    Inputs::new(),
-                    shape,
-                    dtype,
-                    device,
-                    at,
-                )
-            }
-            other => Var::invalid(Error::DType {
-                op: "leaf",
-                dtypes: vec![other],
-                why: "supported dtypes are f32, f64, u8, u32 and i64; convert with Tensor::to_dtype",
-                at,
-            }),
+        if let Err(error) = admit("leaf", tensor.dims(), tensor.dtype(), at) {
+            return Var::invalid(error);
         }
+        let (shape, dtype) = (Dims::from_slice(tensor.dims()), tensor.dtype());
+        let device = tensor.device().clone();
+        // The tensor's own history is candle's business; keeping it would keep its graph alive.
+        let leaf = Op::Leaf(Leaf::tensor(tensor.detach()));
+        Var::node(leaf, Inputs::new(), shape, dtype, device, at)
     }
 
     /// A leaf with `data`, row-major, in `shape`. On the CPU the vector is taken over, not copied.
@@ -112,13 +101,8 @@ impl Var {
     #[track_caller]
     pub fn from_vec<T: Element>(data: Vec<T>, shape: &[usize], device: &Device) -> Var {
         let at = here();
-        if data.len() != elem_count(shape) {
-            let why = format!("{} values do not fill shape {shape:?}", data.len());
-            return Var::invalid(Error::Argument {
-                op: "from_vec",
-                why,
-                at,
-            });
+        if let Err(error) = fills("from_vec", data.len(), shape, at) {
+            return Var::invalid(error);
         }
         match Tensor::from_vec(data, shape, device) {
             Ok(tensor) => attribute(at, || Var::new(tensor)),
@@ -146,22 +130,11 @@ impl Var {
             Some(SharedFloats::F64(data)) => Leaf::F64(Shared(data)),
             None => return Var::from_vec(data.to_vec(), shape, &Device::Cpu),
         };
-        if data.len() != elem_count(shape) {
-            let why = format!("{} values do not fill shape {shape:?}", data.len());
-            return Var::invalid(Error::Argument {
-                op: "from_arc",
-                why,
-                at,
-            });
+        if let Err(error) = fills("from_arc", data.len(), shape, at) {
+            return Var::invalid(error);
         }
-        Var::node(
-            Op::Leaf(leaf),
-            Inputs::new(),
-            Dims::from_slice(shape),
-            T::DTYPE,
-            Device::Cpu,
-            at,
-        )
+        let (shape, device) = (Dims::from_slice(shape), Device::Cpu);
+        Var::node(Op::Leaf(leaf), Inputs::new(), shape, T::DTYPE, device, at)
     }
 
     /// `value` in every element. No memory is taken for it.
@@ -175,14 +148,10 @@ impl Var {
     #[track_caller]
     pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Var {
         let at = here();
-        Var::node(
-            Op::Full(Number::new(value)),
-            Inputs::new(),
-            Dims::from_slice(shape),
-            dtype,
-            device.clone(),
-            at,
-        )
+        match admit("full", shape, dtype, at) {
+            Ok(()) => Var::constant(value, shape, dtype, device, false, at),
+            Err(error) => Var::invalid(error),
+        }
     }
 
     /// Zeros; see [`full`](Var::full).
@@ -210,8 +179,35 @@ impl Var {
         Var::full(value, &[], DType::F64, &Device::Cpu)
     }
 
+    #[track_caller]
+    pub(crate) fn literal(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Var {
+        Var::constant(value, shape, dtype, device, true, here())
+    }
+
+    #[track_caller]
     pub(crate) fn full_like(&self, value: f64) -> Var {
-        Var::full(value, self.shape(), self.dtype(), self.device())
+        Var::literal(value, self.shape(), self.dtype(), self.device())
+    }
+
+    fn constant(
+        value: f64,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+        is_literal: bool,
+        at: Loc,
+    ) -> Var {
+        let op = Op::Full(Number::new(value));
+        let shape = Dims::from_slice(shape);
+        Var::new_node(
+            op,
+            Inputs::new(),
+            shape,
+            dtype,
+            device.clone(),
+            at,
+            is_literal,
+        )
     }
 }
 
@@ -269,6 +265,14 @@ impl Var {
         self.clone()
     }
 
+    /// The number in every element, if this is a constant that may be folded.
+    pub(crate) fn literal_value(&self) -> Option<f64> {
+        match self.0.op {
+            Op::Full(value) if self.0.is_literal => Some(value.get()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn label_text(&self) -> Option<String> {
         self.0.label.get().map(|label| label.to_string())
     }
@@ -284,6 +288,18 @@ impl Var {
         device: Device,
         at: Loc,
     ) -> Var {
+        Var::new_node(op, inputs, shape, dtype, device, at, false)
+    }
+
+    fn new_node(
+        op: Op,
+        inputs: Inputs,
+        shape: Dims,
+        dtype: DType,
+        device: Device,
+        at: Loc,
+        is_literal: bool,
+    ) -> Var {
         // Relaxed is enough: whoever holds an input already sees the counter's state from when it was made.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -296,6 +312,7 @@ impl Var {
             device,
             at,
             derivative_of: derivative_of(),
+            is_literal,
             label: OnceLock::new(),
             sequences: OnceLock::new(),
         }))
@@ -351,7 +368,8 @@ impl Var {
                 at,
             });
         }
-        match infer(at) {
+        let inferred = infer(at);
+        match inferred.and_then(|made| admit(name, &made.1, made.2, at).map(|()| made)) {
             Ok((op, shape, dtype)) => Var::node(op, inputs, shape, dtype, device, at),
             Err(error) => Var::invalid(error),
         }
@@ -374,6 +392,37 @@ impl Var {
             Ok((op, shape)) => Ok((op, shape, self.dtype())),
             Err(why) => Err(self.refuses(name, why, at)),
         })
+    }
+}
+
+fn fills(op: &'static str, values: usize, shape: &[usize], at: Loc) -> Result<()> {
+    if checked_count(shape) == Some(values) {
+        return Ok(());
+    }
+    let why = format!("{values} values do not fill shape {shape:?}");
+    Err(Error::Argument { op, why, at })
+}
+
+/// Refuses what no `Var` can be.
+fn admit(op: &'static str, shape: &[usize], dtype: DType, at: Loc) -> Result<()> {
+    if !matches!(
+        dtype,
+        DType::F32 | DType::F64 | DType::U8 | DType::U32 | DType::I64
+    ) {
+        return Err(Error::DType {
+            op,
+            dtypes: vec![dtype],
+            why: "supported dtypes are f32, f64, u8, u32 and i64",
+            at,
+        });
+    }
+    match checked_count(shape) {
+        Some(_) => Ok(()),
+        None => Err(Error::Argument {
+            op,
+            why: format!("no memory holds as many elements as shape {shape:?} has"),
+            at,
+        }),
     }
 }
 

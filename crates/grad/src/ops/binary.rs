@@ -1,6 +1,6 @@
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 
 use super::unary::require_float;
 use crate::error::{Error, Loc, Result};
@@ -42,7 +42,7 @@ impl Operand for &Var {
 impl Operand for f64 {
     #[track_caller]
     fn operand(self) -> Var {
-        Var::scalar(self)
+        Var::literal(self, &[], DType::F64, &Device::Cpu)
     }
 }
 
@@ -145,7 +145,10 @@ pub(super) fn adapt(lhs: &Var, rhs: &Var) -> (Var, Var) {
 #[track_caller]
 fn like(constant: &Var, other: &Var) -> Var {
     match adapts(constant, other) {
-        Some(value) => Var::full(value, &[], other.dtype(), other.device()),
+        Some(value) if constant.0.is_literal => {
+            Var::literal(value, &[], other.dtype(), other.device())
+        }
+        Some(_) => constant.cast_like(other),
         None => constant.clone(),
     }
 }

@@ -77,11 +77,11 @@ fn compare(op: CompareOp, lhs: &Var, rhs: &Var) -> Var {
     let (op, lhs, rhs) = match (adapts(lhs, rhs), adapts(rhs, lhs)) {
         (_, Some(c)) => {
             let (op, c) = exactly(op, lhs.dtype(), c);
-            (op, lhs.clone(), Var::scalar(c))
+            (op, lhs.clone(), c.operand())
         }
         (Some(c), None) => {
             let (op, c) = exactly(mirrored(op), rhs.dtype(), c);
-            (mirrored(op), Var::scalar(c), rhs.clone())
+            (mirrored(op), c.operand(), rhs.clone())
         }
         (None, None) => (op, lhs.clone(), rhs.clone()),
     };

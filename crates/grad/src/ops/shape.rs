@@ -1,7 +1,7 @@
 use super::composite;
 use crate::error::Error;
 use crate::graph::caller::here;
-use crate::graph::dims::{self, Dims, elem_count};
+use crate::graph::dims::{self, Dims, checked_count};
 use crate::graph::op::Op;
 use crate::graph::var::Var;
 
@@ -21,7 +21,7 @@ impl Var {
             return self.clone();
         }
         Var::apply("reshape", [self], |at| {
-            if elem_count(shape) != self.elem_count() {
+            if checked_count(shape) != Some(self.elem_count()) {
                 let shapes = vec![self.shape().to_vec(), shape.to_vec()];
                 let why = "hold different numbers of elements".into();
                 return Err(Error::Shape {
@@ -204,6 +204,11 @@ impl Var {
         if self.shape() == shape {
             return self.clone();
         }
+        if let Some(value) = self.literal_value()
+            && checked_count(shape).is_some()
+        {
+            return Var::literal(value, shape, self.dtype(), self.device());
+        }
         Var::apply("broadcast_to", [self], |at| {
             if dims::broadcast(self.shape(), shape).as_deref() != Some(shape) {
                 let shapes = vec![self.shape().to_vec(), shape.to_vec()];
@@ -215,13 +220,7 @@ impl Var {
                     at,
                 });
             }
-            let op = match self.0.op {
-                Op::Full(value) => {
-                    return Ok((Op::Full(value), Dims::from_slice(shape), self.dtype()));
-                }
-                _ => Op::Broadcast,
-            };
-            Ok((op, Dims::from_slice(shape), self.dtype()))
+            Ok((Op::Broadcast, Dims::from_slice(shape), self.dtype()))
         })
     }
 
@@ -336,7 +335,7 @@ impl Var {
                         at,
                     });
                 }
-                shape[dim] += var.shape()[dim];
+                shape[dim] = shape[dim].saturating_add(var.shape()[dim]);
             }
             Ok((Op::Cat { dim }, shape, first.dtype()))
         })

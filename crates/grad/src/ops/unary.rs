@@ -2,10 +2,11 @@ use candle_core::DType;
 
 use super::composite;
 use crate::error::Error;
+use crate::graph::caller::here;
 use crate::graph::dims::Dims;
 use crate::graph::op::{Number, Op, UnaryOp};
 use crate::graph::table::unary_ops;
-use crate::graph::var::Var;
+use crate::graph::var::{Inputs, Var};
 
 macro_rules! unary_methods {
     ($($(#[$doc:meta])* $Op:ident = $method:ident($x:ident $(, $($p:ident),+)?) {
@@ -158,7 +159,9 @@ impl Var {
         })
     }
 
-    /// The values in another dtype. Gradients pass between float dtypes; a cast to an integer dtype has none.
+    /// The values in another dtype: f32, f64, u8, u32 or i64. Gradients pass between f32 and f64; a cast to an integer
+    /// dtype has none. For what rounds to another, bf16 say, and lets a gradient pass, write a
+    /// [`CustomOp`](crate::CustomOp).
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -174,6 +177,27 @@ impl Var {
         Var::apply("to_dtype", [self], |_| {
             Ok((Op::Cast, Dims::from_slice(self.shape()), dtype))
         })
+    }
+
+    /// The values in the dtype and on the device of `other`.
+    #[track_caller]
+    pub(crate) fn cast_like(&self, other: &Var) -> Var {
+        let is_alike = self.dtype() == other.dtype() && self.device().same_device(other.device());
+        if is_alike || self.error().is_some() {
+            return self.clone();
+        }
+        let (shape, inputs) = (
+            Dims::from_slice(self.shape()),
+            Inputs::from_iter([self.clone()]),
+        );
+        Var::node(
+            Op::Cast,
+            inputs,
+            shape,
+            other.dtype(),
+            other.device().clone(),
+            here(),
+        )
     }
 
     /// The same values, cut off from the gradient: PyTorch's `detach`, a paper's `sg(x)`.
@@ -194,8 +218,8 @@ impl Var {
 
     #[track_caller]
     fn unary(&self, op: UnaryOp) -> Var {
-        if let (UnaryOp::Neg, Op::Full(value)) = (op, &self.0.op) {
-            return self.full_like(-value.get());
+        if let (UnaryOp::Neg, Some(value)) = (op, self.literal_value()) {
+            return self.full_like(-value);
         }
         Var::apply(op.name(), [self], |at| {
             require_float(op.name(), &[self], at)?;

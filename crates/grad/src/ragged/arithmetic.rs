@@ -5,7 +5,7 @@ use crate::error::{Error, Loc};
 use crate::graph::caller::{here, located};
 use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use crate::graph::var::Var;
-use crate::ops::composite;
+use crate::ops::{Operand, composite};
 
 /// What a `Ragged` combines with: another of the same lengths, or one number, constant or a rank-0 `Var`.
 ///
@@ -19,7 +19,7 @@ pub trait RaggedOperand {
 
 impl RaggedOperand for f64 {
     fn rows_for(&self, _lhs: &Ragged, _op: &'static str, at: Loc) -> Var {
-        located(at, || Var::scalar(*self))
+        located(at, || self.operand())
     }
 }
 
