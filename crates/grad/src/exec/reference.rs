@@ -99,9 +99,8 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         Op::ScatterAdd { dim } => {
             check_index(var, &x[1], x[0].dims()[*dim])?;
             flat_index(&x[0], &x[1], *dim).and_then(|at| {
-                x[0].flatten_all()?
-                    .index_add(&at, &x[2].flatten_all()?, 0)?
-                    .reshape(shape)
+                let (to, from) = (x[0].flatten_all()?, x[2].flatten_all()?);
+                widely(&to, &from, |to, from| to.index_add(&at, from, 0))?.reshape(shape)
             })
         }
         Op::IndexSelect { dim } => {
@@ -110,7 +109,7 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         }
         Op::IndexAdd { dim } => {
             check_index(var, &x[1], x[0].dims()[*dim])?;
-            x[0].index_add(&x[1], &x[2], *dim)
+            widely(&x[0], &x[2], |to, from| to.index_add(&x[1], from, *dim))
         }
         Op::MatMul => matmul(&x[0], &x[1], &shape[..shape.len() - 2]),
         Op::SegmentReduce { op, segments } => {
@@ -333,10 +332,19 @@ fn reduce(op: ReduceOp, x: &Tensor, dims: &[usize]) -> CandleResult<Tensor> {
     }
 }
 
+/// Adds in f64, as reductions do, whatever the dtype.
+fn widely(
+    to: &Tensor,
+    from: &Tensor,
+    add: impl FnOnce(&Tensor, &Tensor) -> CandleResult<Tensor>,
+) -> CandleResult<Tensor> {
+    add(&to.to_dtype(DType::F64)?, &from.to_dtype(DType::F64)?)?.to_dtype(to.dtype())
+}
+
 /// By doubling: after step k each row holds the sum of the 2^k rows up to it.
 fn cumsum(x: &Tensor, dim: usize) -> CandleResult<Tensor> {
     let n = x.dims()[dim];
-    let mut sum = x.clone();
+    let mut sum = x.to_dtype(DType::F64)?;
     let mut shift = 1;
     while shift < n {
         sum = (&sum
@@ -345,7 +353,7 @@ fn cumsum(x: &Tensor, dim: usize) -> CandleResult<Tensor> {
                 .pad_with_zeros(dim, shift, 0)?)?;
         shift *= 2;
     }
-    Ok(sum)
+    sum.to_dtype(x.dtype())
 }
 
 /// Positions in the flattened `x` of the elements that `index` names along `dim`.
@@ -386,31 +394,37 @@ fn matmul(a: &Tensor, b: &Tensor, batch: &[usize]) -> CandleResult<Tensor> {
     spread(a)?.matmul(&spread(b)?)
 }
 
-/// By way of a rectangle `[segments, longest]`, its spare cells filled with the reduction's neutral element.
+/// By halves: two neighbours become one until each segment is one row. So memory is in proportion to the data, whatever the
+/// lengths.
 fn segment_reduce(op: ReduceOp, x: &Tensor, segments: &Segments) -> CandleResult<Tensor> {
-    let longest = segments.lengths().iter().copied().max().unwrap_or(0);
-    let trailing = &x.dims()[1..];
-    let row = |rows: usize| [&[rows], trailing].concat();
-    let spare = Tensor::full(op.neutral(), row(1), x.device())?.to_dtype(x.dtype())?;
-    if longest == 0 {
-        return spare.broadcast_as(row(segments.len()));
+    let one_row = [&[1], &x.dims()[1..]].concat();
+    let spare = Tensor::full(op.neutral(), one_row, x.device())?;
+    let mut rows = x.to_dtype(DType::F64)?;
+    let mut lengths = segments.lengths().to_vec();
+    loop {
+        let nothing = rows.dims()[0];
+        let mut pairs = [Vec::with_capacity(nothing), Vec::with_capacity(nothing)];
+        let mut start = 0;
+        for length in &mut lengths {
+            let end = start + *length;
+            *length = length.div_ceil(2).max(1);
+            for first in (0..*length).map(|pair| start + 2 * pair) {
+                for (side, row) in pairs.iter_mut().zip(first..) {
+                    side.push(if row < end { row } else { nothing } as i64);
+                }
+            }
+            start = end;
+        }
+        rows = Tensor::cat(&[&rows, &spare], 0)?;
+        let [a, b] = pairs.map(|side| {
+            let count = side.len();
+            rows.index_select(&Tensor::from_vec(side, count, x.device())?, 0)
+        });
+        rows = reduce(op, &Tensor::stack(&[a?, b?], 0)?, &[0])?.squeeze(0)?;
+        if lengths.iter().all(|&length| length == 1) {
+            return rows.to_dtype(x.dtype());
+        }
     }
-    let cells: Vec<i64> = segments
-        .ranges()
-        .flat_map(|range| {
-            let spare_cells = longest - range.len();
-            range
-                .map(|i| i as i64)
-                .chain(std::iter::repeat_n(segments.rows() as i64, spare_cells))
-        })
-        .collect();
-    let cells = Tensor::from_vec(cells, segments.len() * longest, x.device())?;
-    let rectangle = Tensor::cat(&[x, &spare], 0)?.index_select(&cells, 0)?;
-    reduce(
-        op,
-        &rectangle.reshape([&[segments.len(), longest], trailing].concat())?,
-        &[1],
-    )
 }
 
 fn segment_expand(x: &Tensor, segments: &Segments) -> CandleResult<Tensor> {
