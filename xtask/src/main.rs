@@ -1,23 +1,17 @@
-//! The project's tasks: `cargo xtask ci | vectors | bench | null-server | cuda-check | corpus | interop`. Each is one file; this
-//! one only dispatches.
+//! The project's tasks. `ci` is here and starts in seconds; the others need the project's crates built, and are in the
+//! package `tools`.
 
-mod bench;
 mod ci;
-mod corpus;
-mod cuda;
-mod interop;
-mod step;
-mod vectors;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  ci [--no-tests]                everything CI runs: format, lints, tests, docs, golden vectors
+  ci                             everything CI runs: format, lints, tests, docs
   vectors PATH...                run the golden vectors in these files and folders
   bench [TARGET] [--json FILE] [--beside FILE].. [-- CRITERION..]
                                  run the benchmarks, all or one target's, and print a table of medians and ratios;
@@ -33,27 +27,20 @@ usage: cargo xtask COMMAND
   interop python [VERSION..]     train on the local trainer with these releases of the official Python SDK
                                  (all three need Python and a package index)";
 
+/// What `tools` does.
+const TOOLS: [&str; 6] = [
+    "vectors",
+    "bench",
+    "null-server",
+    "cuda-check",
+    "corpus",
+    "interop",
+];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let done = match arguments.as_slice() {
-        ["ci", rest @ ..] => ci::run(rest),
-        ["vectors", rest @ ..] => vectors::run(rest),
-        ["bench", "step", rest @ ..] => step::bench(rest),
-        ["bench", rest @ ..] => bench::run(rest),
-        ["null-server", rest @ ..] => step::null_server(rest),
-        // What `bench step` starts for each workload.
-        ["step-client", rest @ ..] => step::client(rest),
-        ["cuda-check"] => cuda::check(),
-        ["corpus", rest @ ..] => corpus::run(rest),
-        ["interop", rest @ ..] => interop::run(rest),
-        [] | ["help" | "--help" | "-h"] => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        [other, ..] => Err(anyhow::anyhow!("unknown command `{other}`\n\n{USAGE}")),
-    };
-    match done {
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -62,25 +49,28 @@ fn main() -> ExitCode {
     }
 }
 
-/// The root of the repository, wherever the command was started.
-fn repository() -> PathBuf {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask
-        .parent()
-        .expect("xtask lies in the repository")
-        .to_path_buf()
+fn run(arguments: &[&str]) -> Result<()> {
+    match arguments {
+        ["ci"] => ci::run(),
+        [tool, ..] if TOOLS.contains(tool) => {
+            let run = ["run", "--quiet", "--package", "tools", "--"];
+            // Where the user stands: the arguments may be paths.
+            let mut cargo = Command::new(env!("CARGO"));
+            let status = cargo.args(run).args(arguments).status();
+            let status = status.context("starting cargo run")?;
+            ensure!(status.success(), "`{}`: {status}", arguments.join(" "));
+            Ok(())
+        }
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("unknown command {other:?}\n\n{USAGE}"),
+    }
 }
 
-/// Where cargo puts what it builds.
-fn target_folder() -> Result<PathBuf> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--no-deps"])
-        .current_dir(repository())
-        .output()
-        .context("starting cargo metadata")?;
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    Ok(metadata["target_directory"]
-        .as_str()
-        .context("cargo metadata names no target directory")?
-        .into())
+/// The root of the repository, wherever the command was started.
+fn repository() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().expect("xtask lies in the repository")
 }

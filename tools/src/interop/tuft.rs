@@ -84,7 +84,7 @@ fn start(folder: &Path, python: &Path, model: &Path) -> Result<Server> {
     );
     fs::write(&config, yaml).with_context(|| format!("writing {}", config.display()))?;
     let port = free_port()?;
-    let assets = repository().join("xtask/src/interop/tuft");
+    let assets = repository().join("tools/src/interop/tuft");
     let mut command = Command::new(python);
     command
         .arg(assets.join("launch.py"))

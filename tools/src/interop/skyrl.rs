@@ -33,7 +33,7 @@ pub fn run() -> Result<()> {
 
 fn start(folder: &Path, python: &Path) -> Result<Server> {
     let run = emptied(&folder.join("run"))?;
-    let assets = repository().join("xtask/src/interop/skyrl");
+    let assets = repository().join("tools/src/interop/skyrl");
     let mut path = vec![assets.join("bin"), folder.join("venv/bin")];
     path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     let port = free_port()?;

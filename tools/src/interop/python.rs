@@ -40,7 +40,7 @@ fn scenario(version: &str, url: &str) -> Result<Vec<Check>> {
         ..Packages::default()
     };
     let python = environment::python(&folder, &packages)?;
-    let script = repository().join("xtask/src/interop/python/scenario.py");
+    let script = repository().join("tools/src/interop/python/scenario.py");
     let mut process = Command::new(python)
         .arg(script)
         .args([url, tiny_model::NAME])

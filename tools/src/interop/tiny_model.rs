@@ -14,7 +14,7 @@ pub const NAME: &str = "tiny-qwen3";
 /// Writes it into `folder`, under its name, by a `python` that has numpy, safetensors and tokenizers.
 pub fn write(python: &Path, folder: &Path) -> Result<PathBuf> {
     let model = folder.join(NAME);
-    let script = repository().join("xtask/src/interop/tiny_model.py");
+    let script = repository().join("tools/src/interop/tiny_model.py");
     run(Command::new(python).arg(script).arg(&model))?;
     Ok(model)
 }

@@ -138,13 +138,13 @@ fn release_build() -> Result<PathBuf> {
             "--release",
             "--workspace",
             "--bin",
-            "xtask",
+            "tools",
         ])
         .current_dir(repository())
         .status()
         .context("starting cargo build")?;
     ensure!(status.success(), "cargo build: {status}");
-    Ok(target_folder()?.join("release/xtask"))
+    Ok(target_folder()?.join("release/tools"))
 }
 
 /// A null server in a process of its own; it ends with this value.
