@@ -55,7 +55,8 @@ fn topk(n: usize) -> Datum {
         .with("answer", vec![1f32; n])
 }
 
-/// A result that nobody looks at is a warning when the program is compiled: a step that failed would go unseen.
+/// A result that nobody looks at is a warning when the program is compiled: a step that failed
+/// would go unseen.
 ///
 /// ```
 /// #![deny(unused_must_use)]

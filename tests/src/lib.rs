@@ -1,4 +1,5 @@
-//! What the end-to-end tests share: a clock that stands still, a proxy that does harm, and a small model to train.
+//! What the end-to-end tests share: a clock that stands still, a proxy that does harm, and a small
+//! model to train.
 
 mod clock;
 pub mod guide;

@@ -1,4 +1,5 @@
-//! A proxy between client and trainer that listens in, answers in the trainer's place, and does harm.
+//! A proxy between client and trainer that listens in, answers in the trainer's place, and does
+//! harm.
 
 use std::{
     collections::HashMap,

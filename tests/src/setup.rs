@@ -42,7 +42,8 @@ pub fn train_in_json(url: &str) -> Result<TrainingClient> {
     service.create_lora_training_client(BASE_MODEL, &LoraConfig::rank(4).seed(7))
 }
 
-/// Next-token prediction of `text`, one token a byte. The weights are fractions, and 0 on the first two tokens.
+/// Next-token prediction of `text`, one token a byte. The weights are fractions, and 0 on the first
+/// two tokens.
 pub fn datum(text: &str) -> Datum {
     let tokens = tokenizer::encode(text);
     let targets: Vec<i64> = tokens[1..].iter().map(|&token| token.into()).collect();

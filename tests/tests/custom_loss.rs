@@ -1,4 +1,5 @@
-//! A custom loss sends, as the weights of the second pass, minus the gradient that PyTorch gives for it.
+//! A custom loss sends, as the weights of the second pass, minus the gradient that PyTorch gives
+//! for it.
 
 use serde_json::{Value, json};
 use tinsmith_client::{
@@ -48,7 +49,8 @@ fn dpo_of_the_catalogue_has_the_gradients_of_pytorch() {
     });
 }
 
-/// Runs every case of the golden file through both passes. The trainer's logprobs are replaced by those of the case.
+/// Runs every case of the golden file through both passes. The trainer's logprobs are replaced by
+/// those of the case.
 fn check(loss: impl Fn(&Batch, &Case) -> anyhow::Result<Loss>) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/losses/dpo.json");
     let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();

@@ -16,7 +16,8 @@ struct Trained {
     before: Vec<f32>,
     after: Vec<f32>,
     digest: u64,
-    /// Of the gradient at each step: Adam's steps hardly depend on it, so the weights alone would not show its scale.
+    /// Of the gradient at each step: Adam's steps hardly depend on it, so the weights alone would
+    /// not show its scale.
     norms: Vec<f64>,
 }
 
@@ -92,7 +93,8 @@ fn cross_entropy_as_a_custom_loss_trains_as_the_built_in_one() {
 
 #[test]
 fn ppo_as_a_custom_loss_trains_as_the_built_in_one() {
-    // Old logprobs of a model somewhat off from this one, so that some ratios are clipped from the start.
+    // Old logprobs of a model somewhat off from this one, so that some ratios are clipped from the
+    // start.
     let off_policy = |datum: &Datum| {
         let targets = datum.input("target_tokens").unwrap();
         let len = targets.elem_count();

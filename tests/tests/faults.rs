@@ -15,8 +15,8 @@ struct Outcome {
     losses: Vec<f64>,
 }
 
-/// Two steps, each of a built-in and a custom pass and an optimiser step; between them the state is saved, the model
-/// trained astray, and the state loaded again.
+/// Two steps, each of a built-in and a custom pass and an optimiser step; between them the state is
+/// saved, the model trained astray, and the state loaded again.
 fn run(trainer: &Trainer, url: &str) -> (Outcome, StillClock, String) {
     let clock = StillClock::default();
     // A result that never comes is an error after 600 polls, not an hour of them.
@@ -118,7 +118,8 @@ fn every_kind_of_harm_to_every_request_changes_nothing() {
         assert_eq!(outcome, expected, "{harm:?}");
         let asked = clock.naps().contains(&Duration::from_secs(7));
         assert_eq!(asked, retry_after(&harm), "{harm:?}: {:?}", clock.naps());
-        // Each of the 3 × 4 + 2 training requests was sent twice, in the same bytes, except where the client never knew.
+        // Each of the 3 × 4 + 2 training requests was sent twice, in the same bytes, except where
+        // the client never knew.
         let sent = proxy.all().into_iter().filter(is_training);
         let mut copies: HashMap<Vec<u8>, usize> = HashMap::new();
         sent.for_each(|request| *copies.entry(request.body).or_default() += 1);

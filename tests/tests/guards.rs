@@ -1,5 +1,5 @@
-//! Between the passes: a loss that cannot be right is an error that says where, the trainer gets no second pass, and
-//! training goes on as if nothing had been tried.
+//! Between the passes: a loss that cannot be right is an error that says where, the trainer gets no
+//! second pass, and training goes on as if nothing had been tried.
 
 use tinsmith_client::{
     Batch, Datum, Error, Loss, ModelInput, TrainingClient,
@@ -18,8 +18,8 @@ fn good_step(training: &TrainingClient) {
     optim.result().unwrap();
 }
 
-/// The error of a step with a bad loss, tried between two good ones. The trainer must have seen its first pass only,
-/// and end with the weights that the good ones alone give.
+/// The error of a step with a bad loss, tried between two good ones. The trainer must have seen its
+/// first pass only, and end with the weights that the good ones alone give.
 fn refused(loss: impl FnOnce(&Batch) -> anyhow::Result<Loss>) -> Error {
     let trainer = Trainer::spawn().unwrap();
     let training = train(&trainer.url()).unwrap();

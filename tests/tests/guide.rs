@@ -1,4 +1,5 @@
-//! The guide holds together: every page is in the summary and tried as a doc test, and every link leads somewhere.
+//! The guide holds together: every page is in the summary and tried as a doc test, and every link
+//! leads somewhere.
 
 use std::{
     collections::HashSet,
@@ -72,7 +73,8 @@ fn every_page_is_in_the_summary_and_its_code_is_tried() {
     }
 }
 
-/// What a module re-exports by `pub use file::{a, b};`, without the structs of options and figures that belong to them.
+/// What a module re-exports by `pub use file::{a, b};`, without the structs of options and figures
+/// that belong to them.
 fn exports(source: &str) -> Vec<String> {
     let statements = source.split("\npub use ").skip(1);
     let names = statements.flat_map(|statement| {

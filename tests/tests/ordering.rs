@@ -29,7 +29,8 @@ fn when_results_are_read_makes_no_difference() {
     (0..3).for_each(|_| step(&one_by_one, &data));
     let expected = digest(&trainer, &one_by_one);
 
-    // The optimiser step is sent before the custom step's result is read, and the step after that too.
+    // The optimiser step is sent before the custom step's result is read, and the step after that
+    // too.
     let ahead = train(&trainer.url()).unwrap();
     let mut pending = Vec::new();
     for _ in 0..3 {
@@ -60,7 +61,8 @@ fn when_results_are_read_makes_no_difference() {
 
 #[test]
 fn gradients_gather_until_the_optimiser_step() {
-    // Two passes on halves of the data, then one step; against one pass on all of it. Adam sees sums in another order.
+    // Two passes on halves of the data, then one step; against one pass on all of it. Adam sees
+    // sums in another order.
     let trainer = Trainer::spawn().unwrap();
     let data = data();
     let whole = train(&trainer.url()).unwrap();

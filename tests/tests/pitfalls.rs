@@ -1,4 +1,5 @@
-//! The mistakes that the documentation of custom losses warns of: each is an error or a warning here.
+//! The mistakes that the documentation of custom losses warns of: each is an error or a warning
+//! here.
 
 use tinsmith_client::{
     Batch, Datum, Error, Loss, ModelInput, OptimStep, Warning, check_loss, losses,
@@ -90,7 +91,8 @@ fn metrics_that_would_replace_the_loss() {
     }
 }
 
-/// The result has the loss and the server's linear loss side by side; both are known here in closed form.
+/// The result has the loss and the server's linear loss side by side; both are known here in closed
+/// form.
 #[test]
 fn the_loss_and_the_servers_own_do_not_overwrite_each_other() {
     let trainer = Trainer::spawn().unwrap();
@@ -126,8 +128,8 @@ fn a_gradient_that_the_server_divides_once_more() {
     assert_eq!(received.optim_step, 0);
 }
 
-/// Whether a loss is a mean cannot be seen from its value, so nothing refuses to divide it again; the report shows a gradient
-/// that is too small by the number of tokens.
+/// Whether a loss is a mean cannot be seen from its value, so nothing refuses to divide it again;
+/// the report shows a gradient that is too small by the number of tokens.
 #[test]
 fn a_mean_that_is_divided_again() {
     let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3, 4]))

@@ -116,7 +116,8 @@ fn it_is_refused_once_the_weights_or_the_batch_are_others() {
         }
     ));
 
-    // Gathering a gradient does not change the weights; a step of the optimizer does, and so does loading.
+    // Gathering a gradient does not change the weights; a step of the optimizer does, and so does
+    // loading.
     training
         .forward_backward_custom(&data, sum)
         .unwrap()

@@ -1,5 +1,6 @@
-//! `cargo xtask bench [TARGET] [--json FILE] [--beside FILE].. [-- CRITERION..]`: runs the criterion benches and prints the
-//! medians they measured, and the ratios that say how good they are.
+//! `cargo xtask bench [TARGET] [--json FILE] [--beside FILE].. [-- CRITERION..]`: runs the
+//! criterion benches and prints the medians they measured, and the ratios that say how good they
+//! are.
 
 use std::fs;
 use std::path::Path;
@@ -19,9 +20,10 @@ struct Row {
     median_ns: f64,
 }
 
-/// Runs the benches, all or those of the bench target named, and prints a Markdown table; `--json` also writes the rows
-/// to a file. A row is one measurement of this run: what an earlier run left behind is not shown. `--beside` adds rows that
-/// another program measured, in the same format. Arguments after `--` go to criterion: a filter, `--measurement-time 0.2`.
+/// Runs the benches, all or those of the bench target named, and prints a Markdown table; `--json`
+/// also writes the rows to a file. A row is one measurement of this run: what an earlier run left
+/// behind is not shown. `--beside` adds rows that another program measured, in the same format.
+/// Arguments after `--` go to criterion: a filter, `--measurement-time 0.2`.
 pub fn run(arguments: &[&str]) -> Result<()> {
     let (mut target, mut json) = (None, None);
     let mut others: Vec<Row> = Vec::new();
@@ -118,8 +120,8 @@ fn read(path: &Path) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))
 }
 
-/// A row `RIVAL/NAME` stands beside the row `NAME` of ours, as the ratio of both; what limits the losses, `limit/fused/Wn` and
-/// `limit/triad/Wn`, beside all losses of that workload.
+/// A row `RIVAL/NAME` stands beside the row `NAME` of ours, as the ratio of both; what limits the
+/// losses, `limit/fused/Wn` and `limit/triad/Wn`, beside all losses of that workload.
 fn markdown(rows: &[Row]) -> String {
     let median = |name: &str| {
         rows.iter()

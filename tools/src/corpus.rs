@@ -1,4 +1,5 @@
-//! `cargo xtask corpus`: fills the corpora of the fuzz targets of `crates/wire/fuzz` with the golden bodies.
+//! `cargo xtask corpus`: fills the corpora of the fuzz targets of `crates/wire/fuzz` with the
+//! golden bodies.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! `cargo xtask cuda-check`: type-checks the feature `cuda` with NVIDIA's compiler from Python wheels, so that a machine
-//! without CUDA and without a GPU can tell whether a change breaks it. See `docs/cuda.md`.
+//! `cargo xtask cuda-check`: type-checks the feature `cuda` with NVIDIA's compiler from Python
+//! wheels, so that a machine without CUDA and without a GPU can tell whether a change breaks it.
+//! See `docs/cuda.md`.
 
 use std::env;
 use std::fs;
@@ -10,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{repository, target_folder};
 
-/// The compiler and its headers. Newer ones than 13.4 are unknown to the bindings that candle uses, which refuse them.
+/// The compiler and its headers. Newer ones than 13.4 are unknown to the bindings that candle uses,
+/// which refuse them.
 const WHEELS: [&str; 5] = [
     "nvidia-cuda-nvcc==13.2.*",
     "nvidia-cuda-crt==13.2.*",

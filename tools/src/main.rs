@@ -1,5 +1,6 @@
-//! The project's tasks that need its crates built: `cargo xtask vectors | bench | null-server | cuda-check | corpus | interop`
-//! starts them here. Each is one module; this one only dispatches.
+//! The project's tasks that need its crates built:
+//! `cargo xtask vectors | bench | null-server | cuda-check | corpus | interop` starts them here.
+//! Each is one module; this one only dispatches.
 
 mod bench;
 mod corpus;

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::repository;
 
-/// What knows of the feature `zstd`. The rest of the workspace is as it is without, and is not built again.
+/// What knows of the feature `zstd`. The rest of the workspace is as it is without, and is not
+/// built again.
 const ZSTD: [&str; 5] = [
     "--workspace",
     "--features",

@@ -1,5 +1,5 @@
-//! The project's tasks. `ci` is here and starts in seconds; the others need the project's crates built, and are in the
-//! package `tools`.
+//! The project's tasks. `ci` is here and starts in seconds; the others need the project's crates
+//! built, and are in the package `tools`.
 
 mod ci;
 

@@ -1,4 +1,5 @@
-//! Curves as a picture, one panel under the other. The examples of the client draw with this file too.
+//! Curves as a picture, one panel under the other. The examples of the client draw with this file
+//! too.
 
 use std::ops::Range;
 use std::path::Path;

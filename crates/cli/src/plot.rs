@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::chart::{self, Curve};
 
-/// Draws the numbers of `file` named, or all but `step` and `time`, by step; beside it, or to `output`. Prints where.
+/// Draws the numbers of `file` named, or all but `step` and `time`, by step; beside it, or to
+/// `output`. Prints where.
 pub fn run(file: &Path, names: &[String], output: Option<PathBuf>) -> Result<()> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;

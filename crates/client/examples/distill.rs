@@ -1,8 +1,9 @@
-//! Distillation as a custom loss: a student learns, at every position, a teacher's probabilities of its likeliest tokens.
+//! Distillation as a custom loss: a student learns, at every position, a teacher's probabilities of
+//! its likeliest tokens.
 //!
-//! The teacher is an adapter that this example first trains on the book; the student starts anew and never sees which byte
-//! the book has, only what the teacher expects. `cargo run --release --example distill`. Curves: `target/distill.svg`,
-//! `target/distill.jsonl`.
+//! The teacher is an adapter that this example first trains on the book; the student starts anew
+//! and never sees which byte the book has, only what the teacher expects.
+//! `cargo run --release --example distill`. Curves: `target/distill.svg`, `target/distill.jsonl`.
 
 mod common;
 
@@ -101,7 +102,8 @@ fn some(texts: &[String], rng: &mut Rng) -> Vec<String> {
         .collect()
 }
 
-/// For each text the teacher's likeliest tokens at each position, and their probabilities, which add up to 1.
+/// For each text the teacher's likeliest tokens at each position, and their probabilities, which
+/// add up to 1.
 fn targets(teacher: &SamplingClient, texts: &[String]) -> Result<Vec<Datum>> {
     let options = SampleOptions {
         topk_prompt_logprobs: TOP_K as u32,

@@ -1,5 +1,5 @@
-//! Reinforcement learning with a custom GRPO loss: the model samples continuations of a book's sentences, each is scored,
-//! and what scored better than the others of its group becomes likelier.
+//! Reinforcement learning with a custom GRPO loss: the model samples continuations of a book's
+//! sentences, each is scored, and what scored better than the others of its group becomes likelier.
 //!
 //! `cargo run --release --example grpo`. Curves: `target/grpo.svg`, `target/grpo.jsonl`.
 
@@ -129,9 +129,9 @@ fn prompt(sentence: &str) -> Vec<u32> {
     [start_of_text(), encode(&(words.join(" ") + " "))].concat()
 }
 
-/// How much a continuation looks like the book: a quarter of it the share of its bytes that are small letters or blanks,
-/// the rest the number of different pairs of such bytes that occur in the book, over the number of all its pairs. So
-/// writing one good pair again and again does not pay.
+/// How much a continuation looks like the book: a quarter of it the share of its bytes that are
+/// small letters or blanks, the rest the number of different pairs of such bytes that occur in the
+/// book, over the number of all its pairs. So writing one good pair again and again does not pay.
 fn reward(tokens: &[u32], book: &HashSet<[u32; 2]>) -> f64 {
     let plain = |token: &u32| matches!(u8::try_from(*token), Ok(b'a'..=b'z' | b' '));
     let pairs: HashSet<[u32; 2]> = tokens.windows(2).map(|pair| [pair[0], pair[1]]).collect();
@@ -195,7 +195,8 @@ fn sample_text(sampler: &SamplingClient, prompt: &Vec<u32>) -> Result<String> {
     Ok(decode(&[prompt.as_slice(), &groups[0][0].tokens].concat()))
 }
 
-/// A sampled continuation, with the logprobs that it was sampled at and what it was better than its group by.
+/// A sampled continuation, with the logprobs that it was sampled at and what it was better than its
+/// group by.
 fn rollout(prompt: &[u32], sequence: &SampledSequence, advantage: f64) -> Result<Datum> {
     let sampled = sequence
         .logprobs

@@ -1,4 +1,5 @@
-//! Supervised fine-tuning with the server's own cross entropy: the model learns to write the sentences of a book.
+//! Supervised fine-tuning with the server's own cross entropy: the model learns to write the
+//! sentences of a book.
 //!
 //! `cargo run --release --example sft`. Curves: `target/sft.svg`, `target/sft.jsonl`.
 

@@ -1,4 +1,5 @@
-//! What a client proves itself by: nothing, a key, or the short-lived token that some servers exchange it for.
+//! What a client proves itself by: nothing, a key, or the short-lived token that some servers
+//! exchange it for.
 
 use std::{
     fmt,

@@ -47,21 +47,24 @@ impl<'a> Batch<'a> {
         Ok(Batch { data, logprobs })
     }
 
-    /// On logprobs that are packed already, of any float dtype; inputs are then given in that dtype.
+    /// On logprobs that are packed already, of any float dtype; inputs are then given in that
+    /// dtype.
     pub(crate) fn with_logprobs(data: &'a [Datum], logprobs: Ragged) -> Self {
         Batch { data, logprobs }
     }
 
-    /// The logprob of every target token under the model, one sequence a datum: `[T]` each, or `[T, K]` for targets of that
-    /// shape; `float32`. What the loss is differentiated by.
+    /// The logprob of every target token under the model, one sequence a datum: `[T]` each, or
+    /// `[T, K]` for targets of that shape; `float32`. What the loss is differentiated by.
     pub fn logprobs(&self) -> Ragged {
         self.logprobs.clone()
     }
 
-    /// A loss input of every datum, aligned with the logprobs: one row a token. Constant; `float32` or `int64`, as given.
+    /// A loss input of every datum, aligned with the logprobs: one row a token. Constant; `float32`
+    /// or `int64`, as given.
     ///
     /// # Errors
-    /// [`Error::Datum`] naming the datum that lacks the input, or has it in another length than its logprobs.
+    /// [`Error::Datum`] naming the datum that lacks the input, or has it in another length than its
+    /// logprobs.
     #[track_caller]
     pub fn input(&self, name: &str) -> Result<Ragged> {
         let tensors = self.tensors(name)?;
@@ -118,7 +121,8 @@ impl<'a> Batch<'a> {
         located(at, || Ok(self.as_logprobs(pack(&flat, name)?.values())))
     }
 
-    /// Floats in the logprobs' dtype, which is another than that of the data when a gradient is checked in f64.
+    /// Floats in the logprobs' dtype, which is another than that of the data when a gradient is
+    /// checked in f64.
     fn as_logprobs(&self, values: &Var) -> Var {
         match values.dtype() {
             tinsmith_grad::DType::F32 => values.to_dtype(self.logprobs.values().dtype()),

@@ -1,4 +1,5 @@
-//! Memory that a step needs and the next needs again: taking fresh memory of a few megabytes costs more than filling it.
+//! Memory that a step needs and the next needs again: taking fresh memory of a few megabytes costs
+//! more than filling it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -19,10 +19,10 @@ use crate::{
 const TINKER_BASE_URL: &str = "https://tinker.thinkingmachines.dev/services/tinker-prod";
 const FIREWORKS_BASE_URL: &str = "https://api.fireworks.ai/training/v1/serverless";
 
-/// Settings of a [`ServiceClient`], from [`ServiceClient::builder`]. What is not set comes from the environment:
-/// `TINKER_BASE_URL`, `TINKER_API_KEY` or else `TINKER_CREDENTIAL_CMD` (a command that prints the key), `TINKER_TAGS`
-/// (separated by commas), and for servers behind Cloudflare Access `CLOUDFLARE_ACCESS_CLIENT_ID` and
-/// `CLOUDFLARE_ACCESS_CLIENT_SECRET`.
+/// Settings of a [`ServiceClient`], from [`ServiceClient::builder`]. What is not set comes from the
+/// environment: `TINKER_BASE_URL`, `TINKER_API_KEY` or else `TINKER_CREDENTIAL_CMD` (a command that
+/// prints the key), `TINKER_TAGS` (separated by commas), and for servers behind Cloudflare Access
+/// `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`.
 ///
 /// ```
 /// use tinsmith_client::ServiceClient;
@@ -108,9 +108,9 @@ impl ServiceClientBuilder {
         self
     }
 
-    /// A command line, for the system's shell, that prints the key and nothing else. It is run again when the key, if
-    /// it is a JWT, is half spent, and when the server refuses it (401). [`api_key`](Self::api_key) comes first, unless the
-    /// server prefers the command.
+    /// A command line, for the system's shell, that prints the key and nothing else. It is run
+    /// again when the key, if it is a JWT, is half spent, and when the server refuses it (401).
+    /// [`api_key`](Self::api_key) comes first, unless the server prefers the command.
     ///
     /// ```
     /// use tinsmith_client::ServiceClient;
@@ -153,8 +153,8 @@ impl ServiceClientBuilder {
         self
     }
 
-    /// Trains on Fireworks: its address when no other is set, the key of `FIREWORKS_API_KEY`, its JSON dialect and its
-    /// ways of counting.
+    /// Trains on Fireworks: its address when no other is set, the key of `FIREWORKS_API_KEY`, its
+    /// JSON dialect and its ways of counting.
     ///
     /// ```
     /// use tinsmith_client::{Dialect, ServiceClient};
@@ -176,7 +176,8 @@ impl ServiceClientBuilder {
         self
     }
 
-    /// The client version to report; a server may choose its behaviour by it. This crate's own by default.
+    /// The client version to report; a server may choose its behaviour by it. This crate's own by
+    /// default.
     pub fn sdk_version(mut self, version: impl Into<String>) -> Self {
         self.sdk_version = version.into();
         self
@@ -200,7 +201,8 @@ impl ServiceClientBuilder {
         self
     }
 
-    /// By what the server orders requests. By sequence id unless set, or unless it is recognised as SkyRL-tx.
+    /// By what the server orders requests. By sequence id unless set, or unless it is recognised as
+    /// SkyRL-tx.
     pub fn request_order(mut self, order: RequestOrder) -> Self {
         self.order = Some(order);
         self
@@ -236,8 +238,9 @@ impl ServiceClientBuilder {
     /// Starts a session.
     ///
     /// # Errors
-    /// [`Error::Config`] and [`Error::KeyCommand`] for settings that cannot work, at once; [`Error::Deadline`] when nothing answers at the address
-    /// within [`RetryConfig::start_timeout`]; [`Error::Status`] when the server refuses, a wrong key say.
+    /// [`Error::Config`] and [`Error::KeyCommand`] for settings that cannot work, at once;
+    /// [`Error::Deadline`] when nothing answers at the address within
+    /// [`RetryConfig::start_timeout`]; [`Error::Status`] when the server refuses, a wrong key say.
     ///
     /// ```
     /// use tinsmith_client::ServiceClient;
@@ -259,7 +262,8 @@ impl ServiceClientBuilder {
     /// A client for what the server keeps, without a session.
     ///
     /// # Errors
-    /// [`Error::Config`] and [`Error::KeyCommand`] for settings that cannot work. Nothing is sent yet.
+    /// [`Error::Config`] and [`Error::KeyCommand`] for settings that cannot work. Nothing is sent
+    /// yet.
     ///
     /// ```
     /// use tinsmith_client::ServiceClient;

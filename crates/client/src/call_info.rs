@@ -22,7 +22,8 @@ pub struct CallInfo {
     pub seq_id: Option<u64>,
     /// The server's id of the request, once it was accepted: from then on its result is waited for.
     pub request_id: Option<String>,
-    /// Where it was sent, for calls that are answered at once: the first of them show whether that is a trainer.
+    /// Where it was sent, for calls that are answered at once: the first of them show whether that
+    /// is a trainer.
     pub url: Option<String>,
     /// HTTP requests made in this phase.
     pub attempts: u32,

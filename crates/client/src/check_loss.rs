@@ -6,11 +6,12 @@ use tinsmith_wire::{Datum, TensorData};
 use crate::{Batch, DatumProblem, Error, Loss, Result, StepReport, custom_loss, preflight};
 
 /// Runs a loss function without a server, on made-up logprobs: every guard of
-/// [`forward_backward_custom`](crate::TrainingClient::forward_backward_custom), and its gradient against central differences in
-/// f64. For a test of one's own loss, or a look before the first step.
+/// [`forward_backward_custom`](crate::TrainingClient::forward_backward_custom), and its gradient
+/// against central differences in f64. For a test of one's own loss, or a look before the first
+/// step.
 ///
-/// The logprobs are near the data's own input `logprobs`, if they have one, so that importance ratios are near 1; else
-/// between -0.05 and -3. [`check_loss_at`] takes others.
+/// The logprobs are near the data's own input `logprobs`, if they have one, so that importance
+/// ratios are near 1; else between -0.05 and -3. [`check_loss_at`] takes others.
 ///
 /// # Errors
 /// Those of `forward_backward_custom` before its second pass, and [`Error::WrongGradient`], which
@@ -55,7 +56,8 @@ where
     )
 }
 
-/// As [`check_loss`], on these logprobs: `logprobs[i]` has the shape of the `target_tokens` of `data[i]`.
+/// As [`check_loss`], on these logprobs: `logprobs[i]` has the shape of the `target_tokens` of
+/// `data[i]`.
 ///
 /// # Errors
 /// As [`check_loss`]; [`Error::OutputCount`] and [`Error::Logprobs`] for logprobs that do not fit.

@@ -72,8 +72,8 @@ impl SaveOptions {
 }
 
 impl TrainingClient {
-    /// Saves weights and optimiser state under `name` (letters, digits, `-`, `_`); the result has the path to load
-    /// them by.
+    /// Saves weights and optimiser state under `name` (letters, digits, `-`, `_`); the result has
+    /// the path to load them by.
     ///
     /// # Errors
     /// As [`optim_step`](Self::optim_step); [`Error::Status`] 409 when the name is taken.
@@ -127,8 +127,9 @@ impl TrainingClient {
             .send_one(&mut turn, submission, request, |_, answer| Ok(answer))
     }
 
-    /// Saves weights under `name` for use elsewhere: [`RestClient::external_weights_urls`] tells where to fetch them. They
-    /// are encrypted for the `recipients`, public keys of age; not at all when there are none.
+    /// Saves weights under `name` for use elsewhere: [`RestClient::external_weights_urls`] tells
+    /// where to fetch them. They are encrypted for the `recipients`, public keys of age; not at all
+    /// when there are none.
     ///
     /// # Errors
     /// As [`save_state`](Self::save_state).
@@ -197,8 +198,8 @@ impl TrainingClient {
         Ok(loading)
     }
 
-    /// A client that samples from the model as it is now. With a `name` the weights are kept under it, to be sampled
-    /// from again ([`SamplingClient::path`]); without, they go with the session.
+    /// A client that samples from the model as it is now. With a `name` the weights are kept under
+    /// it, to be sampled from again ([`SamplingClient::path`]); without, they go with the session.
     ///
     /// # Errors
     /// As [`save_state`](Self::save_state).
@@ -249,8 +250,8 @@ impl TrainingClient {
         self.model.send_one(&mut turn, submission, request, sampler)
     }
 
-    /// A new model made of a checkpoint. Servers of the protobuf dialect do it in one request; in the other the model is
-    /// created as the checkpoint says, and loads it as its first request.
+    /// A new model made of a checkpoint. Servers of the protobuf dialect do it in one request; in
+    /// the other the model is created as the checkpoint says, and loads it as its first request.
     pub(crate) fn from_state(session: &Arc<Session>, path: &str, optimizer: bool) -> Result<Self> {
         if session.server.dialect == Dialect::Protobuf {
             return Self::by_load(session, path, optimizer);

@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use crate::Error;
 
-/// The path of a checkpoint, `tinker://{run}/{kind}/{name}`, where SkyRL-tx leaves out the kind of sampler weights.
+/// The path of a checkpoint, `tinker://{run}/{kind}/{name}`, where SkyRL-tx leaves out the kind of
+/// sampler weights.
 ///
 /// ```
 /// use tinsmith_client::CheckpointPath;

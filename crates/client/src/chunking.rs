@@ -22,7 +22,8 @@ use crate::server::Service;
 pub struct ChunkLimits {
     /// Most data. 1024.
     pub max_len: usize,
-    /// Most bytes, as estimated: 4 a token, 4 or 8 a tensor element. A larger datum goes alone. 5,000,000.
+    /// Most bytes, as estimated: 4 a token, 4 or 8 a tensor element. A larger datum goes alone.
+    /// 5,000,000.
     pub max_bytes: usize,
 }
 
@@ -56,7 +57,8 @@ impl ChunkLimits {
         chunks
     }
 
-    /// The ranges of data that go together, in order, in requests to any service but Fireworks, which counts otherwise.
+    /// The ranges of data that go together, in order, in requests to any service but Fireworks,
+    /// which counts otherwise.
     ///
     /// ```
     /// use tinsmith_client::{ChunkLimits, Datum, ModelInput};
@@ -68,8 +70,8 @@ impl ChunkLimits {
         self.split(data, Service::Tinker)
     }
 
-    /// What a datum counts there toward `max_bytes`: 4 a token, the bytes of images and sound, and of tensors those of
-    /// values and sparse indices.
+    /// What a datum counts there toward `max_bytes`: 4 a token, the bytes of images and sound, and
+    /// of tensors those of values and sparse indices.
     ///
     /// ```
     /// use tinsmith_client::{ChunkLimits, Datum, ModelInput};
@@ -81,7 +83,8 @@ impl ChunkLimits {
     }
 }
 
-/// What a datum counts toward [`ChunkLimits::max_bytes`]. Fireworks counts 10 bytes a tensor element.
+/// What a datum counts toward [`ChunkLimits::max_bytes`]. Fireworks counts 10 bytes a tensor
+/// element.
 pub(crate) fn estimated_bytes(datum: &Datum, service: Service) -> usize {
     let input = datum.model_input.chunks.iter().map(|chunk| match chunk {
         Chunk::EncodedText { tokens } => 4 * tokens.len(),

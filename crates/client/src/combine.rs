@@ -2,8 +2,9 @@
 
 use tinsmith_wire::{ForwardBackwardOutput, Metrics};
 
-/// The results of a batch that went in several requests, as one: outputs in order; of the metrics that every part has,
-/// what the suffix of their names says (`name:sum`, `:mean`, ..). The client does this by itself.
+/// The results of a batch that went in several requests, as one: outputs in order; of the metrics
+/// that every part has, what the suffix of their names says (`name:sum`, `:mean`, ..). The client
+/// does this by itself.
 ///
 /// ```
 /// use tinsmith_client::{ForwardBackwardOutput, combine_outputs};

@@ -1,8 +1,8 @@
-//! A loss of the user's own: forward on the server, loss and gradient here, and the gradient back as the weights of a
-//! second, linear pass.
+//! A loss of the user's own: forward on the server, loss and gradient here, and the gradient back
+//! as the weights of a second, linear pass.
 //!
-//! The server's cross entropy is `sum(-weights * logprobs)`. With `weights = -dL/dlogprobs` its gradient by the model
-//! is that of L, by the chain rule.
+//! The server's cross entropy is `sum(-weights * logprobs)`. With `weights = -dL/dlogprobs` its
+//! gradient by the model is that of L, by the chain rule.
 
 use std::{iter, panic::Location, sync::Arc, time::Duration};
 
@@ -34,8 +34,9 @@ impl CustomStep {
         &self.report
     }
 
-    /// Waits for the second pass. The metrics are the server's, overridden by those of the loss function; then
-    /// `loss:sum` is the loss, and `surrogate_loss:sum` what the server gave as `loss:sum`, if it did.
+    /// Waits for the second pass. The metrics are the server's, overridden by those of the loss
+    /// function; then `loss:sum` is the loss, and `surrogate_loss:sum` what the server gave as
+    /// `loss:sum`, if it did.
     ///
     /// # Errors
     /// As [`ApiFuture::result`].
@@ -82,8 +83,9 @@ where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
     let targets = prepare(model, data)?;
-    // Holding the turn until the end reserves the ids of both passes. If something fails in between, those of the
-    // second have not been sent and nobody can have taken a later one, so the next request takes them.
+    // Holding the turn until the end reserves the ids of both passes. If something fails in
+    // between, those of the second have not been sent and nobody can have taken a later one, so the
+    // next request takes them.
     let mut turn = model.turn()?;
     let forward = send_forward(model, &mut turn, data, &targets, |forward| forward)?.result()?;
     backward(model, turn, data, &targets, forward, loss, at)

@@ -12,8 +12,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, where, and what to do about it.
 ///
-/// The first group is found before anything is sent; the second between the passes of a custom loss, before anything
-/// is sent that could train; the third comes from the server or the way to it.
+/// The first group is found before anything is sent; the second between the passes of a custom
+/// loss, before anything is sent that could train; the third comes from the server or the way to
+/// it.
 ///
 /// ```
 /// use tinsmith_client::{Error, LoraConfig, ServiceClient};
@@ -193,7 +194,8 @@ pub enum Error {
         /// Sequence id of the earlier custom loss.
         pass: u64,
     },
-    /// The logprobs of the two passes differ by more than [`Loss::max_drift`](crate::Loss::max_drift) allows.
+    /// The logprobs of the two passes differ by more than
+    /// [`Loss::max_drift`](crate::Loss::max_drift) allows.
     #[error(
         "the logprobs of the two passes differ by up to {:.6} nats, and the loss allows {limit}: the gradient that has gathered on the \
          server is not that of the loss. Do not apply it: optim_step would; create a new training client from the last saved state",
@@ -227,7 +229,8 @@ pub enum Error {
     )]
     InsideLoss,
 
-    /// An earlier request of this training client could not be delivered, so no later one can be put in order.
+    /// An earlier request of this training client could not be delivered, so no later one can be
+    /// put in order.
     #[error(
         "an earlier request of this training client failed for good, and requests are executed in order: {first}; create a new training client"
     )]
@@ -347,8 +350,8 @@ impl Error {
         matches!(self, Error::Deadline { .. })
     }
 
-    /// Whether the server may have executed the request, or may execute it yet. Sending it anew under a new
-    /// sequence id, an optimiser step say, could then do the work twice.
+    /// Whether the server may have executed the request, or may execute it yet. Sending it anew
+    /// under a new sequence id, an optimiser step say, could then do the work twice.
     ///
     /// ```
     /// use tinsmith_client::{AdamParams, LoraConfig, ServiceClient};

@@ -21,7 +21,8 @@ struct Setback {
 }
 
 impl Http {
-    /// Posts the JSON form of `body` until it is answered with success, refused, or given up on, and reads the answer.
+    /// Posts the JSON form of `body` until it is answered with success, refused, or given up on,
+    /// and reads the answer.
     pub fn call<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,
@@ -60,7 +61,8 @@ impl Http {
         self.exchange_until(request, info, kind, |_| false)
     }
 
-    /// As [`exchange`](Self::exchange); `is_success` tells of an answer besides 2xx whether it is what was hoped for.
+    /// As [`exchange`](Self::exchange); `is_success` tells of an answer besides 2xx whether it is
+    /// what was hoped for.
     fn exchange_until(
         &self,
         request: &Request<'_>,

@@ -4,7 +4,8 @@ use tinsmith_wire::{Data, Datum, Metrics};
 
 const NAME: &str = "response_tokens";
 
-/// The number of tokens that enter the cross entropy: those of weight other than 0, or all when there are no weights.
+/// The number of tokens that enter the cross entropy: those of weight other than 0, or all when
+/// there are no weights.
 pub(crate) fn response_tokens(data: &[Datum]) -> usize {
     let of = |datum: &Datum| match datum.input("weights").map(|weights| weights.data()) {
         Some(Data::F32(weights)) => weights.iter().filter(|&&w| w != 0.0).count(),
@@ -15,7 +16,8 @@ pub(crate) fn response_tokens(data: &[Datum]) -> usize {
     data.iter().map(of).sum()
 }
 
-/// Adds the number of tokens to the metrics, unless the server has done so: `loss:sum` over it is the mean loss.
+/// Adds the number of tokens to the metrics, unless the server has done so: `loss:sum` over it is
+/// the mean loss.
 pub(crate) fn complete(metrics: &mut Metrics, tokens: Option<usize>) {
     if let Some(tokens) = tokens
         && metrics.get(NAME).is_none()
@@ -24,8 +26,8 @@ pub(crate) fn complete(metrics: &mut Metrics, tokens: Option<usize>) {
     }
 }
 
-/// Whether a conflict (409) may pass: while there is no capacity or a trainer recovers, not when another request has the
-/// same id.
+/// Whether a conflict (409) may pass: while there is no capacity or a trainer recovers, not when
+/// another request has the same id.
 pub(crate) fn may_pass(conflict: &[u8]) -> bool {
     let words = String::from_utf8_lossy(conflict).to_ascii_lowercase();
     words.trim().is_empty() || ["capacity", "recover"].iter().any(|it| words.contains(it))

@@ -39,11 +39,12 @@ impl<T> fmt::Debug for ApiFuture<T> {
 }
 
 impl<T> ApiFuture<T> {
-    /// Waits for the result, for [`RetryConfig::result_timeout`](crate::RetryConfig::result_timeout) at most.
+    /// Waits for the result, for
+    /// [`RetryConfig::result_timeout`](crate::RetryConfig::result_timeout) at most.
     ///
     /// # Errors
-    /// [`Error::RequestFailed`] when the server could not execute the request; [`Error::Deadline`] when time runs out;
-    /// [`Error::Expired`], [`Error::Status`], [`Error::Reply`].
+    /// [`Error::RequestFailed`] when the server could not execute the request; [`Error::Deadline`]
+    /// when time runs out; [`Error::Expired`], [`Error::Status`], [`Error::Reply`].
     pub fn result(mut self) -> Result<T> {
         let limit = self.limit;
         self.result_timeout(limit)
@@ -88,8 +89,8 @@ impl<T> ApiFuture<T> {
         )
     }
 
-    /// The future of several requests whose results are put together; `finish` also learns how many bytes
-    /// they took.
+    /// The future of several requests whose results are put together; `finish` also learns how many
+    /// bytes they took.
     pub(crate) fn joined<P>(
         session: Arc<Session>,
         pending: Vec<Pending<P>>,

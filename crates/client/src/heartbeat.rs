@@ -20,11 +20,13 @@ use crate::{
 /// For one heartbeat to be answered.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A thread that reports to the server until it is dropped, or until the server says (410) that the session is over.
+/// A thread that reports to the server until it is dropped, or until the server says (410) that the
+/// session is over.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
     over: Arc<AtomicBool>,
-    /// Dropping it wakes the thread, which then ends by itself: nobody waits for a heartbeat under way.
+    /// Dropping it wakes the thread, which then ends by itself: nobody waits for a heartbeat under
+    /// way.
     _stop: Sender<()>,
 }
 

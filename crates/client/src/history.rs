@@ -1,4 +1,5 @@
-//! What a model's requests so far have done to it, where a later one depends on it. Requests are known by their sequence ids.
+//! What a model's requests so far have done to it, where a later one depends on it. Requests are
+//! known by their sequence ids.
 
 use tinsmith_wire::GradAccumulationNormalization as By;
 

@@ -26,10 +26,10 @@
 //!
 //! # Which server
 //!
-//! [`ServiceClientBuilder`] names it, or the environment does. What the server speaks ([`Dialect`]) and how much it takes at
-//! once is asked of the server; builder settings override the answers. [`ServiceClientBuilder::fireworks`] trains on
-//! Fireworks. [`ServiceClient::capabilities`] shows what a server supports. Feature `zstd` compresses training requests for
-//! servers that ask for it.
+//! [`ServiceClientBuilder`] names it, or the environment does. What the server speaks ([`Dialect`])
+//! and how much it takes at once is asked of the server; builder settings override the answers.
+//! [`ServiceClientBuilder::fireworks`] trains on Fireworks. [`ServiceClient::capabilities`] shows
+//! what a server supports. Feature `zstd` compresses training requests for servers that ask for it.
 //!
 //! | to | there is |
 //! | --- | --- |
@@ -41,16 +41,19 @@
 //!
 //! # What holds everywhere
 //!
-//! * **Two passes.** The trainer's forward pass returns logprobs; the loss function and its gradient run here, in
-//!   [`grad`]; the gradient goes back as the weights of a second, linear pass. [`losses`] has the usual losses ready.
-//! * **Blocking, with futures.** A call returns when the trainer has accepted it, an [`ApiFuture`] waits for the result.
-//!   Nothing waits for ever: [`RetryConfig`] holds every limit.
-//! * **Exactly once.** A repetition carries the same bytes under the same sequence id. A server that does not know a
-//!   repetition when it sees one (SkyRL-tx) is recognised, and sent none. Where nobody can know whether a request was
-//!   executed, [`Error::may_have_been_applied`] says so.
-//! * **Nothing trains by accident.** A loss that is not one number, not finite, or leaves out a datum is an error that
-//!   names the datum and the source line, before the second pass is sent.
-//! * **The API key** appears in no error and no debug output, and does not travel unencrypted except on this machine.
+//! * **Two passes.** The trainer's forward pass returns logprobs; the loss function and its
+//!   gradient run here, in [`grad`]; the gradient goes back as the weights of a second, linear
+//!   pass. [`losses`] has the usual losses ready.
+//! * **Blocking, with futures.** A call returns when the trainer has accepted it, an [`ApiFuture`]
+//!   waits for the result. Nothing waits for ever: [`RetryConfig`] holds every limit.
+//! * **Exactly once.** A repetition carries the same bytes under the same sequence id. A server
+//!   that does not know a repetition when it sees one (SkyRL-tx) is recognised, and sent none.
+//!   Where nobody can know whether a request was executed, [`Error::may_have_been_applied`] says
+//!   so.
+//! * **Nothing trains by accident.** A loss that is not one number, not finite, or leaves out a
+//!   datum is an error that names the datum and the source line, before the second pass is sent.
+//! * **The API key** appears in no error and no debug output, and does not travel unencrypted
+//!   except on this machine.
 
 mod address;
 mod answers;

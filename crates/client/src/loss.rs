@@ -99,8 +99,8 @@ impl Loss {
         self
     }
 
-    /// Reports the norm of each term's own gradient, which shows how terms weigh against each other. Costs a differentiation
-    /// per term.
+    /// Reports the norm of each term's own gradient, which shows how terms weigh against each
+    /// other. Costs a differentiation per term.
     ///
     /// ```
     /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss};
@@ -119,12 +119,13 @@ impl Loss {
         self
     }
 
-    /// Divides the gradient by the number of tokens, or of sequences, for which it is not 0, before it is sent: what
-    /// `grad_accumulation_normalization` of Fireworks' `optim_step` does, for servers that lack it. For losses that are sums; one
-    /// that is a mean already would be divided twice. The value of the loss stays as it is; the gradient in the report is the one sent.
+    /// Divides the gradient by the number of tokens, or of sequences, for which it is not 0, before
+    /// it is sent: what `grad_accumulation_normalization` of Fireworks' `optim_step` does, for
+    /// servers that lack it. For losses that are sums; one that is a mean already would be divided
+    /// twice. The value of the loss stays as it is; the gradient in the report is the one sent.
     ///
-    /// All data of an optimiser step must come in one call then: [`Error::NormalizedApart`]. And the server must not divide
-    /// again: [`Error::NormalizedTwice`].
+    /// All data of an optimiser step must come in one call then: [`Error::NormalizedApart`]. And
+    /// the server must not divide again: [`Error::NormalizedTwice`].
     ///
     /// ```
     /// use tinsmith_client::{Datum, GradAccumulationNormalization, Loss, ModelInput, check_loss};
@@ -143,8 +144,9 @@ impl Loss {
         self
     }
 
-    /// Makes the result of the step an error, [`Error::Drift`], if a logprob of the second pass is further than `nats` from that of
-    /// the first. Without it a conspicuous drift is a [`Warning`](crate::Warning) of the report.
+    /// Makes the result of the step an error, [`Error::Drift`], if a logprob of the second pass is
+    /// further than `nats` from that of the first. Without it a conspicuous drift is a
+    /// [`Warning`](crate::Warning) of the report.
     ///
     /// ```
     /// # use tinsmith_client::{Datum, LoraConfig, Loss, ModelInput, ServiceClient};
@@ -183,8 +185,9 @@ impl Loss {
         self
     }
 
-    /// Accepts that parts of the loss are detached, so that its gradient is not the derivative of its value:
-    /// [`check_loss`](crate::check_loss()) then compares the gradient with the derivative that takes them for constants.
+    /// Accepts that parts of the loss are detached, so that its gradient is not the derivative of
+    /// its value: [`check_loss`](crate::check_loss()) then compares the gradient with the
+    /// derivative that takes them for constants.
     ///
     /// ```
     /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss};
@@ -216,7 +219,8 @@ pub struct TermReport {
     pub weight: f64,
     /// Its value, before that.
     pub value: f64,
-    /// The Euclidean norm of its gradient by the logprobs, weight included, if [`Loss::gradient_norms`] asked for it.
+    /// The Euclidean norm of its gradient by the logprobs, weight included, if
+    /// [`Loss::gradient_norms`] asked for it.
     pub gradient_norm: Option<f64>,
 }
 
@@ -240,8 +244,8 @@ pub(crate) struct Evaluated {
 }
 
 impl Loss {
-    /// The loss, its terms, its metrics and its gradient in one evaluation, each guard in turn. The gradient is written to
-    /// the buffer given.
+    /// The loss, its terms, its metrics and its gradient in one evaluation, each guard in turn. The
+    /// gradient is written to the buffer given.
     pub(crate) fn evaluate(self, batch: &Batch, mut gradient: Vec<f32>) -> Result<Evaluated> {
         self.check_names()?;
         let logprobs = batch.logprobs();

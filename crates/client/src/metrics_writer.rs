@@ -9,10 +9,12 @@ use serde::Serialize;
 
 use crate::{Error, Result};
 
-/// Appends one line of JSON a step to a file: `{"step": 7, "time": .., ...}`, `time` in seconds since 1970.
+/// Appends one line of JSON a step to a file: `{"step": 7, "time": .., ...}`, `time` in seconds
+/// since 1970.
 ///
-/// A line is written in one go before [`write`](Self::write) returns, so a crash loses at most the line being written. What a
-/// crash left unfinished is cut off when the file is opened again, and writing goes on after the last whole line.
+/// A line is written in one go before [`write`](Self::write) returns, so a crash loses at most the
+/// line being written. What a crash left unfinished is cut off when the file is opened again, and
+/// writing goes on after the last whole line.
 ///
 /// ```
 /// use tinsmith_client::{Metrics, MetricsWriter};

@@ -99,8 +99,8 @@ impl Model {
 
     /// Sends a batch, one request a chunk.
     ///
-    /// A server that orders by sequence ids gets them in parallel and the first one last: it holds the others back until
-    /// then, and sees the batch whole.
+    /// A server that orders by sequence ids gets them in parallel and the first one last: it holds
+    /// the others back until then, and sees the batch whole.
     pub fn send_pass(&self, turn: &mut Turn<'_>, batch: PassOver<'_>) -> Result<Vec<Part>> {
         let server = &self.session.server;
         let is_parallel = server.parallel_chunks && server.order() == RequestOrder::BySequence;

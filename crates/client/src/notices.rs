@@ -32,8 +32,8 @@ pub(crate) enum Notice {
     Read(RetrieveFuturesRequest),
 }
 
-/// Gives notice on a thread, so that nobody waits for it, and of one thing after another: that is as few cancellations at
-/// once as a server may ask for.
+/// Gives notice on a thread, so that nobody waits for it, and of one thing after another: that is
+/// as few cancellations at once as a server may ask for.
 #[derive(Debug)]
 pub(crate) struct Notices {
     http: Arc<Http>,
@@ -73,8 +73,8 @@ impl Notices {
     }
 }
 
-/// Ends when the session does, once all notice is given. What is refused is not given again: a sample may have ended
-/// meanwhile, a result been dropped.
+/// Ends when the session does, once all notice is given. What is refused is not given again: a
+/// sample may have ended meanwhile, a result been dropped.
 fn give_all(mut settings: Settings, notices: &Receiver<Notice>) {
     for notice in notices {
         let http = settings.http.clone();

@@ -2,7 +2,8 @@
 
 use tinsmith_wire::{AdamParams, DimuonParams, GradAccumulationNormalization, OptimizerParams};
 
-/// What [`TrainingClient::optim_step_with`](crate::TrainingClient::optim_step_with) does with the gathered gradient.
+/// What [`TrainingClient::optim_step_with`](crate::TrainingClient::optim_step_with) does with the
+/// gathered gradient.
 ///
 /// ```
 /// use tinsmith_client::{AdamParams, GradAccumulationNormalization, OptimStep};
@@ -20,8 +21,8 @@ pub struct OptimStep {
 }
 
 impl OptimStep {
-    /// Divides the gradient before the step. Fireworks only. After custom losses, which are normalised as they are
-    /// written, the choice is [`None`](GradAccumulationNormalization::None).
+    /// Divides the gradient before the step. Fireworks only. After custom losses, which are
+    /// normalised as they are written, the choice is [`None`](GradAccumulationNormalization::None).
     ///
     /// ```
     /// use tinsmith_client::{AdamParams, GradAccumulationNormalization, OptimStep};

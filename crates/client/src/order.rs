@@ -9,9 +9,10 @@ use crate::{Error, RequestOrder, Result, history::History};
 
 /// Hands out sequence ids, from 1, to one holder of the turn at a time.
 ///
-/// A server executes a model's requests in the order of their ids and waits for a missing one, so an id must be sent
-/// once it is taken, and in order. Whoever holds the [`Turn`] is alone: both passes of a custom loss keep it, which
-/// reserves the ids of both, and ids not sent when it ends were never taken.
+/// A server executes a model's requests in the order of their ids and waits for a missing one, so
+/// an id must be sent once it is taken, and in order. Whoever holds the [`Turn`] is alone: both
+/// passes of a custom loss keep it, which reserves the ids of both, and ids not sent when it ends
+/// were never taken.
 #[derive(Debug)]
 pub(crate) struct Order {
     state: Mutex<State>,
@@ -79,9 +80,10 @@ impl Turn<'_> {
         self.order.history()
     }
 
-    /// Sends one request under the next id. When the server has seen it and it fails all the same, nobody can tell
-    /// whether the server counts the id as used, so no later request can be put in order: the client is poisoned. A server
-    /// that does not look at ids may refuse a request without that effect.
+    /// Sends one request under the next id. When the server has seen it and it fails all the same,
+    /// nobody can tell whether the server counts the id as used, so no later request can be put in
+    /// order: the client is poisoned. A server that does not look at ids may refuse a request
+    /// without that effect.
     pub fn send<T>(&mut self, request: impl FnOnce(u64) -> Result<T>) -> Result<T> {
         let seq_id = self.state.next;
         match request(seq_id) {
@@ -98,8 +100,9 @@ impl Turn<'_> {
         }
     }
 
-    /// Sends `n` requests under the next ids; `send` is given the first of these, and gives what was accepted, with the
-    /// error that kept it from sending the rest. A batch in part is worse than none, so that poisons the client too.
+    /// Sends `n` requests under the next ids; `send` is given the first of these, and gives what
+    /// was accepted, with the error that kept it from sending the rest. A batch in part is worse
+    /// than none, so that poisons the client too.
     pub fn send_batch<T>(
         &mut self,
         n: usize,

@@ -198,7 +198,8 @@ impl<P: Answer> Pending<P> {
             .map(|size| session.server.receiving.take(size));
         match http.send(&request, timeout) {
             Ok(reply) => self.answered(session, reply),
-            // A server may hold the question for longer than we wait: not ready, and no reason to wait more.
+            // A server may hold the question for longer than we wait: not ready, and no reason to
+            // wait more.
             Err(Failure::TimedOut) => Ok(Step::Again(Duration::ZERO)),
             Err(failure) => self.unreachable(http, &failure),
         }
@@ -239,7 +240,8 @@ impl<P: Answer> Pending<P> {
                 }
                 Ok(Step::Again(POLITE))
             }
-            // Proxies make these up. Among servers that speak JSON, SkyRL-tx reports failure by a 400 that says why.
+            // Proxies make these up. Among servers that speak JSON, SkyRL-tx reports failure by a
+            // 400 that says why.
             400 if (reply.body.is_empty() || session.server.dialect == Dialect::Protobuf)
                 && self.bad_requests < MAX_BAD_REQUESTS =>
             {

@@ -10,7 +10,8 @@ use tinsmith_wire::{Datum, ModelInput, TensorData};
 use crate::{Error, Result, history::History, model::Model};
 
 /// The logprobs of a batch, of a forward pass made by
-/// [`TrainingClient::precompute_forward`](crate::TrainingClient::precompute_forward). They stay good until the weights change.
+/// [`TrainingClient::precompute_forward`](crate::TrainingClient::precompute_forward). They stay
+/// good until the weights change.
 #[derive(Debug, Clone)]
 pub struct PrecomputedForward {
     model: Weak<Model>,

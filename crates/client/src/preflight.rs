@@ -7,8 +7,8 @@ use crate::{DatumProblem, Error, Result};
 /// The largest token id: they are int32 on the wire.
 const MAX_TOKEN: i64 = i32::MAX as i64;
 
-/// Checks the batch: there is one, every datum has text, and `target_tokens` and the inputs that travel fit it.
-/// `travels` tells which inputs do; the others are the user's own.
+/// Checks the batch: there is one, every datum has text, and `target_tokens` and the inputs that
+/// travel fit it. `travels` tells which inputs do; the others are the user's own.
 pub(crate) fn check(data: &[Datum], travels: impl Fn(&str) -> bool) -> Result<()> {
     if data.is_empty() {
         return Err(Error::EmptyBatch);
@@ -123,8 +123,8 @@ pub(crate) fn check_finite(tensor: &TensorData) -> Result<(), DatumProblem> {
     }
 }
 
-/// The first value that is bad. Mostly there is none, and looking at all of them without stopping at any is several times
-/// faster, since it can be done for many at once.
+/// The first value that is bad. Mostly there is none, and looking at all of them without stopping
+/// at any is several times faster, since it can be done for many at once.
 pub(crate) fn first<T: Copy>(values: &[T], is_bad: impl Fn(T) -> bool) -> Option<usize> {
     match values.iter().fold(false, |any, &value| any | is_bad(value)) {
         true => values.iter().position(|&value| is_bad(value)),

@@ -57,7 +57,8 @@ pub enum Severity {
     Error,
 }
 
-/// Hears of events. It is called on the thread that waits, or on the heartbeat's, and should return soon.
+/// Hears of events. It is called on the thread that waits, or on the heartbeat's, and should return
+/// soon.
 ///
 /// ```
 /// use tinsmith_client::{Event, ServiceClient};

@@ -12,11 +12,13 @@ use tinsmith_wire::{Datum, Metrics, TensorData};
 use crate::{Batch, Error, Loss, Result, TrainingClient, loss::Evaluated};
 
 impl TrainingClient {
-    /// From now on writes what each custom loss saw and gave to a file of its own in the folder `dir`: the data with all
-    /// their inputs, the logprobs of the first pass, the loss, its metrics and its gradient. [`replay`] runs them again. The
-    /// folder is made if it is missing; steps that are in it already are kept, and counting goes on after them.
+    /// From now on writes what each custom loss saw and gave to a file of its own in the folder
+    /// `dir`: the data with all their inputs, the logprobs of the first pass, the loss, its metrics
+    /// and its gradient. [`replay`] runs them again. The folder is made if it is missing; steps
+    /// that are in it already are kept, and counting goes on after them.
     ///
-    /// A step that cannot be written is an error before its second pass is sent, so nothing is trained that was not recorded.
+    /// A step that cannot be written is an error before its second pass is sent, so nothing is
+    /// trained that was not recorded.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -112,12 +114,13 @@ pub struct ReplayedStep {
     pub is_identical: bool,
 }
 
-/// Runs a loss function on the steps that [`TrainingClient::record`] wrote to `dir`, in their order, without a server. The same
-/// loss function gives the same bits; a changed one shows what it would have given.
+/// Runs a loss function on the steps that [`TrainingClient::record`] wrote to `dir`, in their
+/// order, without a server. The same loss function gives the same bits; a changed one shows what it
+/// would have given.
 ///
 /// # Errors
-/// [`Error::File`] for a file that cannot be read or is no recorded step, and those of the loss function, as in
-/// [`forward_backward_custom`](TrainingClient::forward_backward_custom).
+/// [`Error::File`] for a file that cannot be read or is no recorded step, and those of the loss
+/// function, as in [`forward_backward_custom`](TrainingClient::forward_backward_custom).
 ///
 /// ```
 /// use tinsmith_client::{Datum, Loss, LoraConfig, ModelInput, ServiceClient, replay};

@@ -16,8 +16,9 @@ use crate::{
     transport::{Http, Payload, Request},
 };
 
-/// A client for what the server keeps. It needs no session: [`ServiceClientBuilder::rest`](crate::ServiceClientBuilder::rest),
-/// or [`ServiceClient::rest`](crate::ServiceClient::rest).
+/// A client for what the server keeps. It needs no session:
+/// [`ServiceClientBuilder::rest`](crate::ServiceClientBuilder::rest), or
+/// [`ServiceClient::rest`](crate::ServiceClient::rest).
 ///
 /// ```
 /// use tinsmith_client::{LoraConfig, ServiceClient};
@@ -208,7 +209,8 @@ impl RestClient {
     /// [`external_weights_urls`](Self::external_weights_urls) instead.
     ///
     /// # Errors
-    /// As [`delete_checkpoint`](Self::delete_checkpoint); [`Error::Unexpected`] when the server gives no address.
+    /// As [`delete_checkpoint`](Self::delete_checkpoint); [`Error::Unexpected`] when the server
+    /// gives no address.
     ///
     /// ```
     /// use tinsmith_client::{LoraConfig, ServiceClient};
@@ -255,8 +257,8 @@ impl RestClient {
     }
 
     /// Writes what is at `url`, an address of [`archive_url`](Self::archive_url) or
-    /// [`external_weights_urls`](Self::external_weights_urls), to `to`, and gives the number of bytes. The API key is not
-    /// sent there.
+    /// [`external_weights_urls`](Self::external_weights_urls), to `to`, and gives the number of
+    /// bytes. The API key is not sent there.
     ///
     /// # Errors
     /// [`Error::Status`], [`Error::Unreachable`], the latter also when `to` cannot be written.

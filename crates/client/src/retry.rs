@@ -22,35 +22,38 @@ pub struct RetryConfig {
     pub poll_timeout: Duration,
     /// For the question of [`try_result`](crate::ApiFuture::try_result). 2 s.
     pub try_timeout: Duration,
-    /// For each of the first calls to a server to be answered with success, with all its repetitions: what is no
-    /// trainer shows soon. These are the calls of [`connect`](crate::ServiceClientBuilder::connect), and without a session
-    /// all until the first success. 20 s.
+    /// For each of the first calls to a server to be answered with success, with all its
+    /// repetitions: what is no trainer shows soon. These are the calls of
+    /// [`connect`](crate::ServiceClientBuilder::connect), and without a session all until the first
+    /// success. 20 s.
     pub start_timeout: Duration,
     /// For a request to be accepted, with all its repetitions. 300 s in all.
     pub submit_timeout: Duration,
     /// Most times that a request is sent. 100.
     pub submit_attempts: u32,
-    /// For a result, from the moment it is asked for. 3600 s in all, of which without any connection no more than
-    /// `submit_timeout`.
+    /// For a result, from the moment it is asked for. 3600 s in all, of which without any
+    /// connection no more than `submit_timeout`.
     pub result_timeout: Duration,
     /// The first wait between two attempts; it doubles from one to the next. 0.5 s.
     pub first_delay: Duration,
     /// The longest such wait. 10 s.
     pub max_delay: Duration,
-    /// The share of a wait that is left to chance, so that many clients do not come back at once. 0.25.
+    /// The share of a wait that is left to chance, so that many clients do not come back at once.
+    /// 0.25.
     pub jitter: f64,
     /// The longest wait that a server may ask for by `Retry-After`. 60 s.
     pub max_retry_after: Duration,
-    /// The longest pause, in all, while the server wants a bill to be paid (402); such pauses count toward no other
-    /// limit on submitting. A server may set less. 3600 s.
+    /// The longest pause, in all, while the server wants a bill to be paid (402); such pauses count
+    /// toward no other limit on submitting. A server may set less. 3600 s.
     pub billing_pause: Duration,
-    /// Whether to repeat a request that may have arrived though no answer came back. Right for servers that know
-    /// a repetition by its sequence id; where one does not (SkyRL-tx), the client does not repeat training requests
-    /// anyway. Yes.
+    /// Whether to repeat a request that may have arrived though no answer came back. Right for
+    /// servers that know a repetition by its sequence id; where one does not (SkyRL-tx), the client
+    /// does not repeat training requests anyway. Yes.
     pub resend_uncertain: bool,
     /// Between two heartbeats of a session. 10 s.
     pub heartbeat_period: Duration,
-    /// How long heartbeats may fail before [`Event::HeartbeatLost`](crate::Event::HeartbeatLost). 120 s.
+    /// How long heartbeats may fail before [`Event::HeartbeatLost`](crate::Event::HeartbeatLost).
+    /// 120 s.
     pub heartbeat_warning: Duration,
 }
 
@@ -78,7 +81,8 @@ impl Default for RetryConfig {
 }
 
 impl RetryConfig {
-    /// The wait after `failures` failures in a row (from 1): doubling, capped, and jittered by `dice`.
+    /// The wait after `failures` failures in a row (from 1): doubling, capped, and jittered by
+    /// `dice`.
     pub(crate) fn delay(&self, failures: u32, dice: u64) -> Duration {
         let doubled = self.first_delay.saturating_mul(1 << (failures - 1).min(20));
         let chance = dice as f64 / u64::MAX as f64;
@@ -109,13 +113,14 @@ pub(crate) enum Verdict {
     Done,
     /// Send the same again.
     Again,
-    /// Send the same again, but under a new idempotency key: the server would repeat this answer to the old one.
+    /// Send the same again, but under a new idempotency key: the server would repeat this answer to
+    /// the old one.
     Anew,
     Final,
 }
 
-/// What to do about this answer. Where the server `may_do_twice` what it is sent twice, only answers that promise that
-/// nothing was done lead to a repetition.
+/// What to do about this answer. Where the server `may_do_twice` what it is sent twice, only
+/// answers that promise that nothing was done lead to a repetition.
 pub(crate) fn verdict(reply: &Reply, kind: Kind, may_do_twice: bool) -> Verdict {
     let by_status = match reply.status {
         200..300 => return Verdict::Done,

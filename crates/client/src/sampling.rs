@@ -25,16 +25,17 @@ use crate::{
 /// # anyhow::Ok(())
 /// ```
 ///
-/// A sample that the server loses, or fails to take for now, is submitted again, unless the server forbids it. When more
-/// samples are under way than the server allows, further ones are sent when they are waited for. When the future of a
-/// sample is dropped before its end, a server that wants to know is told so, in the background, and can spare the work.
+/// A sample that the server loses, or fails to take for now, is submitted again, unless the server
+/// forbids it. When more samples are under way than the server allows, further ones are sent when
+/// they are waited for. When the future of a sample is dropped before its end, a server that wants
+/// to know is told so, in the background, and can spare the work.
 #[derive(Debug, Clone)]
 pub struct SamplingClient {
     sampler: Arc<Sampler>,
 }
 
-/// What to sample, and what to tell about it. What is beyond [`SamplingParams`] and the logprobs of the prompt, newer servers
-/// know only.
+/// What to sample, and what to tell about it. What is beyond [`SamplingParams`] and the logprobs of
+/// the prompt, newer servers know only.
 ///
 /// ```
 /// use tinsmith_client::{SampleOptions, SamplingParams};
@@ -57,7 +58,8 @@ pub struct SampleOptions {
     pub topk_prompt_logprobs: u32,
     /// How many likeliest tokens per sampled position are wanted.
     pub topk_sample_logprobs: u32,
-    /// Tokens whose logprobs are wanted at each prompt position after the first: `int64` `[len - 1, K]`, -1 for none.
+    /// Tokens whose logprobs are wanted at each prompt position after the first: `int64`
+    /// `[len - 1, K]`, -1 for none.
     pub target_prompt_logprobs: Option<TensorData>,
     /// How many other tokens per prompt position are wanted.
     pub prompt_alt_tokens_k: u32,
@@ -84,7 +86,8 @@ impl SampleOptions {
     }
 }
 
-/// The numbers of clients are drawn from so many, which leaves room for those of their samples in 63 bits.
+/// The numbers of clients are drawn from so many, which leaves room for those of their samples in
+/// 63 bits.
 const MAX_DRAWN: u64 = 1 << 31;
 
 impl SamplingClient {
@@ -99,7 +102,8 @@ impl SamplingClient {
         Self::new(session, id, path)
     }
 
-    /// A client beside others, under a number that the server gives, or else that hardly anybody else draws.
+    /// A client beside others, under a number that the server gives, or else that hardly anybody
+    /// else draws.
     pub(crate) fn join(session: Arc<Session>, id: &str) -> Result<Self> {
         let config = session.server.config.as_ref();
         let copy = match config.is_some_and(|config| config.sample_join_sampling_session) {
@@ -123,8 +127,8 @@ impl SamplingClient {
     /// Continues `prompt` in `num_samples` ways.
     ///
     /// # Errors
-    /// [`Error::Config`] for an empty prompt or no samples, before anything is sent; [`Error::Status`],
-    /// [`Error::Deadline`], [`Error::Unreachable`].
+    /// [`Error::Config`] for an empty prompt or no samples, before anything is sent;
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Unreachable`].
     pub fn sample(
         &self,
         prompt: &ModelInput,
@@ -170,7 +174,8 @@ impl SamplingClient {
     /// The logprob of each token of `prompt` given those before it; none for the first.
     ///
     /// # Errors
-    /// As [`sample`](Self::sample); the future's [`Error::Unexpected`] when the server gives no logprobs, or too few.
+    /// As [`sample`](Self::sample); the future's [`Error::Unexpected`] when the server gives no
+    /// logprobs, or too few.
     ///
     /// ```
     /// use tinsmith_client::{ModelInput, ServiceClient};

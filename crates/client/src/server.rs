@@ -14,7 +14,8 @@ use crate::{
 
 /// How JSON and protobuf divide the work on the wire.
 ///
-/// A server that answers `client/config` is taken to speak protobuf, one that does not know it (404 or 405) JSON.
+/// A server that answers `client/config` is taken to speak protobuf, one that does not know it (404
+/// or 405) JSON.
 ///
 /// ```
 /// use tinsmith_client::{Dialect, ServiceClient};
@@ -30,8 +31,8 @@ use crate::{
 pub enum Dialect {
     /// JSON bodies and results: Tinker SDK 0.1 to 0.18, Fireworks, SkyRL-tx.
     Json,
-    /// Protobuf for the requests and results of training passes and for samples, JSON for the rest: Tinker SDK 0.25 and
-    /// later, TuFT, the local trainer.
+    /// Protobuf for the requests and results of training passes and for samples, JSON for the rest:
+    /// Tinker SDK 0.25 and later, TuFT, the local trainer.
     Protobuf,
 }
 
@@ -48,7 +49,8 @@ pub enum Dialect {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestOrder {
-    /// By their sequence ids. It knows a repetition when it sees one, and the requests of one batch may come in any order.
+    /// By their sequence ids. It knows a repetition when it sees one, and the requests of one batch
+    /// may come in any order.
     BySequence,
     /// As they arrive; what comes twice is done twice. SkyRL-tx.
     ByArrival,

@@ -15,17 +15,19 @@ const MAX_INPUTS: usize = 16;
 const MAX_NAME: usize = 64;
 
 impl ServiceClient {
-    /// Hands a loss function, as a graph of PyTorch's operations, to a server that evaluates such losses itself, and gives
-    /// what [`forward_backward`](TrainingClient::forward_backward) then takes. One pass is enough there; the data need all of
-    /// the `inputs` but the first, which is `logprobs`. The loss is known within this session only; create it once.
+    /// Hands a loss function, as a graph of PyTorch's operations, to a server that evaluates such
+    /// losses itself, and gives what [`forward_backward`](TrainingClient::forward_backward) then
+    /// takes. One pass is enough there; the data need all of the `inputs` but the first, which is
+    /// `logprobs`. The loss is known within this session only; create it once.
     ///
-    /// The function is of one datum, and gives its loss and a dictionary of metrics named `custom/..:sum` or `custom/..:mean`.
-    /// Which operations a server knows it says in its error.
+    /// The function is of one datum, and gives its loss and a dictionary of metrics named
+    /// `custom/..:sum` or `custom/..:mean`. Which operations a server knows it says in its error.
     ///
     /// # Errors
     /// [`Error::Config`], before anything is sent, for a server without the switch
-    /// [`custom_loss_server_side`](tinsmith_wire::ClientConfig::custom_loss_server_side) and for inputs that no server takes;
-    /// [`Error::RequestFailed`], [`Error::Status`] for a graph that it refuses.
+    /// [`custom_loss_server_side`](tinsmith_wire::ClientConfig::custom_loss_server_side) and for
+    /// inputs that no server takes; [`Error::RequestFailed`], [`Error::Status`] for a graph that it
+    /// refuses.
     ///
     /// ```
     /// use tinsmith_client::{ServiceClient, wire::{CustomLossInput, LossGraph, json}};

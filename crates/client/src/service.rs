@@ -14,8 +14,8 @@ use crate::{
     transport::Http,
 };
 
-/// A session with a training service. It lives on the server as long as this, or any client made from it, lives here;
-/// clones share it.
+/// A session with a training service. It lives on the server as long as this, or any client made
+/// from it, lives here; clones share it.
 ///
 /// ```
 /// use tinsmith_client::{LoraConfig, ServiceClient};
@@ -65,8 +65,8 @@ impl ModelOptions {
 }
 
 impl ServiceClient {
-    /// Starts a session with the server that the environment names: `TINKER_BASE_URL` (the hosted service when unset),
-    /// `TINKER_API_KEY` or `TINKER_CREDENTIAL_CMD`, `TINKER_TAGS`.
+    /// Starts a session with the server that the environment names: `TINKER_BASE_URL` (the hosted
+    /// service when unset), `TINKER_API_KEY` or `TINKER_CREDENTIAL_CMD`, `TINKER_TAGS`.
     ///
     /// # Errors
     /// As [`ServiceClientBuilder::connect`].
@@ -102,7 +102,8 @@ impl ServiceClient {
         self.session.server.dialect
     }
 
-    /// By what the server orders requests, as far as is known: SkyRL-tx is recognised when it accepts the first model.
+    /// By what the server orders requests, as far as is known: SkyRL-tx is recognised when it
+    /// accepts the first model.
     pub fn request_order(&self) -> RequestOrder {
         self.session.server.order()
     }
@@ -132,7 +133,8 @@ impl ServiceClient {
     /// What the server supports, as it says itself and as harmless questions show.
     ///
     /// # Errors
-    /// [`Error::Deadline`], [`Error::Unreachable`]; a question that the server refuses is an answer.
+    /// [`Error::Deadline`], [`Error::Unreachable`]; a question that the server refuses is an
+    /// answer.
     ///
     /// ```
     /// use tinsmith_client::{ServiceClient, Support};
@@ -172,8 +174,8 @@ impl ServiceClient {
     /// Creates a LoRA adapter on `base_model` and waits until it can be trained.
     ///
     /// # Errors
-    /// [`Error::Config`] for an adapter that trains nothing, before anything is sent; [`Error::Status`] or
-    /// [`Error::RequestFailed`] for a model that the server does not have.
+    /// [`Error::Config`] for an adapter that trains nothing, before anything is sent;
+    /// [`Error::Status`] or [`Error::RequestFailed`] for a model that the server does not have.
     ///
     /// ```
     /// use tinsmith_client::{LoraConfig, ServiceClient};
@@ -192,7 +194,8 @@ impl ServiceClient {
         self.create_training_client(base_model, config, ModelOptions::default())
     }
 
-    /// As [`create_lora_training_client`](Self::create_lora_training_client), with another optimiser or with notes.
+    /// As [`create_lora_training_client`](Self::create_lora_training_client), with another
+    /// optimiser or with notes.
     ///
     /// # Errors
     /// As [`create_lora_training_client`](Self::create_lora_training_client).
@@ -234,12 +237,14 @@ impl ServiceClient {
     /// [`save_state`](TrainingClient::save_state): with its weights, and with a new optimiser.
     ///
     /// # Errors
-    /// [`Error::Status`] or [`Error::RequestFailed`] for a checkpoint that the server does not have.
+    /// [`Error::Status`] or [`Error::RequestFailed`] for a checkpoint that the server does not
+    /// have.
     pub fn create_training_client_from_state(&self, path: &str) -> Result<TrainingClient> {
         TrainingClient::from_state(&self.session, path, false)
     }
 
-    /// As [`create_training_client_from_state`](Self::create_training_client_from_state), with the optimiser's state too.
+    /// As [`create_training_client_from_state`](Self::create_training_client_from_state), with the
+    /// optimiser's state too.
     ///
     /// # Errors
     /// As [`create_training_client_from_state`](Self::create_training_client_from_state).
@@ -261,7 +266,8 @@ impl ServiceClient {
         TrainingClient::from_state(&self.session, path, true)
     }
 
-    /// Samples from `model`: the name of a base model, or a checkpoint (`tinker://..`) saved for sampling.
+    /// Samples from `model`: the name of a base model, or a checkpoint (`tinker://..`) saved for
+    /// sampling.
     ///
     /// # Errors
     /// [`Error::Status`] for a model or checkpoint that the server does not have.
@@ -283,12 +289,13 @@ impl ServiceClient {
         SamplingClient::create(self.session.clone(), model)
     }
 
-    /// Samples beside another client from its sampling session ([`SamplingClient::sampler_id`]), which may be that of
-    /// another process or machine.
+    /// Samples beside another client from its sampling session ([`SamplingClient::sampler_id`]),
+    /// which may be that of another process or machine.
     ///
     /// # Errors
-    /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`] where the server hands out numbers to its clients. Elsewhere
-    /// nothing is sent yet, and a session that is not there shows with the first sample.
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`] where the server hands out numbers
+    /// to its clients. Elsewhere nothing is sent yet, and a session that is not there shows with
+    /// the first sample.
     ///
     /// ```
     /// use tinsmith_client::{ModelInput, SamplingParams, ServiceClient};
@@ -307,8 +314,9 @@ impl ServiceClient {
         SamplingClient::join(self.session.clone(), sampler_id)
     }
 
-    /// Tells the server how the session ended; it accepts no further requests from here. Without this the session ends
-    /// when its last client is dropped, and the server notices by the missing heartbeat.
+    /// Tells the server how the session ended; it accepts no further requests from here. Without
+    /// this the session ends when its last client is dropped, and the server notices by the missing
+    /// heartbeat.
     ///
     /// # Errors
     /// [`Error::Status`], [`Error::Deadline`]. A server that does not want to know is no error.

@@ -25,13 +25,14 @@ use crate::{
 
 /// A model in training. Clones share it.
 ///
-/// Requests are executed in the order of the calls. A call returns when the server has accepted its request, so a
-/// `forward_backward` and the `optim_step` after it may both be under way.
+/// Requests are executed in the order of the calls. A call returns when the server has accepted its
+/// request, so a `forward_backward` and the `optim_step` after it may both be under way.
 ///
-/// When a request that reached the server cannot be brought to acceptance, the order of what follows cannot be kept:
-/// every later call fails with [`Error::Poisoned`], naming that first error. A request that the server accepts
-/// and then fails to execute does not have this effect, nor does an error before anything is sent, nor one in a loss
-/// function, nor a refusal by a server that orders requests [by arrival](crate::RequestOrder::ByArrival).
+/// When a request that reached the server cannot be brought to acceptance, the order of what
+/// follows cannot be kept: every later call fails with [`Error::Poisoned`], naming that first
+/// error. A request that the server accepts and then fails to execute does not have this effect,
+/// nor does an error before anything is sent, nor one in a loss function, nor a refusal by a server
+/// that orders requests [by arrival](crate::RequestOrder::ByArrival).
 ///
 /// ```
 /// use tinsmith_client::{AdamParams, Datum, LoraConfig, LossFn, ModelInput, ServiceClient};
@@ -124,12 +125,12 @@ impl TrainingClient {
 
     /// Runs the model and a loss of the server's, and adds its gradient to the model's.
     ///
-    /// A batch too large for one request goes in several ([`ChunkLimits`](crate::ChunkLimits)); their outputs come back
-    /// in the order of `data`, their metrics combined.
+    /// A batch too large for one request goes in several ([`ChunkLimits`](crate::ChunkLimits));
+    /// their outputs come back in the order of `data`, their metrics combined.
     ///
     /// # Errors
-    /// [`Error::EmptyBatch`] or [`Error::Datum`] before anything is sent; [`Error::Status`], [`Error::Deadline`],
-    /// [`Error::Unreachable`] when the request is not accepted.
+    /// [`Error::EmptyBatch`] or [`Error::Datum`] before anything is sent; [`Error::Status`],
+    /// [`Error::Deadline`], [`Error::Unreachable`] when the request is not accepted.
     ///
     /// ```
     /// use tinsmith_client::{AdamParams, Datum, LoraConfig, LossFn, ModelInput, ServiceClient};
@@ -186,18 +187,20 @@ impl TrainingClient {
         ))
     }
 
-    /// Trains on a loss of your own, in two passes: the model's logprobs come from the server, `loss` and its gradient
-    /// are computed here, and the gradient goes back as the weights of a cross-entropy pass, whose gradient by the
-    /// model is then that of `loss`. Returns when the server has accepted the second pass.
+    /// Trains on a loss of your own, in two passes: the model's logprobs come from the server,
+    /// `loss` and its gradient are computed here, and the gradient goes back as the weights of a
+    /// cross-entropy pass, whose gradient by the model is then that of `loss`. Returns when the
+    /// server has accepted the second pass.
     ///
-    /// Every datum needs `target_tokens`. Only they and `weights` (zeros when absent) travel; all other inputs are for
-    /// `loss`, through [`Batch::input`]. `loss` is called once, on this thread; other threads that use this client wait
-    /// until the second pass is accepted.
+    /// Every datum needs `target_tokens`. Only they and `weights` (zeros when absent) travel; all
+    /// other inputs are for `loss`, through [`Batch::input`]. `loss` is called once, on this
+    /// thread; other threads that use this client wait until the second pass is accepted.
     ///
     /// # Errors
-    /// Before anything is sent: [`Error::EmptyBatch`], [`Error::Datum`]. Between the passes, so that nothing is trained
-    /// and the client can go on: [`Error::OutputCount`], [`Error::Logprobs`], [`Error::LossFailed`], [`Error::Loss`],
-    /// [`Error::LossNotScalar`], [`Error::LossNotFinite`], [`Error::UnusedData`], [`Error::MetricNotScalar`],
+    /// Before anything is sent: [`Error::EmptyBatch`], [`Error::Datum`]. Between the passes, so
+    /// that nothing is trained and the client can go on: [`Error::OutputCount`],
+    /// [`Error::Logprobs`], [`Error::LossFailed`], [`Error::Loss`], [`Error::LossNotScalar`],
+    /// [`Error::LossNotFinite`], [`Error::UnusedData`], [`Error::MetricNotScalar`],
     /// [`Error::GradientNotFinite`]. And those of [`forward_backward`](Self::forward_backward) and
     /// [`ApiFuture::result`].
     ///
@@ -231,21 +234,25 @@ impl TrainingClient {
         custom_loss::run(&self.model, data, loss, Location::caller())
     }
 
-    /// The first pass of a custom loss by itself, for [`forward_backward_custom_after`](Self::forward_backward_custom_after):
-    /// to look at the logprobs before choosing a loss, or for several losses on one batch, which then pay for it once.
+    /// The first pass of a custom loss by itself, for
+    /// [`forward_backward_custom_after`](Self::forward_backward_custom_after): to look at the
+    /// logprobs before choosing a loss, or for several losses on one batch, which then pay for it
+    /// once.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and [`Error::OutputCount`] and [`Error::Logprobs`] of its result.
+    /// As [`forward`](Self::forward), and [`Error::OutputCount`] and [`Error::Logprobs`] of its
+    /// result.
     pub fn precompute_forward(&self, data: &[Datum]) -> Result<ApiFuture<PrecomputedForward>> {
         custom_loss::precompute(&self.model, data)
     }
 
-    /// As [`forward_backward_custom`](Self::forward_backward_custom), with a forward pass that has been made before, on the
-    /// same tokens and targets. Other inputs of the data may be new.
+    /// As [`forward_backward_custom`](Self::forward_backward_custom), with a forward pass that has
+    /// been made before, on the same tokens and targets. Other inputs of the data may be new.
     ///
     /// # Errors
-    /// As [`forward_backward_custom`](Self::forward_backward_custom); [`Error::StaleForward`] when the weights have changed
-    /// since, by an [`optim_step`](Self::optim_step) or by loading, or when the batch is another.
+    /// As [`forward_backward_custom`](Self::forward_backward_custom); [`Error::StaleForward`] when
+    /// the weights have changed since, by an [`optim_step`](Self::optim_step) or by loading, or
+    /// when the batch is another.
     ///
     /// ```
     /// # use tinsmith_client::{AdamParams, Datum, Error, LoraConfig, Loss, ModelInput, ServiceClient};
@@ -280,8 +287,8 @@ impl TrainingClient {
     /// Applies the gradient that has gathered, and clears it.
     ///
     /// # Errors
-    /// [`Error::Status`], [`Error::Deadline`], [`Error::Unreachable`]. [`Error::may_have_been_applied`] tells whether the
-    /// step may have been taken all the same.
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Unreachable`].
+    /// [`Error::may_have_been_applied`] tells whether the step may have been taken all the same.
     ///
     /// ```
     /// # use tinsmith_client::{AdamParams, LoraConfig, ServiceClient};

@@ -226,8 +226,8 @@ impl Http {
         }
     }
 
-    /// Sends one request and waits for its answer, of whatever status. With a new token or key, if the server says that
-    /// the one in use is spent and another is to be had.
+    /// Sends one request and waits for its answer, of whatever status. With a new token or key, if
+    /// the server says that the one in use is spent and another is to be had.
     pub fn send(&self, request: &Request<'_>, timeout: Duration) -> Result<Reply, Failure> {
         let key = self.auth.current(self);
         let reply = self.send_as(key.as_deref(), request, timeout)?;
@@ -352,8 +352,8 @@ impl Http {
     }
 }
 
-/// How long the server asks to be left alone: milliseconds, seconds, or until a date. That is counted from the server's
-/// own date, as clocks differ.
+/// How long the server asks to be left alone: milliseconds, seconds, or until a date. That is
+/// counted from the server's own date, as clocks differ.
 fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Duration> {
     let seconds = |name: &str, unit: f64| {
         let number: f64 = header(name)?.trim().parse().ok()?;

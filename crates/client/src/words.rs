@@ -10,7 +10,8 @@ const MAX_WORDS: usize = 400;
 const MAX_BODY: usize = 1 << 16;
 
 impl Http {
-    /// The `detail` of a JSON body, the text of a web page, or else the body itself: cut short, on one line, without the key.
+    /// The `detail` of a JSON body, the text of a web page, or else the body itself: cut short, on
+    /// one line, without the key.
     pub fn words(&self, body: &[u8]) -> String {
         let detail = tinsmith_wire::json::from_slice::<ErrorBody>(body)
             .ok()

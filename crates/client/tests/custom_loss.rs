@@ -269,7 +269,8 @@ fn the_report_tells_terms_gradient_and_bytes() {
     assert_eq!(so_far.bytes_sent, report.bytes_sent);
 }
 
-/// Runs a loss that must be refused, and checks that nothing was trained and that the client goes on with the next id.
+/// Runs a loss that must be refused, and checks that nothing was trained and that the client goes
+/// on with the next id.
 fn refused(
     data: &[Datum],
     fake: &Fake,
@@ -379,7 +380,8 @@ fn a_gradient_that_is_not_finite_is_refused_by_its_place() {
             .collect::<Vec<_>>()
     };
     let error = refused(&data, &Fake::start(), |batch| {
-        // sqrt is 0 with an infinite slope where the argument is 0: at the second row of the second datum.
+        // sqrt is 0 with an infinite slope where the argument is 0: at the second row of the second
+        // datum.
         let shift = Var::from_vec(zero(3), &[5], &Device::Cpu);
         Ok(Loss::new((batch.logprobs().values() + &shift).sqrt().sum()))
     });

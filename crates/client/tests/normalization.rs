@@ -26,7 +26,8 @@ fn fake() -> Fake {
     fake
 }
 
-/// The gradient of `Σ l²` where l is below -1.5, `2 l`, and 0 elsewhere: two tokens of each of two sequences.
+/// The gradient of `Σ l²` where l is below -1.5, `2 l`, and 0 elsewhere: two tokens of each of two
+/// sequences.
 fn step(training: &TrainingClient, by: By) -> Result<CustomStep> {
     training.forward_backward_custom(&[datum(3), datum(3)], |batch| {
         let lp = batch.logprobs();

@@ -105,14 +105,15 @@ fn waits_double_to_a_cap_and_the_server_may_ask_for_others() {
         .iter()
         .map(|wait| (wait.as_secs_f64() * 1e3).round() / 1e3)
         .collect();
-    // The 61 s are more than a server may ask for, and the eighth wait of the client's own is at the cap.
+    // The 61 s are more than a server may ask for, and the eighth wait of the client's own is at
+    // the cap.
     assert_eq!(slept, [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 7.0, 10.0, 0.15]);
 }
 
 #[test]
 fn polls_go_on_as_the_sdk_polls() {
-    // Two kinds of case are not those of the JSON dialect: there JSON is how results come, and a 400 with a detail
-    // is how SkyRL-tx reports failure.
+    // Two kinds of case are not those of the JSON dialect: there JSON is how results come, and a
+    // 400 with a detail is how SkyRL-tx reports failure.
     let other_dialect =
         |name: &str| name == "json_for_forward_backward" || name.starts_with("http_400");
     let mut ran = 0;
@@ -273,7 +274,8 @@ fn a_server_that_only_fails_is_given_up_within_the_deadline() {
         "{error}"
     );
     assert!(clock.slept().iter().sum::<Duration>() < Duration::from_secs(300));
-    // Whether the server counts the id as used cannot be known, so nothing later can be put in order.
+    // Whether the server counts the id as used cannot be known, so nothing later can be put in
+    // order.
     let later = training.optim_step(&AdamParams::default()).unwrap_err();
     assert!(
         matches!(&later, Error::Poisoned { first } if first.contains("503: full")),

@@ -1,4 +1,5 @@
-//! Clients pointed at the wrong thing, or with the wrong key: they say what they met, in its own words.
+//! Clients pointed at the wrong thing, or with the wrong key: they say what they met, in its own
+//! words.
 
 mod support;
 

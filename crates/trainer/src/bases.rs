@@ -1,5 +1,5 @@
-//! The frozen models that adapters are trained on: those loaded from folders, and the built-in ones, made when first
-//! asked for.
+//! The frozen models that adapters are trained on: those loaded from folders, and the built-in
+//! ones, made when first asked for.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,8 @@ pub(crate) struct Base {
     pub(crate) name: String,
     /// Where its tokenizer is found: the folder it was loaded from, else its name.
     pub(crate) tokenizer: String,
-    /// Tells models of one name apart: an adapter fits no other. The seed of a built-in one, else a digest of the weights.
+    /// Tells models of one name apart: an adapter fits no other. The seed of a built-in one, else a
+    /// digest of the weights.
     pub(crate) fingerprint: u64,
     pub(crate) model: Arc<Model>,
 }

@@ -1,5 +1,5 @@
-//! From datums to micro-batches: every datum is checked before anything is computed, and those of like length go
-//! together.
+//! From datums to micro-batches: every datum is checked before anything is computed, and those of
+//! like length go together.
 
 use tinsmith_wire::{DType, Datum, TensorData};
 
@@ -43,7 +43,8 @@ impl Example {
     }
 }
 
-/// Ids of `prompt` below the vocabulary, for sampling and training alike; or what is wrong with them.
+/// Ids of `prompt` below the vocabulary, for sampling and training alike; or what is wrong with
+/// them.
 pub(crate) fn check_tokens(
     tokens: Option<Vec<u32>>,
     config: &ModelConfig,
@@ -195,7 +196,8 @@ impl At {
 /// Most activation elements of a micro-batch: what bounds a pass's memory.
 const ELEMENTS: usize = 64 << 20;
 
-/// Splits `examples` into micro-batches, each a list of places: longest first, of one target width, within the memory bound.
+/// Splits `examples` into micro-batches, each a list of places: longest first, of one target width,
+/// within the memory bound.
 ///
 /// The split depends on shapes alone, so equal requests are computed in equal order.
 pub(crate) fn micro_batches(examples: &[Example], config: &ModelConfig) -> Vec<Vec<usize>> {

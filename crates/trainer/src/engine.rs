@@ -1,4 +1,5 @@
-//! What executes requests, one at a time and without any HTTP: models under training, their optimisers, their checkpoints.
+//! What executes requests, one at a time and without any HTTP: models under training, their
+//! optimisers, their checkpoints.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,7 +70,8 @@ impl Engine {
         self.models.remove(id);
     }
 
-    /// Runs `pass`. A gradient is added to the sums of the step; if it fails, nothing is added and the step is broken.
+    /// Runs `pass`. A gradient is added to the sums of the step; if it fails, nothing is added and
+    /// the step is broken.
     pub(crate) fn pass(
         &mut self,
         id: &str,
@@ -138,7 +140,8 @@ impl Engine {
         self.store.save(at, &checkpoint, notes, overwrite)
     }
 
-    /// Replaces the weights, and with `optimizer` its state too (else it starts anew). Gradients are cleared.
+    /// Replaces the weights, and with `optimizer` its state too (else it starts anew). Gradients
+    /// are cleared.
     pub(crate) fn load(&mut self, id: &str, at: &Reference, optimizer: bool) -> Result<()> {
         let store = self.store.clone();
         let training = self.model(id)?;

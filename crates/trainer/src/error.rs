@@ -81,7 +81,8 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A file or folder does not hold what it should: a model that this trainer can run, notes that it has written.
+    /// A file or folder does not hold what it should: a model that this trainer can run, notes that
+    /// it has written.
     #[error("cannot use {}: {problem}", .path.display())]
     Unusable {
         /// The folder or the file at fault.

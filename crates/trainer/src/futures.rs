@@ -37,7 +37,8 @@ struct Cell {
 }
 
 impl Futures {
-    /// A new future, pending. `instance` tells the trainers' ids apart, so that none answers for another after a restart.
+    /// A new future, pending. `instance` tells the trainers' ids apart, so that none answers for
+    /// another after a restart.
     pub(crate) fn issue(&self, instance: &str, place: Option<Place>) -> String {
         let mut inner = self.lock();
         let id = format!("{instance}-{}", inner.issued);

@@ -1,4 +1,5 @@
-//! A local trainer that speaks the Tinker training protocol: a small transformer with LoRA, trained on this machine.
+//! A local trainer that speaks the Tinker training protocol: a small transformer with LoRA, trained
+//! on this machine.
 //!
 //! ```
 //! let trainer = tinsmith_trainer::Trainer::spawn()?; // on a free port of 127.0.0.1, until dropped
@@ -8,19 +9,23 @@
 //!
 //! The same as a program: `cargo run --release -p tinsmith-trainer -- --port 8000`.
 //!
-//! * The model is a Qwen3 or Llama decoder with frozen weights and a trained LoRA adapter ([`model`]); its gradients come
-//!   from `tinsmith-grad`. The built-in models read bytes and have random weights; others are loaded from Hugging Face
-//!   folders ([`Builder::model`]).
-//! * Training requests of a model run in the order of their `seq_id`, from 1. One that arrives early waits; a resend is
-//!   answered with the first answer and runs once; another body under a used id is a conflict (409). An id whose
-//!   request was refused (4xx) may be sent again, corrected, or is stepped over by a later request.
-//! * A bad request is refused at once, with `{"detail": ...}` naming the datum and the field. If a forward_backward
-//!   fails later, the optim_step after it fails too, and changes nothing: no step is taken along part of a batch.
-//! * It speaks both dialects: a pass is taken as JSON or protobuf by its `Content-Type`, results are given as `Accept` asks.
-//!   A result of more than 256 KiB is announced first to those who allow that.
+//! * The model is a Qwen3 or Llama decoder with frozen weights and a trained LoRA adapter
+//!   ([`model`]); its gradients come from `tinsmith-grad`. The built-in models read bytes and have
+//!   random weights; others are loaded from Hugging Face folders ([`Builder::model`]).
+//! * Training requests of a model run in the order of their `seq_id`, from 1. One that arrives
+//!   early waits; a resend is answered with the first answer and runs once; another body under a
+//!   used id is a conflict (409). An id whose request was refused (4xx) may be sent again,
+//!   corrected, or is stepped over by a later request.
+//! * A bad request is refused at once, with `{"detail": ...}` naming the datum and the field. If a
+//!   forward_backward fails later, the optim_step after it fails too, and changes nothing: no step
+//!   is taken along part of a batch.
+//! * It speaks both dialects: a pass is taken as JSON or protobuf by its `Content-Type`, results
+//!   are given as `Accept` asks. A result of more than 256 KiB is announced first to those who
+//!   allow that.
 //! * Same seed, same requests: the same weights, bit for bit ([`Trainer::weights_digest`]).
-//! * Checkpoints are safetensors files, each written wholly or not at all, and live as long as they are given. Listings
-//!   show the models of this trainer, unloaded ones too, and not those of the one before.
+//! * Checkpoints are safetensors files, each written wholly or not at all, and live as long as they
+//!   are given. Listings show the models of this trainer, unloaded ones too, and not those of the
+//!   one before.
 
 mod bases;
 mod batch;

@@ -1,6 +1,7 @@
 //! AdamW with decoupled weight decay and clipping by the global norm.
 //!
-//! Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>, with PyTorch's order of operations.
+//! Source: Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>, with PyTorch's order of
+//! operations.
 
 use candle_core::{Device, Tensor};
 use tinsmith_wire::{AdamParams, Metrics};
@@ -181,8 +182,8 @@ mod tests {
 
     #[test]
     fn clipping_scales_all_gradients_by_the_global_norm() {
-        // The norm of (3) and (4) is 5; clipped to 1 the gradients are 0.6 and 0.8. eps dwarfs sqrt(v), so the
-        // step shows the gradient itself: lr * g / eps.
+        // The norm of (3) and (4) is 5; clipped to 1 the gradients are 0.6 and 0.8. eps dwarfs
+        // sqrt(v), so the step shows the gradient itself: lr * g / eps.
         let adam = AdamParams::default()
             .learning_rate(1.0)
             .eps(1e4)

@@ -21,7 +21,8 @@ pub(crate) struct Found {
 
 /// Runs `examples` through the model under `adapter`, differentiating when `pass` says so.
 ///
-/// Micro-batches follow one another in a fixed order, so equal batches give bit-equal sums. `keep_going` is asked before each.
+/// Micro-batches follow one another in a fixed order, so equal batches give bit-equal sums.
+/// `keep_going` is asked before each.
 pub(crate) fn run(
     model: &Model,
     adapter: &Adapter,

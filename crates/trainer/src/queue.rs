@@ -49,7 +49,8 @@ impl<J> Sequence<J> {
         self.waiting.insert(seq_id, job);
     }
 
-    /// Notes that the request of this id was refused. It may be sent again, corrected, until a later one has run.
+    /// Notes that the request of this id was refused. It may be sent again, corrected, until a
+    /// later one has run.
     pub(crate) fn refuse(&mut self, seq_id: u64) {
         if seq_id >= self.next && !self.accepted.contains_key(&seq_id) {
             self.refused.insert(seq_id);

@@ -5,7 +5,8 @@ use std::f64::consts::TAU;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// A stream for `purpose` under `seed`. Streams of different purposes are independent, and adding one changes no other.
+/// A stream for `purpose` under `seed`. Streams of different purposes are independent, and adding
+/// one changes no other.
 pub(crate) fn stream(seed: u64, purpose: &str) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(derive(seed, purpose))
 }

@@ -15,7 +15,8 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
 
 /// Year, month and day of a day counted from 1970-01-01.
 ///
-/// Source: Howard Hinnant, `civil_from_days`, <https://howardhinnant.github.io/date_algorithms.html>.
+/// Source: Howard Hinnant, `civil_from_days`,
+/// <https://howardhinnant.github.io/date_algorithms.html>.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

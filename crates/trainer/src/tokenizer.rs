@@ -1,4 +1,5 @@
-//! The byte tokenizer of the built-in models: a token is a byte, and three ids above stand for the special tokens.
+//! The byte tokenizer of the built-in models: a token is a byte, and three ids above stand for the
+//! special tokens.
 
 /// End of text, also used for padding and as the first token of a document.
 pub const END_OF_TEXT: u32 = 256;

@@ -20,7 +20,8 @@ use crate::server::{self, Keys, Server};
 use crate::stats::ModelStats;
 use crate::{Error, Result, worker};
 
-/// A running trainer. It stops when dropped; a computation under way ends at its next micro-batch or token.
+/// A running trainer. It stops when dropped; a computation under way ends at its next micro-batch
+/// or token.
 ///
 /// ```
 /// let trainer = tinsmith_trainer::Trainer::spawn()?;
@@ -92,8 +93,8 @@ impl Builder {
         self
     }
 
-    /// Also serves the model in `folder` ([`Model::load`](crate::model::Model::load)), under `name`; if that is the name
-    /// of a built-in model, in its place. Can be called for several.
+    /// Also serves the model in `folder` ([`Model::load`](crate::model::Model::load)), under
+    /// `name`; if that is the name of a built-in model, in its place. Can be called for several.
     ///
     /// ```no_run
     /// use tinsmith_trainer::Trainer;
@@ -131,8 +132,8 @@ impl Builder {
         self
     }
 
-    /// How long a session lives without a heartbeat, once it has sent one; 300 s unless set. Its sampling sessions go with
-    /// it.
+    /// How long a session lives without a heartbeat, once it has sent one; 300 s unless set. Its
+    /// sampling sessions go with it.
     pub fn session_timeout(mut self, silence: Duration) -> Self {
         self.session_timeout = silence;
         self
@@ -144,9 +145,10 @@ impl Builder {
         self
     }
 
-    /// What clients are told of limits and switches, such as how much goes into one request; the protocol's defaults
-    /// unless set. Of the switches that ask something of a server, `sample_use_retrieve_futures`,
-    /// `sample_join_sampling_session` and, with an [`api_key`](Self::api_key), `pjwt_auth_enabled` can be set.
+    /// What clients are told of limits and switches, such as how much goes into one request; the
+    /// protocol's defaults unless set. Of the switches that ask something of a server,
+    /// `sample_use_retrieve_futures`, `sample_join_sampling_session` and, with an
+    /// [`api_key`](Self::api_key), `pjwt_auth_enabled` can be set.
     ///
     /// ```
     /// use tinsmith_trainer::Trainer;
@@ -161,8 +163,8 @@ impl Builder {
         self
     }
 
-    /// How long a token is good that a client gets for the key, where the [`client_config`](Self::client_config) has
-    /// `pjwt_auth_enabled`; an hour unless set.
+    /// How long a token is good that a client gets for the key, where the
+    /// [`client_config`](Self::client_config) has `pjwt_auth_enabled`; an hour unless set.
     pub fn token_life(mut self, life: Duration) -> Self {
         self.token_life = life;
         self
@@ -171,9 +173,10 @@ impl Builder {
     /// Starts the trainer; it is listening when this returns.
     ///
     /// # Errors
-    /// Those of [`Model::load`](crate::model::Model::load) for a [`model`](Self::model); [`Error::Bind`] when the address
-    /// cannot be listened on, [`Error::Io`] when there is no scratch folder to be had, [`Error::Field`] for a
-    /// [`client_config`](Self::client_config) that promises what this trainer does not do.
+    /// Those of [`Model::load`](crate::model::Model::load) for a [`model`](Self::model);
+    /// [`Error::Bind`] when the address cannot be listened on, [`Error::Io`] when there is no
+    /// scratch folder to be had, [`Error::Field`] for a [`client_config`](Self::client_config) that
+    /// promises what this trainer does not do.
     pub fn spawn(self) -> Result<Trainer> {
         self.check_promises()?;
         let token_life = self
@@ -285,7 +288,8 @@ impl Trainer {
         format!("http://{}", self.address)
     }
 
-    /// The models that adapters can be trained on: loaded ones in the order of the builder's calls, then the built-in ones.
+    /// The models that adapters can be trained on: loaded ones in the order of the builder's calls,
+    /// then the built-in ones.
     pub fn base_models(&self) -> Vec<&str> {
         self.hub.base_models()
     }
@@ -298,7 +302,8 @@ impl Trainer {
         self.hub.stats(model_id)
     }
 
-    /// The adapter's weights by name, as they are once all requests accepted so far and not waiting for a gap have run.
+    /// The adapter's weights by name, as they are once all requests accepted so far and not waiting
+    /// for a gap have run.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a model that is not loaded.
@@ -313,7 +318,8 @@ impl Trainer {
             .collect())
     }
 
-    /// A digest of [`weights`](Self::weights): equal digests mean bit-identical weights, for all practical purposes.
+    /// A digest of [`weights`](Self::weights): equal digests mean bit-identical weights, for all
+    /// practical purposes.
     ///
     /// # Errors
     /// As [`weights`](Self::weights).

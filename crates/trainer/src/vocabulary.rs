@@ -43,7 +43,8 @@ struct AddedToken {
 }
 
 impl Vocabulary {
-    /// The vocabulary of the `tokenizer.json` at `path`, if it is there and its decoder is byte level.
+    /// The vocabulary of the `tokenizer.json` at `path`, if it is there and its decoder is byte
+    /// level.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let Some(file) = read_json::<File>(path)? else {
             return Ok(Self::Unknown("it has no tokenizer.json".to_owned()));
@@ -106,10 +107,11 @@ fn mentions_byte_level(decoder: &Value) -> bool {
     decoder["type"] == "ByteLevel" || steps.is_some_and(|all| all.iter().any(mentions_byte_level))
 }
 
-/// The printable character that a byte-level vocabulary writes for `byte`: the byte's own where that is printable, else
-/// the next free one from U+0100 on.
+/// The printable character that a byte-level vocabulary writes for `byte`: the byte's own where
+/// that is printable, else the next free one from U+0100 on.
 ///
-/// Source: `bytes_to_unicode` of GPT-2, <https://github.com/openai/gpt-2/blob/master/src/encoder.py>.
+/// Source: `bytes_to_unicode` of GPT-2,
+/// <https://github.com/openai/gpt-2/blob/master/src/encoder.py>.
 fn stand_in(byte: u8) -> char {
     let printable = |b: u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
     if printable(byte) {

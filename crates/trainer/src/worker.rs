@@ -16,7 +16,8 @@ pub(crate) fn run(jobs: &Receiver<Job>, mut engine: Engine) {
     }
 }
 
-/// `work`, a panic in it made an error. The engine changes a model only at the end of a computation, so it stays sound.
+/// `work`, a panic in it made an error. The engine changes a model only at the end of a
+/// computation, so it stays sound.
 pub(crate) fn guarded<R>(
     engine: &mut Engine,
     work: impl FnOnce(&mut Engine) -> Result<R>,

@@ -56,7 +56,8 @@ fn requests(criterion: &mut Criterion, request: &PassRequest) {
 }
 
 fn results(criterion: &mut Criterion, result: &ForwardBackwardOutput) {
-    // Through `Value`: numbers get the digits of doubles and `data` comes before `dtype`, as the Python servers write it.
+    // Through `Value`: numbers get the digits of doubles and `data` comes before `dtype`, as the
+    // Python servers write it.
     let text = |value: serde_json::Result<Value>| {
         let value = value.expect("finite numbers");
         value.to_string().into_bytes()

@@ -55,9 +55,9 @@ impl ShiftConfig {
 }
 
 impl Datum {
-    /// A text to learn, with a weight for each token: position t of the input predicts token t + 1 at that token's weight.
-    /// The result has the text without its last token as input, and `target_tokens` (`int64`) and `weights` (`float32`),
-    /// both `[tokens - 1]`.
+    /// A text to learn, with a weight for each token: position t of the input predicts token t + 1
+    /// at that token's weight. The result has the text without its last token as input, and
+    /// `target_tokens` (`int64`) and `weights` (`float32`), both `[tokens - 1]`.
     ///
     /// # Errors
     /// [`Error::Datum`] when there are fewer than two tokens, or not one weight a token.
@@ -75,8 +75,8 @@ impl Datum {
         Datum::from_input_and_weights(&input, weights, &ShiftConfig::default())
     }
 
-    /// A text to predict, without weights: as [`from_tokens_and_weights`](Self::from_tokens_and_weights), with
-    /// `target_tokens` alone.
+    /// A text to predict, without weights: as
+    /// [`from_tokens_and_weights`](Self::from_tokens_and_weights), with `target_tokens` alone.
     ///
     /// # Errors
     /// [`Error::Datum`] when there are fewer than two tokens.
@@ -92,12 +92,13 @@ impl Datum {
         shifted(vec![Chunk::from_tokens(tokens)])
     }
 
-    /// As [`from_tokens_and_weights`](Self::from_tokens_and_weights), of a text with images, truncated if need be: text
-    /// is cut within a chunk, an image goes whole, and none is left at the end. The targets at an image's positions are 0.
+    /// As [`from_tokens_and_weights`](Self::from_tokens_and_weights), of a text with images,
+    /// truncated if need be: text is cut within a chunk, an image goes whole, and none is left at
+    /// the end. The targets at an image's positions are 0.
     ///
     /// # Errors
-    /// [`Error::Datum`] when fewer than two tokens are left, when there is not one weight a token of `input`, or when
-    /// the length of a chunk is not known.
+    /// [`Error::Datum`] when fewer than two tokens are left, when there is not one weight a token
+    /// of `input`, or when the length of a chunk is not known.
     ///
     /// ```
     /// use tinsmith_wire::{Datum, ModelInput, ShiftConfig, WeightReduction};

@@ -8,7 +8,8 @@ impl TensorData {
     /// A candle tensor of the same shape and dtype, sparse ones made dense. Copies the values once.
     ///
     /// # Errors
-    /// [`Error::Candle`] when the device refuses, [`Error::TooLarge`] for a sparse tensor too big to be dense.
+    /// [`Error::Candle`] when the device refuses, [`Error::TooLarge`] for a sparse tensor too big
+    /// to be dense.
     ///
     /// ```
     /// use candle_core::{Device, Tensor};

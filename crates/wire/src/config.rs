@@ -19,7 +19,8 @@ pub struct ClientConfigRequest {
 }
 
 with_defaults! {
-    /// Reply to `POST /api/v1/client/config`: limits and switches, the defaults for what a server leaves out.
+    /// Reply to `POST /api/v1/client/config`: limits and switches, the defaults for what a server
+    /// leaves out.
     ///
     /// ```
     /// use tinsmith_wire::{ClientConfig, json};
@@ -56,7 +57,8 @@ with_defaults! {
         pub custom_loss_server_side: bool = false,
         /// Whether the API key is to be exchanged for a token first.
         pub pjwt_auth_enabled: bool = false,
-        /// Where the key is to come from when several sources have one: `api_key` or `credential_cmd`.
+        /// Where the key is to come from when several sources have one: `api_key` or
+        /// `credential_cmd`.
         pub credential_default_source: String = "api_key".to_owned(),
         /// Longest pause over unpaid bills, in seconds.
         #[serde(serialize_with = "finite")]

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::tolerant::finite;
 
-/// Body of `POST /api/v1/create_custom_loss`. The loss is a function of one datum: of its logprobs and inputs, giving a
-/// scalar and metrics.
+/// Body of `POST /api/v1/create_custom_loss`. The loss is a function of one datum: of its logprobs
+/// and inputs, giving a scalar and metrics.
 ///
 /// ```
 /// use tinsmith_wire::{CreateCustomLossRequest, json};
@@ -31,7 +31,8 @@ pub struct CreateCustomLossRequest {
     pub graph: LossGraph,
 }
 
-/// Result of create_custom_loss. The loss runs as `loss_fn` `custom` with `loss_id` among its settings.
+/// Result of create_custom_loss. The loss runs as `loss_fn` `custom` with `loss_id` among its
+/// settings.
 ///
 /// ```
 /// use tinsmith_wire::{CreateCustomLossResponse, json};
@@ -105,7 +106,8 @@ pub struct GraphNode {
     pub op: NodeOp,
     /// What later nodes refer to it by.
     pub name: String,
-    /// What is called: the name of an input, a qualified function such as `torch.exp`, a method such as `sum`.
+    /// What is called: the name of an input, a qualified function such as `torch.exp`, a method
+    /// such as `sum`.
     pub target: String,
     /// Arguments by position.
     #[serde(default)]

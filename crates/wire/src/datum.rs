@@ -21,11 +21,12 @@ use crate::{Provenance, TensorData, tolerant::or_default};
 pub struct Datum {
     /// What the model reads.
     pub model_input: ModelInput,
-    /// Tensors by name. `target_tokens` (`int64`, `[T]` or `[T, K]`), `weights` (`float32`), and whatever the
-    /// loss wants besides.
+    /// Tensors by name. `target_tokens` (`int64`, `[T]` or `[T, K]`), `weights` (`float32`), and
+    /// whatever the loss wants besides.
     #[serde(default, deserialize_with = "or_default")]
     pub loss_fn_inputs: BTreeMap<String, TensorData>,
-    /// Where the tokens come from, where that is kept track of. Has no JSON form and is left out there.
+    /// Where the tokens come from, where that is kept track of. Has no JSON form and is left out
+    /// there.
     #[serde(skip)]
     pub provenance: Option<Arc<Provenance>>,
 }
@@ -52,7 +53,8 @@ impl Datum {
     }
 }
 
-/// What the model reads: text, and images or sound where the model takes them. Clones share the chunks.
+/// What the model reads: text, and images or sound where the model takes them. Clones share the
+/// chunks.
 ///
 /// ```
 /// use tinsmith_wire::{Chunk, ModelInput};

@@ -161,8 +161,8 @@ impl<T: serde::de::DeserializeOwned> FutureReply<T> {
     }
 }
 
-/// Whether `body` can be nothing but a result, as it lacks the word that each other reply has. Results may be megabytes of
-/// numbers, which are thus read once, not twice.
+/// Whether `body` can be nothing but a result, as it lacks the word that each other reply has.
+/// Results may be megabytes of numbers, which are thus read once, not twice.
 fn is_result(body: &[u8]) -> bool {
     let has = |word: &str| memchr::memmem::find(body, word.as_bytes()).is_some();
     // An escape could hide a word.

@@ -1,4 +1,5 @@
-//! The types of the Tinker training protocol, and their codecs: [`json`] for all of them, [`proto`] for the bulky ones.
+//! The types of the Tinker training protocol, and their codecs: [`json`] for all of them, [`proto`]
+//! for the bulky ones.
 //!
 //! ```
 //! use tinsmith_wire::{Datum, LossFn, ModelInput, Pass, PassRequest, TensorData, json, proto};
@@ -19,14 +20,16 @@
 //! ```
 //!
 //! * One set of types for both sides: a client writes what a server reads, and the other way round.
-//! * **Writing JSON is strict**: no nulls, defaults spelled out, `type` tags present, no NaN. That is the form of the Python
-//!   SDK 0.18, which every server reads.
-//! * **Reading is tolerant**: every `type` tag and every defaulted field may be missing or null, unknown fields
-//!   are ignored. What comes out is well formed: a [`TensorData`] whose shape and data disagree is never made.
+//! * **Writing JSON is strict**: no nulls, defaults spelled out, `type` tags present, no NaN. That
+//!   is the form of the Python SDK 0.18, which every server reads.
+//! * **Reading is tolerant**: every `type` tag and every defaulted field may be missing or null,
+//!   unknown fields are ignored. What comes out is well formed: a [`TensorData`] whose shape and
+//!   data disagree is never made.
 //! * Errors name the message and the path: ``at `data[3].loss_fn_inputs.weights`: ..``.
 //! * Clones are cheap: tokens, images and tensor values are shared.
 //!
-//! Feature `candle` adds conversions between [`TensorData`] and candle tensors, feature `zstd` compressed bodies.
+//! Feature `candle` adds conversions between [`TensorData`] and candle tensors, feature `zstd`
+//! compressed bodies.
 
 mod builders;
 #[cfg(feature = "candle")]

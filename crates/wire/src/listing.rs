@@ -85,8 +85,8 @@ pub struct TrainingRun {
     pub user_metadata: Option<UserMetadata>,
 }
 
-/// Reply to `GET /api/v1/training_runs/{id}/checkpoints`, all of a run, and `GET /api/v1/checkpoints`, a page of all
-/// that the user has.
+/// Reply to `GET /api/v1/training_runs/{id}/checkpoints`, all of a run, and
+/// `GET /api/v1/checkpoints`, a page of all that the user has.
 ///
 /// ```
 /// use tinsmith_wire::{CheckpointsResponse, json};

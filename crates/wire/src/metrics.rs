@@ -20,7 +20,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The value of this name. An integer above 2^53 is rounded, see [`exact_u64`](Self::exact_u64).
+    /// The value of this name. An integer above 2^53 is rounded, see
+    /// [`exact_u64`](Self::exact_u64).
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.get(name).copied()
     }

@@ -1,7 +1,7 @@
 //! Where the tokens of a datum come from.
 
-/// Where the tokens of a [`Datum`](crate::Datum) come from, for servers that follow a sample from its making into
-/// training. Travels in protobuf only.
+/// Where the tokens of a [`Datum`](crate::Datum) come from, for servers that follow a sample from
+/// its making into training. Travels in protobuf only.
 ///
 /// ```
 /// use std::sync::Arc;

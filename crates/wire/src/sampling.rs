@@ -72,7 +72,8 @@ pub struct SamplerInfo {
     pub model_path: Option<String>,
 }
 
-/// Body of `POST /api/v1/join_sampling_session`: a copy of a sampling client in another process asks for its number.
+/// Body of `POST /api/v1/join_sampling_session`: a copy of a sampling client in another process
+/// asks for its number.
 ///
 /// ```
 /// use tinsmith_wire::{JoinSamplingSessionRequest, json};
@@ -219,16 +220,16 @@ pub struct SampleRequest {
     /// How many likeliest tokens per prompt position are wanted.
     #[serde(default, deserialize_with = "or_default")]
     pub topk_prompt_logprobs: u32,
-    /// How many likeliest tokens per sampled token are wanted. This and what follows is left out while it is unset,
-    /// since older servers do not know it.
+    /// How many likeliest tokens per sampled token are wanted. This and what follows is left out
+    /// while it is unset, since older servers do not know it.
     #[serde(
         default,
         deserialize_with = "or_default",
         skip_serializing_if = "is_default"
     )]
     pub topk_sample_logprobs: u32,
-    /// The tokens whose logprobs are wanted at each prompt position after the first: `int64` `[len - 1, K]`, -1 for
-    /// none. Dense or CSR.
+    /// The tokens whose logprobs are wanted at each prompt position after the first: `int64`
+    /// `[len - 1, K]`, -1 for none. Dense or CSR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_prompt_logprobs: Option<TensorData>,
     /// How many other tokens than the given one are wanted per prompt position.
@@ -296,8 +297,9 @@ pub struct SampledSequence {
     /// The likeliest tokens at each sampled position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topk_logprobs: Option<Vec<Option<TopLogprobs>>>,
-    /// Its name, by which a [`Provenance`](crate::Provenance) refers to it. No part of the result: servers give it on
-    /// accepting the request ([`Submitted::sample_sequence_ids`](crate::Submitted::sample_sequence_ids)).
+    /// Its name, by which a [`Provenance`](crate::Provenance) refers to it. No part of the result:
+    /// servers give it on accepting the request
+    /// ([`Submitted::sample_sequence_ids`](crate::Submitted::sample_sequence_ids)).
     #[serde(skip)]
     pub sequence_id: Option<String>,
 }

@@ -108,8 +108,8 @@ pub struct Csr {
 
 /// A tensor on the wire: `float32` or `int64`, dense of any rank or CSR of rank 2.
 ///
-/// Always well formed: shape and data agree, CSR indices are in range. Making or decoding one that is
-/// not is an error. Clones share the values.
+/// Always well formed: shape and data agree, CSR indices are in range. Making or decoding one that
+/// is not is an error. Clones share the values.
 ///
 /// ```
 /// use tinsmith_wire::TensorData;
@@ -301,7 +301,8 @@ impl TensorData {
         }
     }
 
-    /// The dense form; unlisted values of a sparse tensor are 0. A dense tensor is shared, not copied.
+    /// The dense form; unlisted values of a sparse tensor are 0. A dense tensor is shared, not
+    /// copied.
     ///
     /// # Errors
     /// [`Error::TooLarge`] when the dense form does not fit in memory.

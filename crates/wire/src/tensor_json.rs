@@ -1,4 +1,5 @@
-//! The JSON form of [`TensorData`]. Values go straight between the text and a `Vec` of their own type.
+//! The JSON form of [`TensorData`]. Values go straight between the text and a `Vec` of their own
+//! type.
 
 use std::{fmt, sync::Arc};
 
@@ -124,8 +125,8 @@ impl<'de> DeserializeSeed<'de> for Values {
     }
 }
 
-/// Values whose dtype comes later (the Python SDK writes `data` first): integers are kept exact until a
-/// fraction shows that the tensor is `float32`.
+/// Values whose dtype comes later (the Python SDK writes `data` first): integers are kept exact
+/// until a fraction shows that the tensor is `float32`.
 struct UntypedValues;
 
 enum Number {

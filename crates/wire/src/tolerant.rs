@@ -25,8 +25,8 @@ pub(crate) fn finite<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::
     }
 }
 
-/// A struct whose defaults stand beside its fields. Missing and null fields take them; writing spells them
-/// out.
+/// A struct whose defaults stand beside its fields. Missing and null fields take them; writing
+/// spells them out.
 macro_rules! with_defaults {
     (
         $(#[$meta:meta])*

@@ -130,7 +130,8 @@ pub enum Pass {
     ForwardBackward,
 }
 
-/// A request for either pass, over data that the sender may keep. In JSON the passes have paths of their own, `POST
+/// A request for either pass, over data that the sender may keep. In JSON the passes have paths of
+/// their own, `POST
 /// /api/v1/forward` and `/forward_backward`, and data and loss lie in `forward_input` or `forward_backward_input`; in
 /// [`proto`](crate::proto) it is one message for both, and goes to `/forward_backward`.
 ///

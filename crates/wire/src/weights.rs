@@ -73,8 +73,8 @@ pub struct LoadWeightsRequest {
     pub weights_access_token: Option<String>,
 }
 
-/// Body of `POST /api/v1/load_weights` when it makes a new model of a checkpoint. The model's training requests count
-/// from 1.
+/// Body of `POST /api/v1/load_weights` when it makes a new model of a checkpoint. The model's
+/// training requests count from 1.
 ///
 /// ```
 /// use tinsmith_wire::{CreateByLoadRequest, json};
@@ -110,8 +110,8 @@ pub struct CreateByLoadRequest {
     pub weights_access_token: Option<String>,
 }
 
-/// What a server reads at `POST /api/v1/load_weights`: a body with a `model_id` loads into that model, one without
-/// makes a new model.
+/// What a server reads at `POST /api/v1/load_weights`: a body with a `model_id` loads into that
+/// model, one without makes a new model.
 ///
 /// ```
 /// use tinsmith_wire::{LoadWeights, json};
@@ -159,7 +159,8 @@ pub struct LoadWeightsResponse {
     pub model_id: Option<String>,
 }
 
-/// Body of `POST /api/v1/save_weights_for_sampler`: named by `path`, or thrown away with its sampling session.
+/// Body of `POST /api/v1/save_weights_for_sampler`: named by `path`, or thrown away with its
+/// sampling session.
 ///
 /// ```
 /// use tinsmith_wire::{SaveWeightsForSamplerRequest, SamplerKind, json};

@@ -1,5 +1,6 @@
 //! Compressed bodies (feature `zstd`), for servers that ask for them by
-//! [`proto_compress_fwdbwd`](crate::ClientConfig::proto_compress_fwdbwd). They go with `Content-Encoding: zstd`.
+//! [`proto_compress_fwdbwd`](crate::ClientConfig::proto_compress_fwdbwd). They go with
+//! `Content-Encoding: zstd`.
 
 use std::io::Read;
 
@@ -8,7 +9,8 @@ use crate::{Error, Result};
 /// Higher levels take twice the time and more, and gain nothing on token ids and floats.
 const LEVEL: i32 = 1;
 
-/// Largest window that a body may ask its reader to hold, as a power of two: 16 MiB, more than the usual levels use.
+/// Largest window that a body may ask its reader to hold, as a power of two: 16 MiB, more than the
+/// usual levels use.
 const WINDOW_LOG: u32 = 24;
 
 /// Compresses a body.
@@ -29,7 +31,8 @@ pub fn compress(body: &[u8]) -> Result<Vec<u8>> {
     ::zstd::bulk::compress(body, LEVEL).map_err(|error| Error::Zstd(error.to_string()))
 }
 
-/// Decompresses a body to at most `limit` bytes. Memory grows with what comes out, not with what the body claims.
+/// Decompresses a body to at most `limit` bytes. Memory grows with what comes out, not with what
+/// the body claims.
 ///
 /// # Errors
 /// [`Error::Zstd`] when it is not zstd, cut short, or larger than `limit`.

@@ -1,4 +1,5 @@
-//! The bodies of every other endpoint, as servers and the Python SDK write them: each is read, and written as it was.
+//! The bodies of every other endpoint, as servers and the Python SDK write them: each is read, and
+//! written as it was.
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};

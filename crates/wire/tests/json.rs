@@ -202,7 +202,8 @@ fn malformed_csr_is_refused_by_field() {
     ] {
         assert!(error.contains(part), "{error}");
     }
-    // Few values, an absurd shape: it decodes, and making it dense is an error instead of an allocation.
+    // Few values, an absurd shape: it decodes, and making it dense is an error instead of an
+    // allocation.
     let wide = TensorData::csr(vec![1.0f32], vec![0, 1], vec![7], [1, usize::MAX]).unwrap();
     assert!(matches!(wide.to_dense(), Err(Error::TooLarge { .. })));
 }

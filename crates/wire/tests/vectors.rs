@@ -1,4 +1,5 @@
-//! The golden data in `tests/vectors/wire`, made by running the Python SDK's own encoders and decoders.
+//! The golden data in `tests/vectors/wire`, made by running the Python SDK's own encoders and
+//! decoders.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -160,7 +161,8 @@ fn same(a: &Value, b: &Value) -> bool {
 fn requests_are_written_as_the_sdk_0_18_writes_them() {
     let mut compared = 0;
     for (name, case) in vectors("requests") {
-        // The SDK sends this one and the server refuses; here the client refuses it (see `client::preflight`).
+        // The SDK sends this one and the server refuses; here the client refuses it (see
+        // `client::preflight`).
         let Some(expected) = case["json"]["0.18.0"].get("body") else {
             continue;
         };

@@ -16,7 +16,8 @@ pub fn data() -> [Datum; 2] {
     ]
 }
 
-/// What the model gives the target tokens at the first step: on the answers, what the sampler gave them.
+/// What the model gives the target tokens at the first step: on the answers, what the sampler gave
+/// them.
 pub fn logprobs() -> [TensorData; 2] {
     [
         vec![-3f32, -1.0, -2.0, -0.5].into(),

@@ -1,5 +1,5 @@
-//! The tour of losses that are wrong, in the guide: each loss on the page is a file here, and what the page says that it
-//! prints is what it prints.
+//! The tour of losses that are wrong, in the guide: each loss on the page is a file here, and what
+//! the page says that it prints is what it prints.
 
 mod both_orders;
 mod data;
@@ -149,7 +149,8 @@ fn a_report_and_how_to_read_it() {
     }
 }
 
-/// The report of a step on a server that answers with the logprobs of the page and divides each sequence's loss by this.
+/// The report of a step on a server that answers with the logprobs of the page and divides each
+/// sequence's loss by this.
 fn served(
     loss: fn(&Batch) -> anyhow::Result<Loss>,
     divisor: impl Fn(&[f64]) -> f64 + Send + 'static,

@@ -48,8 +48,8 @@ impl<'a> Packages<'a> {
 
 /// The interpreter of a virtual environment in `folder` that has `packages`.
 ///
-/// PyTorch is large. With `TORCH_SITE` set to a `site-packages` that has it, it is taken from there and not installed;
-/// `PYTHON` names the interpreter to start from.
+/// PyTorch is large. With `TORCH_SITE` set to a `site-packages` that has it, it is taken from there
+/// and not installed; `PYTHON` names the interpreter to start from.
 pub fn python(folder: &Path, packages: &Packages) -> Result<PathBuf> {
     let venv = folder.join("venv");
     let python = venv.join("bin/python");

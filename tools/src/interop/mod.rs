@@ -1,7 +1,8 @@
-//! `cargo xtask interop PEER`: runs scenarios against software that others wrote, and prints a table of checks.
+//! `cargo xtask interop PEER`: runs scenarios against software that others wrote, and prints a
+//! table of checks.
 //!
-//! Needs Python 3.11 or newer and a package index; what is installed stays under `target/interop`. Never part of
-//! `cargo test`.
+//! Needs Python 3.11 or newer and a package index; what is installed stays under `target/interop`.
+//! Never part of `cargo test`.
 
 mod checks;
 mod client;

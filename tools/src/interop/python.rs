@@ -11,7 +11,8 @@ use super::tiny_model;
 use super::trainer::Trainer;
 use crate::repository;
 
-/// The last release that speaks JSON alone and is still in use, and the newest, which speaks protobuf.
+/// The last release that speaks JSON alone and is still in use, and the newest, which speaks
+/// protobuf.
 pub const VERSIONS: [&str; 2] = ["0.8.1", "0.38.0"];
 
 /// That of the scenario.

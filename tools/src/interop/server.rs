@@ -20,8 +20,8 @@ pub struct Server {
 const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Server {
-    /// Starts `command`, which will listen on `port` of 127.0.0.1, and waits until it says that it is healthy. What it
-    /// writes goes to `log`.
+    /// Starts `command`, which will listen on `port` of 127.0.0.1, and waits until it says that it
+    /// is healthy. What it writes goes to `log`.
     pub fn start(command: &mut Command, port: u16, log: PathBuf) -> Result<Self> {
         let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let process = command

@@ -17,7 +17,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Builds and starts it on a free port, with its checkpoints in `state`, and with these options.
+    /// Builds and starts it on a free port, with its checkpoints in `state`, and with these
+    /// options.
     pub fn start(state: &Path, options: &[&str]) -> Result<Self> {
         let build = [
             "build",

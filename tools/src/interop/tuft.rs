@@ -1,5 +1,5 @@
-//! The same custom losses on TuFT, a trainer that computes with PyTorch, and on ours, from the same checkpoint and
-//! adapter, both by our client: the logprobs of every step must agree.
+//! The same custom losses on TuFT, a trainer that computes with PyTorch, and on ours, from the same
+//! checkpoint and adapter, both by our client: the logprobs of every step must agree.
 
 mod transplant;
 

@@ -1,5 +1,5 @@
-//! What it costs to move the bytes of a step, whoever does it: bodies that are ready beforehand are written to a socket, and
-//! replies are read into a buffer that is kept.
+//! What it costs to move the bytes of a step, whoever does it: bodies that are ready beforehand are
+//! written to a socket, and replies are read into a buffer that is kept.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! `cargo xtask bench step` and `cargo xtask null-server`: what one step of a custom loss costs the client, beside a server
-//! that costs next to nothing.
+//! `cargo xtask bench step` and `cargo xtask null-server`: what one step of a custom loss costs the
+//! client, beside a server that costs next to nothing.
 
 mod client;
 mod limit;
@@ -87,8 +87,8 @@ struct Phase {
     wall_ms: f64,
 }
 
-/// Runs every workload in both dialects, each in a process of its own, and prints tables; `--json` also writes the rows.
-/// `--beside` adds rows that another client measured (`sdk.py`).
+/// Runs every workload in both dialects, each in a process of its own, and prints tables; `--json`
+/// also writes the rows. `--beside` adds rows that another client measured (`sdk.py`).
 pub fn bench(arguments: &[&str]) -> Result<()> {
     let mut json = None;
     let mut rows: Vec<Row> = Vec::new();
@@ -129,7 +129,8 @@ pub fn bench(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// This program, built as users build theirs. `--workspace` shares the features, and so the artifacts, of other builds.
+/// This program, built as users build theirs. `--workspace` shares the features, and so the
+/// artifacts, of other builds.
 fn release_build() -> Result<PathBuf> {
     let status = Command::new(env!("CARGO"))
         .args([

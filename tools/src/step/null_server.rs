@@ -1,5 +1,5 @@
-//! A training server that computes nothing: every request is answered at once, and logprobs are made up. What a client
-//! takes longer than it, is the client's.
+//! A training server that computes nothing: every request is answered at once, and logprobs are
+//! made up. What a client takes longer than it, is the client's.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,7 +56,8 @@ struct Server {
 struct Store {
     /// By request id.
     results: Vec<Answer>,
-    /// By the shapes of a request's targets: a client that sends the same batch again is answered from here.
+    /// By the shapes of a request's targets: a client that sends the same batch again is answered
+    /// from here.
     outputs: HashMap<Vec<Vec<usize>>, Bytes>,
     traffic: Traffic,
 }
@@ -116,7 +117,8 @@ fn router(dialect: Dialect) -> Router {
         .route("/optim_step", post(optim_step))
         .route("/forward_backward", post(pass))
         .route("/retrieve_future", post(retrieve_future));
-    // Servers of the JSON dialect have neither a config nor, in the other, a path of its own for a forward pass.
+    // Servers of the JSON dialect have neither a config nor, in the other, a path of its own for a
+    // forward pass.
     api = match dialect {
         Dialect::Json => api.route("/forward", post(pass)),
         Dialect::Proto => api
@@ -282,7 +284,8 @@ fn length<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<usi
     deserializer.deserialize_seq(Length)
 }
 
-/// Logprobs of these shapes. In JSON they have the digits that Python servers write: those of the value in f64.
+/// Logprobs of these shapes. In JSON they have the digits that Python servers write: those of the
+/// value in f64.
 fn made_up(dialect: Dialect, shapes: &[Vec<usize>]) -> std::result::Result<Bytes, String> {
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut logprobs = |shape: &Vec<usize>| -> Vec<f32> {

@@ -1,4 +1,5 @@
-//! `|got - want| <= tolerance * max(1, max|want| over the tensor)`; a NaN matches a NaN, an infinity only itself.
+//! `|got - want| <= tolerance * max(1, max|want| over the tensor)`; a NaN matches a NaN, an
+//! infinity only itself.
 
 use anyhow::{Result, bail, ensure};
 use tinsmith_grad::DType;
@@ -6,7 +7,8 @@ use tinsmith_grad::DType;
 use super::execute::Answer;
 use super::file::{Expectations, Expected, Number};
 
-/// Accepts `answer` if it equals any of the acceptable ones; the error tells the difference to the first of them.
+/// Accepts `answer` if it equals any of the acceptable ones; the error tells the difference to the
+/// first of them.
 pub fn answer(answer: &Answer, expected: &Expectations, dtype: DType) -> Result<()> {
     let tolerance = tolerance(dtype);
     let mut outcomes = expected

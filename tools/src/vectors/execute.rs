@@ -3,7 +3,8 @@
 use anyhow::Result;
 use tinsmith_grad::{Backward, DType, Tensor, Var, eval};
 
-/// What a case asks for: the value of `out`, the product of `seed` with its Jacobian at each leaf, and metrics.
+/// What a case asks for: the value of `out`, the product of `seed` with its Jacobian at each leaf,
+/// and metrics.
 pub struct Problem {
     pub out: Var,
     /// The cotangent of `out`; none where `out` is a scalar loss.

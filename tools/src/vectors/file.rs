@@ -174,7 +174,8 @@ struct Precisions {
     f32: Expected,
 }
 
-/// The value, one flat list of gradients per differentiable tensor, and for losses in f64 the metrics.
+/// The value, one flat list of gradients per differentiable tensor, and for losses in f64 the
+/// metrics.
 #[derive(Deserialize)]
 pub struct Expected {
     #[serde(alias = "loss", deserialize_with = "array_or_scalar")]

@@ -1,4 +1,5 @@
-//! The small programs that the op files name but do not spell out. Each was inferred from its values and gradients.
+//! The small programs that the op files name but do not spell out. Each was inferred from its
+//! values and gradients.
 
 use anyhow::Result;
 use tinsmith_grad::{Var, grad};

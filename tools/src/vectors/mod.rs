@@ -1,10 +1,10 @@
-//! `cargo xtask vectors PATH...`: runs golden vectors, which are values and gradients that PyTorch computed, and what the
-//! Python SDK writes, reads and does.
+//! `cargo xtask vectors PATH...`: runs golden vectors, which are values and gradients that PyTorch
+//! computed, and what the Python SDK writes, reads and does.
 //!
-//! A file is told by its first key: `group` holds tensor ops, `loss` losses, and `loss: helpers` pure functions. There a
-//! case passes when every executor gives the expected values in f64 and in f32. What else there is belongs to the wire and
-//! is told by the fields of its cases. A `.json` file of another kind counts as one failure, so that nothing is skipped in
-//! silence.
+//! A file is told by its first key: `group` holds tensor ops, `loss` losses, and `loss: helpers`
+//! pure functions. There a case passes when every executor gives the expected values in f64 and in
+//! f32. What else there is belongs to the wire and is told by the fields of its cases. A `.json`
+//! file of another kind counts as one failure, so that nothing is skipped in silence.
 
 mod compare;
 mod execute;

@@ -5,10 +5,11 @@ use tinsmith_client::{Datum, LoraConfig, LossFn, ModelInput, ServiceClient, Trai
 use tinsmith_trainer::Trainer;
 use tinsmith_trainer::tokenizer::{END_OF_TEXT, encode};
 
-/// A model in training on the server that `TINKER_BASE_URL` names, or without one on a trainer in this process.
+/// A model in training on the server that `TINKER_BASE_URL` names, or without one on a trainer in
+/// this process.
 ///
-/// The built-in models read bytes. On another server the same bytes are token ids like any others: the examples run
-/// there too, but what they train is of no use.
+/// The built-in models read bytes. On another server the same bytes are token ids like any others:
+/// the examples run there too, but what they train is of no use.
 pub struct Service {
     pub training: TrainingClient,
     client: ServiceClient,
@@ -59,7 +60,8 @@ pub fn datum(text: &str) -> Datum {
     continuation(&start_of_text(), &encode(text))
 }
 
-/// Each token of `answer`, to be predicted from those before it and from `prompt`, which must not be empty.
+/// Each token of `answer`, to be predicted from those before it and from `prompt`, which must not
+/// be empty.
 pub fn continuation(prompt: &[u32], answer: &[u32]) -> Datum {
     let tokens = [prompt, answer].concat();
     let targets: Vec<i64> = tokens[1..].iter().map(|&token| token.into()).collect();

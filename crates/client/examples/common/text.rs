@@ -27,8 +27,9 @@ impl Split {
     }
 }
 
-/// Sentences of 4 to 25 words and 20 to 130 bytes, of nothing but words and punctuation, without quotation marks. A
-/// sentence ends where the next word has a capital, so `"Why?" said the Hatter.` is one.
+/// Sentences of 4 to 25 words and 20 to 130 bytes, of nothing but words and punctuation, without
+/// quotation marks. A sentence ends where the next word has a capital, so `"Why?" said the Hatter.`
+/// is one.
 fn sentences(book: &str) -> impl Iterator<Item = String> {
     book.split("\n\n").flat_map(|paragraph| {
         let words: Vec<String> = paragraph
@@ -75,8 +76,9 @@ fn unquoted(word: &str) -> String {
     word.char_indices().filter(keep).map(|(_, c)| c).collect()
 }
 
-/// The same words in another order. Words keep their case and their commas; the first is capitalised, and the stop stays
-/// at the end. So what tells the two sentences apart is within them.
+/// The same words in another order. Words keep their case and their commas; the first is
+/// capitalised, and the stop stays at the end. So what tells the two sentences apart is within
+/// them.
 pub fn shuffle_words(sentence: &str, rng: &mut Rng) -> String {
     let (words, stop) = sentence.split_at(sentence.len() - 1);
     let original: Vec<&str> = words.split(' ').collect();

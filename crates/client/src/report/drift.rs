@@ -3,8 +3,9 @@ use tinsmith_wire::{ForwardBackwardOutput, TensorData};
 
 use super::lanes;
 
-/// The difference of the same logprobs in two passes: 0 on a trainer that computes alike each time. The gradient belongs to
-/// the first pass's logprobs and is applied at the second's, so a difference of more than rounding makes the step inexact.
+/// The difference of the same logprobs in two passes: 0 on a trainer that computes alike each time.
+/// The gradient belongs to the first pass's logprobs and is applied at the second's, so a
+/// difference of more than rounding makes the step inexact.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Drift {
     /// Greatest absolute difference, in nats.
@@ -14,8 +15,8 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// A greater difference than this between two passes over the same weights is a [`Warning`](super::Warning): what bf16
-    /// logprobs differ by when they are rounded differently.
+    /// A greater difference than this between two passes over the same weights is a
+    /// [`Warning`](super::Warning): what bf16 logprobs differ by when they are rounded differently.
     pub(crate) const CONSPICUOUS: f64 = 0.05;
 
     /// Whether the greatest is more than this. One of NaN is more than any.
@@ -23,7 +24,8 @@ impl Drift {
         self.max_abs > nats || self.max_abs.is_nan()
     }
 
-    /// Between the logprobs of the first pass and the outputs of the second; none unless they are comparable.
+    /// Between the logprobs of the first pass and the outputs of the second; none unless they are
+    /// comparable.
     pub(crate) fn between(first: &[TensorData], second: &ForwardBackwardOutput) -> Option<Self> {
         if first.len() != second.loss_fn_outputs.len() {
             return None;

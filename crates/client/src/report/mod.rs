@@ -21,8 +21,8 @@ pub use warning::Warning;
 
 use crate::TermReport;
 
-/// What happened in one step of a custom loss, beside its metrics. Prints as a table; [`MetricsWriter`](crate::MetricsWriter)
-/// writes it as a line of JSON.
+/// What happened in one step of a custom loss, beside its metrics. Prints as a table;
+/// [`MetricsWriter`](crate::MetricsWriter) writes it as a line of JSON.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct StepReport {
@@ -38,10 +38,11 @@ pub struct StepReport {
     pub gradient: GradientReport,
     /// What it was divided by here. None without [`Loss::normalize`](crate::Loss::normalize).
     pub normalization: Option<Normalization>,
-    /// How far the logprobs of the second pass are from those that the gradient was computed at. None until it has
-    /// answered, or when it gave none.
+    /// How far the logprobs of the second pass are from those that the gradient was computed at.
+    /// None until it has answered, or when it gave none.
     pub drift: Option<Drift>,
-    /// Whether the server's own loss is that of the weights it was sent. None until it has answered, or when it told none.
+    /// Whether the server's own loss is that of the weights it was sent. None until it has
+    /// answered, or when it told none.
     pub surrogate: Option<SurrogateCheck>,
     /// What looks wrong, though it is no error.
     pub warnings: Vec<Warning>,

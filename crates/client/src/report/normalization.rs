@@ -2,7 +2,8 @@ use serde::Serialize;
 use tinsmith_losses::GradNormalization;
 use tinsmith_wire::GradAccumulationNormalization;
 
-/// What the gradient was divided by here, before it was sent: [`Loss::normalize`](crate::Loss::normalize).
+/// What the gradient was divided by here, before it was sent:
+/// [`Loss::normalize`](crate::Loss::normalize).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Normalization {
@@ -13,7 +14,8 @@ pub struct Normalization {
 }
 
 impl Normalization {
-    /// Of a gradient, row-major, whose sequence i has the rows `offsets[i]..offsets[i + 1]`. A row is a token.
+    /// Of a gradient, row-major, whose sequence i has the rows `offsets[i]..offsets[i + 1]`. A row
+    /// is a token.
     pub(crate) fn of(
         by: GradAccumulationNormalization,
         gradient: &[f32],

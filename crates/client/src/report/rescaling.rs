@@ -1,15 +1,16 @@
 use serde::Serialize;
 use tinsmith_wire::TensorData;
 
-/// What becomes of a batch on a server that divides the weights of each sequence by their sum, or by 1e-9 where that is
-/// less. SkyRL-tx's JAX engine does, and tells its losses as they were before, so that
-/// [`SurrogateCheck`](crate::SurrogateCheck) cannot show it.
+/// What becomes of a batch on a server that divides the weights of each sequence by their sum, or
+/// by 1e-9 where that is less. SkyRL-tx's JAX engine does, and tells its losses as they were
+/// before, so that [`SurrogateCheck`](crate::SurrogateCheck) cannot show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Rescaling {
     /// Sequences whose gradient changes its size: their weights do not add up to 1.
     pub sequences: usize,
-    /// Of these, the ones whose weights add up to 0 or less, so that they are multiplied by up to 1e9.
+    /// Of these, the ones whose weights add up to 0 or less, so that they are multiplied by up to
+    /// 1e9.
     pub inflated: usize,
 }
 

@@ -3,8 +3,9 @@ use tinsmith_wire::{ForwardBackwardOutput, TensorData};
 
 use super::lanes;
 
-/// The server's loss of the second pass, `sum(-weights * logprobs)`, computed here and by the server. A server that
-/// computes something else applies another gradient than that of the loss, and nothing but this would show it.
+/// The server's loss of the second pass, `sum(-weights * logprobs)`, computed here and by the
+/// server. A server that computes something else applies another gradient than that of the loss,
+/// and nothing but this would show it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SurrogateCheck {
@@ -35,7 +36,8 @@ pub enum ServerLoss {
 const TOLERANCE: f64 = 0.01;
 
 impl SurrogateCheck {
-    /// `weights[i]` were sent for datum i. None if the server tells no loss, or not what it belongs to.
+    /// `weights[i]` were sent for datum i. None if the server tells no loss, or not what it belongs
+    /// to.
     pub(crate) fn of(weights: &[TensorData], output: &ForwardBackwardOutput) -> Option<Self> {
         if weights.len() != output.loss_fn_outputs.len() {
             return None;

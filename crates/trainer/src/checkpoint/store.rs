@@ -166,7 +166,8 @@ pub(crate) fn missing(at: &Reference) -> Error {
     }
 }
 
-/// A reader sees the old file or the new one, also after a crash: the new one is complete on disk before it takes the name.
+/// A reader sees the old file or the new one, also after a crash: the new one is complete on disk
+/// before it takes the name.
 fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let folder = path.parent().unwrap_or(Path::new("."));

@@ -1,4 +1,5 @@
-//! The trainer's front: checks requests, keeps sessions and order, hands work to the worker thread. No HTTP here.
+//! The trainer's front: checks requests, keeps sessions and order, hands work to the worker thread.
+//! No HTTP here.
 
 mod checkpoints;
 mod completions;
@@ -78,7 +79,8 @@ struct State {
     stats: HashMap<String, ModelStats>,
     /// How long a session lives without a heartbeat, once it has sent one.
     session_timeout: Duration,
-    /// Numbers what has no seed of its own, so that equal requests in equal order draw equal random numbers.
+    /// Numbers what has no seed of its own, so that equal requests in equal order draw equal random
+    /// numbers.
     unseeded: u64,
 }
 
@@ -153,7 +155,8 @@ impl Hub {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held left no half-made change behind that matters more than going on.
+        // A panic while it was held left no half-made change behind that matters more than going
+        // on.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

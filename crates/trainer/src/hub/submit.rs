@@ -59,7 +59,8 @@ macro_rules! ordered {
 ordered!(SaveWeightsRequest LoadWeightsRequest SaveWeightsForSamplerRequest);
 
 impl Hub {
-    /// Checks a training request with `prepare`, which gives what to run, and queues it at its place.
+    /// Checks a training request with `prepare`, which gives what to run, and queues it at its
+    /// place.
     pub(super) fn submit<T, P, W>(
         self: &Arc<Self>,
         request: Request<T>,

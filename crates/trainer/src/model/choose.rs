@@ -10,12 +10,14 @@ pub struct Choice {
     pub temperature: f64,
     /// Draw among this many likeliest tokens; 0 among all.
     pub top_k: usize,
-    /// Draw among the likeliest tokens that together reach this probability (at the given temperature).
+    /// Draw among the likeliest tokens that together reach this probability (at the given
+    /// temperature).
     pub top_p: f64,
 }
 
 impl Choice {
-    /// Draws a token; with it its logprob under the model itself, whatever the temperature and the cuts.
+    /// Draws a token; with it its logprob under the model itself, whatever the temperature and the
+    /// cuts.
     pub(crate) fn draw(&self, logits: &[f32], rng: &mut ChaCha8Rng) -> (u32, f32) {
         let token = match self.temperature > 0.0 {
             true => self.sample(logits, rng),

@@ -3,7 +3,8 @@
 use super::rope::RopeScaling;
 use crate::{Error, Result};
 
-/// A family of decoders. Both have RMSNorm, rotary positions, grouped-query attention and a gated MLP with SiLU.
+/// A family of decoders. Both have RMSNorm, rotary positions, grouped-query attention and a gated
+/// MLP with SiLU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// Queries and keys are normalised head by head. Source: <https://arxiv.org/abs/2505.09388>.
@@ -72,7 +73,8 @@ pub const PRESETS: [&str; 2] = ["tiny-qwen3", "small-qwen3"];
 impl ModelConfig {
     /// The built-in model of this name (see [`PRESETS`]), or `None`.
     ///
-    /// Both take byte tokens ([`crate::tokenizer`]) and have random weights: they are there to learn from, fast.
+    /// Both take byte tokens ([`crate::tokenizer`]) and have random weights: they are there to
+    /// learn from, fast.
     pub fn preset(name: &str) -> Option<Self> {
         let (hidden, layers) = match name {
             "tiny-qwen3" => (64, 2),

@@ -1,4 +1,5 @@
-//! Sampling: one pass over the prompt fills the cache, then all samples advance together, one token a pass.
+//! Sampling: one pass over the prompt fills the cache, then all samples advance together, one token
+//! a pass.
 
 use std::ops::Range;
 
@@ -59,7 +60,8 @@ pub struct Generated {
 }
 
 impl Model {
-    /// Samples from the model under `adapter`. `keep_going` is asked before each pass; a no ends it with an error of its own.
+    /// Samples from the model under `adapter`. `keep_going` is asked before each pass; a no ends it
+    /// with an error of its own.
     ///
     /// ```
     /// use tinsmith_grad::DType;

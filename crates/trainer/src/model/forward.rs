@@ -1,5 +1,5 @@
-//! The decoder's forward pass, written once in `Var` math: training differentiates it, sampling evaluates it step by
-//! step over a cache.
+//! The decoder's forward pass, written once in `Var` math: training differentiates it, sampling
+//! evaluates it step by step over a cache.
 
 use tinsmith_grad::{Device, Var};
 
@@ -85,7 +85,8 @@ impl Model {
             Some(fill) => packed.index_select(&fill.to_rectangle, 0),
             None => packed,
         };
-        // Query head h shares key head h / group, so the group's rows can stand below each other: [batch, kv, group * width, dim].
+        // Query head h shares key head h / group, so the group's rows can stand below each other:
+        // [batch, kv, group * width, dim].
         let q = rectangle(q)
             .reshape(&[batch, width, kv, group, dim])
             .permute(&[0, 2, 3, 1, 4])
@@ -138,13 +139,15 @@ impl Model {
     }
 }
 
-/// Rotary embedding of `x [rows, heads, head_dim]`: the pair `(x[i], x[i + half])` turns by its position's angle `i`.
+/// Rotary embedding of `x [rows, heads, head_dim]`: the pair `(x[i], x[i + half])` turns by its
+/// position's angle `i`.
 fn rope(x: &Var, layout: &Layout) -> Var {
     let half = x.shape().last().map_or(0, |dim| dim / 2) as isize;
     x * &layout.cos + x.roll(half, -1) * &layout.sin
 }
 
-/// Log-probabilities of `targets` under `logits [rows, vocab]`: `[rows, k]` for `rows * k` targets, row-major.
+/// Log-probabilities of `targets` under `logits [rows, vocab]`: `[rows, k]` for `rows * k` targets,
+/// row-major.
 pub(crate) fn logprobs(logits: &Var, targets: &[u32]) -> Var {
     let rows = logits.shape().first().copied().unwrap_or(0);
     let shape = [rows, targets.len() / rows.max(1)];

@@ -1,15 +1,16 @@
 //! How the tokens of several sequences are arranged for one pass.
 //!
-//! Rows of all sequences are packed one after another, so nothing is computed on padding; only attention, which needs
-//! a rectangle, sees the sequences side by side, the shorter ones filled up. The causal mask keeps that filling out of
-//! every real row.
+//! Rows of all sequences are packed one after another, so nothing is computed on padding; only
+//! attention, which needs a rectangle, sees the sequences side by side, the shorter ones filled up.
+//! The causal mask keeps that filling out of every real row.
 
 use tinsmith_grad::{DType, Device, Var};
 
 use super::config::ModelConfig;
 use super::rope;
 
-/// `exp` of it is zero, at no cost. Every row has its diagonal, so the maximum that softmax subtracts is finite.
+/// `exp` of it is zero, at no cost. Every row has its diagonal, so the maximum that softmax
+/// subtracts is finite.
 const MASKED: f64 = f64::NEG_INFINITY;
 
 pub(crate) struct Layout {
@@ -29,7 +30,8 @@ pub(crate) struct Layout {
 
 /// Index vectors between packed rows and the rectangle.
 pub(crate) struct Fill {
-    /// `[batch * width]`: the packed row of each cell, the last one repeated where a sequence has ended.
+    /// `[batch * width]`: the packed row of each cell, the last one repeated where a sequence has
+    /// ended.
     pub(crate) to_rectangle: Var,
     /// `[rows]`: the cell of each packed row.
     pub(crate) to_packed: Var,

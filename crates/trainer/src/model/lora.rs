@@ -1,8 +1,9 @@
 //! LoRA: a trained low-rank correction beside each frozen matrix.
 //!
-//! A linear map with weight `W [out, in]` becomes `x Wᵀ + (alpha / rank) (x Aᵀ) Bᵀ` with `A [rank, in]`, `B [out, rank]`.
-//! `B` starts at zero, so a new adapter leaves the model as it is; `A` is uniform in `±1/sqrt(in)`.
-//! Source: Hu et al. 2021, <https://arxiv.org/abs/2106.09685>; `alpha = 32` whatever the rank as in
+//! A linear map with weight `W [out, in]` becomes `x Wᵀ + (alpha / rank) (x Aᵀ) Bᵀ` with
+//! `A [rank, in]`, `B [out, rank]`. `B` starts at zero, so a new adapter leaves the model as it is;
+//! `A` is uniform in `±1/sqrt(in)`. Source: Hu et al. 2021, <https://arxiv.org/abs/2106.09685>;
+//! `alpha = 32` whatever the rank as in
 //! <https://thinkingmachines.ai/blog/lora/>, so that one learning rate suits all ranks.
 
 use serde::{Deserialize, Serialize};
@@ -174,7 +175,8 @@ impl Adapter {
         &self.config
     }
 
-    /// The weights: `A [rank, in]` and `B [out, rank]` of every site in turn, in the order of [`names`](Self::names).
+    /// The weights: `A [rank, in]` and `B [out, rank]` of every site in turn, in the order of
+    /// [`names`](Self::names).
     pub fn params(&self) -> &[Tensor] {
         &self.params
     }
@@ -232,7 +234,8 @@ impl Lora<'_> {
         scale: 0.0,
     };
 
-    /// `x [rows, in]` through `weight [out, in]` and, when `site` is trained, its correction: `[rows, out]`.
+    /// `x [rows, in]` through `weight [out, in]` and, when `site` is trained, its correction:
+    /// `[rows, out]`.
     pub(crate) fn linear(&self, site: Site, weight: &Var, x: &Var) -> Var {
         let y = x.matmul(&weight.t());
         let Some(at) = self.sites.iter().position(|&s| s == site) else {

@@ -1,4 +1,5 @@
-//! Frequencies of the rotary embedding, and their stretching for contexts longer than those of pretraining.
+//! Frequencies of the rotary embedding, and their stretching for contexts longer than those of
+//! pretraining.
 
 use std::f64::consts::TAU;
 
@@ -14,8 +15,8 @@ pub enum RopeScaling {
         /// At least 1.
         factor: f64,
     },
-    /// Slow ones are divided by `factor`, fast ones are kept, those between are interpolated (`llama3`).
-    /// Source: <https://github.com/meta-llama/llama-models>, `apply_scaling`.
+    /// Slow ones are divided by `factor`, fast ones are kept, those between are interpolated
+    /// (`llama3`). Source: <https://github.com/meta-llama/llama-models>, `apply_scaling`.
     Llama3 {
         /// At least 1.
         factor: f64,

@@ -1,4 +1,5 @@
-//! The decoder against a second, plain implementation: f64 loops over one sequence, written from the paper formulas.
+//! The decoder against a second, plain implementation: f64 loops over one sequence, written from
+//! the paper formulas.
 
 use tinsmith_grad::{DType, Device, Tensor, Var};
 
@@ -8,7 +9,8 @@ use super::weights::Model;
 use super::{Architecture, Choice, Generate, ModelConfig, RopeScaling, logprobs};
 use crate::random;
 
-/// Small, with every ratio that matters different from one: 2 query heads a key head, 3 layers, odd vocabulary.
+/// Small, with every ratio that matters different from one: 2 query heads a key head, 3 layers, odd
+/// vocabulary.
 pub(crate) fn tiny() -> ModelConfig {
     ModelConfig {
         architecture: Architecture::Qwen3,

@@ -67,9 +67,11 @@ impl Layer {
 }
 
 impl Model {
-    /// A model with random weights: embeddings of standard deviation 1, matrices of `1/sqrt(in)`, norms one, biases zero.
+    /// A model with random weights: embeddings of standard deviation 1, matrices of `1/sqrt(in)`,
+    /// norms one, biases zero.
     ///
-    /// The same seed gives the same weights; each tensor has a stream of its own, found by its name.
+    /// The same seed gives the same weights; each tensor has a stream of its own, found by its
+    /// name.
     ///
     /// ```
     /// use tinsmith_grad::DType;
@@ -93,7 +95,8 @@ impl Model {
         })
     }
 
-    /// A model whose weights come from `tensor(name, shape)`, asked once for each Hugging Face name, cast to `dtype`.
+    /// A model whose weights come from `tensor(name, shape)`, asked once for each Hugging Face
+    /// name, cast to `dtype`.
     ///
     /// # Errors
     /// [`Error::Field`](crate::Error::Field) for a shape that cannot be; and those of `tensor`.

@@ -67,7 +67,8 @@ impl Keys {
         let now = now();
         let end = now + life;
         let part = |claims: serde_json::Value| URL_SAFE_NO_PAD.encode(claims.to_string());
-        // Tokens are looked up, so that the last part is no signature but what makes them hard to guess.
+        // Tokens are looked up, so that the last part is no signature but what makes them hard to
+        // guess.
         let chance = || RandomState::new().hash_one("token").to_le_bytes();
         let jwt = format!(
             "{}.{}.{}",

@@ -15,8 +15,9 @@ use crate::hub::Request;
 use crate::outcome::{Body, Format};
 use crate::{Error, Result};
 
-/// For a reply to a request whose body may not have been read: what is left of it keeps the connection from being used again,
-/// and a client that is not told so sends its next request into the end of this one.
+/// For a reply to a request whose body may not have been read: what is left of it keeps the
+/// connection from being used again, and a client that is not told so sends its next request into
+/// the end of this one.
 pub(super) const LAST: [(HeaderName, &str); 1] = [(header::CONNECTION, "close")];
 
 const JSON: &str = "application/json";

@@ -122,7 +122,8 @@ async fn unload_model(State(server): State<Server>, request: HttpRequest) -> Rep
     ok(&server.hub.unload_model(request.body.model_id)?)
 }
 
-/// Forward and forward_backward: JSON bodies say which by the name of their input, protobuf ones by a flag.
+/// Forward and forward_backward: JSON bodies say which by the name of their input, protobuf ones by
+/// a flag.
 async fn pass(State(server): State<Server>, request: HttpRequest) -> Reply {
     let request = server.read_pass(request).await?;
     ok(&server.hub.pass(request)?)

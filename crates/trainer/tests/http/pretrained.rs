@@ -1,5 +1,5 @@
-//! Models from folders. `../pretrained` holds two small random checkpoints and the logprobs that Hugging Face's
-//! implementation gives for them; `make.py` there wrote both.
+//! Models from folders. `../pretrained` holds two small random checkpoints and the logprobs that
+//! Hugging Face's implementation gives for them; `make.py` there wrote both.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,8 @@ fn read(file: &Path) -> Value {
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 
-/// `bf16`, one file, norms on queries and keys; and `f16`, two files, biases, tied embeddings, `llama3` frequencies.
+/// `bf16`, one file, norms on queries and keys; and `f16`, two files, biases, tied embeddings,
+/// `llama3` frequencies.
 #[test]
 fn checkpoints_give_the_logprobs_of_hugging_face() {
     let trainer = Trainer::builder()

@@ -130,7 +130,8 @@ fn importance_sampling_on_policy_trains_like_weighted_cross_entropy() {
         let mut datum = datum(text);
         let mut body = client.forward_backward(2, &[]);
         if on_policy {
-            // With q = the policy's own logprobs every ratio is 1, and the gradient is -advantage, as with weights.
+            // With q = the policy's own logprobs every ratio is 1, and the gradient is -advantage,
+            // as with weights.
             datum["loss_fn_inputs"]["logprobs"] = forward["loss_fn_outputs"][0]["logprobs"].clone();
             datum["loss_fn_inputs"]["advantages"] = advantages;
             body["forward_backward_input"]["loss_fn"] = json!("importance_sampling");

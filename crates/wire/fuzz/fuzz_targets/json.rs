@@ -1,4 +1,5 @@
-//! Every JSON body that carries tensors or numbers: whatever is read can be written, and reads the same again.
+//! Every JSON body that carries tensors or numbers: whatever is read can be written, and reads the
+//! same again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

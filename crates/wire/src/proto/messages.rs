@@ -1,5 +1,6 @@
-//! The messages of package `tinker_public` (proto3), as prost reads and writes them. All numbers in `bytes` fields are
-//! little-endian. The field numbers are the wire; the names are those of the protocol.
+//! The messages of package `tinker_public` (proto3), as prost reads and writes them. All numbers in
+//! `bytes` fields are little-endian. The field numbers are the wire; the names are those of the
+//! protocol.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
-//! The protobuf codec of the messages that have a protobuf form. [`json`](crate::json) has all the others.
+//! The protobuf codec of the messages that have a protobuf form. [`json`](crate::json) has all the
+//! others.
 //!
-//! Requests are written from where their tokens and tensors are, without a copy in between. Decoding takes memory in
-//! proportion to the body, whatever sizes the body claims.
+//! Requests are written from where their tokens and tensors are, without a copy in between.
+//! Decoding takes memory in proportion to the body, whatever sizes the body claims.
 
 use prost::Message as _;
 
@@ -18,7 +19,8 @@ mod tensor;
 use fault::Fault;
 
 /// What can be written as protobuf: [`PassRequest`](crate::PassRequest),
-/// [`ForwardBackwardOutput`](crate::ForwardBackwardOutput) and [`SampleResponse`](crate::SampleResponse).
+/// [`ForwardBackwardOutput`](crate::ForwardBackwardOutput) and
+/// [`SampleResponse`](crate::SampleResponse).
 pub trait Message: sealed::Message {}
 
 impl<T: sealed::Message> Message for T {}
@@ -45,8 +47,8 @@ mod sealed {
 /// Writes the body of an `application/x-protobuf` request or reply.
 ///
 /// # Errors
-/// [`Error::Encode`] with the path to the value, for what protobuf cannot carry: token ids and sequence ids from 2^31
-/// on, image pointers, flags among the settings of a loss, sparse outputs.
+/// [`Error::Encode`] with the path to the value, for what protobuf cannot carry: token ids and
+/// sequence ids from 2^31 on, image pointers, flags among the settings of a loss, sparse outputs.
 ///
 /// ```
 /// use tinsmith_wire::{ForwardBackwardOutput, proto};
@@ -61,8 +63,8 @@ pub fn to_vec<T: Message>(value: &T) -> Result<Vec<u8>> {
     Ok(body)
 }
 
-/// As [`to_vec`], at the end of a buffer that may be used again for the next body: taking fresh memory of a few megabytes
-/// costs about as much as filling it.
+/// As [`to_vec`], at the end of a buffer that may be used again for the next body: taking fresh
+/// memory of a few megabytes costs about as much as filling it.
 ///
 /// # Errors
 /// As [`to_vec`]; then nothing is added.
@@ -91,7 +93,8 @@ pub fn append<T: Message>(body: &mut Vec<u8>, value: &T) -> Result<()> {
     Ok(())
 }
 
-/// Reads such a body. Unknown fields are ignored; narrow dtypes are widened to `float32` and `int64`.
+/// Reads such a body. Unknown fields are ignored; narrow dtypes are widened to `float32` and
+/// `int64`.
 ///
 /// # Errors
 /// [`Error::Decode`] with the path to the value.

@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{Data, ForwardBackwardOutput, TensorData};
 
-/// What a server answers when it leaves out the fields of its records: so many data, and nothing in them. More than any
-/// request holds; each costs memory and none costs bytes, so there must be a limit.
+/// What a server answers when it leaves out the fields of its records: so many data, and nothing in
+/// them. More than any request holds; each costs memory and none costs bytes, so there must be a
+/// limit.
 const MAX_BARE_DATA: usize = 1 << 16;
 /// Longest name of a field and largest rank, which every datum of a record repeats.
 const MAX_NAME: usize = 256;

@@ -101,7 +101,8 @@ pub fn tokens<C: FromIterator<u32> + AsRef<[u32]>>(bytes: &[u8]) -> Result<C> {
     }
 }
 
-/// Where an id has the sign bit set; all are looked at together first, which is several times faster.
+/// Where an id has the sign bit set; all are looked at together first, which is several times
+/// faster.
 fn first_too_large(tokens: &[u32]) -> Option<usize> {
     match tokens.iter().fold(0, |bits, id| bits | id) >> 31 {
         0 => None,

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{Csr, Data, TensorData};
 
-/// Shares the values. Without a stated shape, and of a scalar, the shape is empty: the wire cannot tell these apart.
+/// Shares the values. Without a stated shape, and of a scalar, the shape is empty: the wire cannot
+/// tell these apart.
 pub fn to_wire(tensor: &TensorData) -> Tensor {
     let (values, dtype) = match tensor.data() {
         Data::F32(values) => (payload::bytes(values), DType::Float32),

@@ -17,7 +17,8 @@ use crate::interop::tiny_model;
 const PROMPT: &str = "Q: one\nA:";
 const ANSWER: &str = " uno";
 
-/// What the untrained model gives the first targets of both together, computed by another program in PyTorch.
+/// What the untrained model gives the first targets of both together, computed by another program
+/// in PyTorch.
 const UNTRAINED: [f32; 4] = [-7.03209, -7.06991, -6.46605, -4.58744];
 
 type Scenario = fn(&ServiceClient, &TrainingClient) -> Result<Vec<Check>>;

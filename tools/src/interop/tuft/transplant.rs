@@ -1,4 +1,5 @@
-//! Putting TuFT's adapter into a checkpoint of our trainer, so that both start from the same weights.
+//! Putting TuFT's adapter into a checkpoint of our trainer, so that both start from the same
+//! weights.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ fn parts(path: &str) -> Result<(&str, &str)> {
         .with_context(|| format!("`{path}` is no checkpoint"))
 }
 
-/// Replaces the weights of `checkpoint` by those of `adapter`. Names, shapes and scale (alpha 32) are the same on both
-/// sides; what is ours is the header, which stays.
+/// Replaces the weights of `checkpoint` by those of `adapter`. Names, shapes and scale (alpha 32)
+/// are the same on both sides; what is ours is the header, which stays.
 pub fn transplant(adapter: &Path, checkpoint: &Path) -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
     let (theirs, ours) = (read(adapter)?, read(checkpoint)?);

@@ -108,7 +108,8 @@ pub fn metrics(got: &Metrics, want: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-/// Where the SDK raises, the outputs are there all the same, and of the metrics no others than the first part has.
+/// Where the SDK raises, the outputs are there all the same, and of the metrics no others than the
+/// first part has.
 fn invents_nothing(combined: &ForwardBackwardOutput, parts: &[Part]) -> Result<()> {
     let outputs: usize = parts.iter().map(|part| part.n_outputs).sum();
     ensure!(order(combined)?.len() == outputs, "outputs are lost");

@@ -1,4 +1,5 @@
-//! The two passes of a custom loss, as the client makes them, against a server that gives the case's logprobs.
+//! The two passes of a custom loss, as the client makes them, against a server that gives the
+//! case's logprobs.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -138,8 +139,8 @@ fn number(value: Option<Value>) -> Result<f64> {
     Ok(Number::deserialize(value)?.0)
 }
 
-/// The loss that the case gives in words. One that is not known here is replaced by its tangent: the linear function
-/// with the same value and the same gradient.
+/// The loss that the case gives in words. One that is not known here is replaced by its tangent:
+/// the linear function with the same value and the same gradient.
 fn loss(case: &Case, batch: &Batch) -> Result<Loss> {
     let lp = batch.logprobs();
     let words = case.loss.as_str();

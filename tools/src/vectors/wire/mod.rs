@@ -1,4 +1,5 @@
-//! The golden data of the wire: what the Python SDK's encoders, decoders and client do. Each kind of case is a file.
+//! The golden data of the wire: what the Python SDK's encoders, decoders and client do. Each kind
+//! of case is a file.
 //!
 //! Every format is read in full: a field or a kind of case that is not known here is a failure.
 

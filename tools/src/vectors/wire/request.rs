@@ -88,7 +88,8 @@ fn proto(request: &PassRequest, expected: &Proto, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What protobuf cannot tell apart made equal: no settings and none at all, a scalar and a tensor without a shape.
+/// What protobuf cannot tell apart made equal: no settings and none at all, a scalar and a tensor
+/// without a shape.
 fn as_on_the_wire(request: &PassRequest) -> Result<PassRequest<'static>> {
     let mut data = request.data.to_vec();
     for tensor in data

@@ -1,5 +1,5 @@
-//! What the client does about answers other than success: its polls for a result, and its repeated submits. How long it
-//! waits in between is left to it; the SDK's waits are random.
+//! What the client does about answers other than success: its polls for a result, and its repeated
+//! submits. How long it waits in between is left to it; the SDK's waits are random.
 
 use std::{collections::BTreeMap, path::Path};
 

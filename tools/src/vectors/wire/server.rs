@@ -1,4 +1,5 @@
-//! A trainer on the loopback that answers as a case says, and a client of it whose waits take no time.
+//! A trainer on the loopback that answers as a case says, and a client of it whose waits take no
+//! time.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,5 +1,5 @@
-//! From `config.json` to a [`ModelConfig`]: what is absent takes the architecture's default, what would change the
-//! result and is not known is refused.
+//! From `config.json` to a [`ModelConfig`]: what is absent takes the architecture's default, what
+//! would change the result and is not known is refused.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Loading a decoder from a Hugging Face folder: `config.json`, `model.safetensors` whole or in shards.
+//! Loading a decoder from a Hugging Face folder: `config.json`, `model.safetensors` whole or in
+//! shards.
 
 mod config;
 mod shards;
@@ -13,15 +14,17 @@ use crate::Result;
 use crate::vocabulary::Vocabulary;
 
 impl Model {
-    /// The Qwen3 or Llama model in `folder`, as `save_pretrained` and the Hugging Face hub lay it out: `config.json`,
-    /// `model.safetensors` or the shards that `model.safetensors.index.json` lists, in float32, float16 or bfloat16.
-    /// It computes in `dtype`.
+    /// The Qwen3 or Llama model in `folder`, as `save_pretrained` and the Hugging Face hub lay it
+    /// out: `config.json`, `model.safetensors` or the shards that `model.safetensors.index.json`
+    /// lists, in float32, float16 or bfloat16. It computes in `dtype`.
     ///
-    /// Token texts, which stop strings need, are read from a byte-level `tokenizer.json`, if there is one.
+    /// Token texts, which stop strings need, are read from a byte-level `tokenizer.json`, if there
+    /// is one.
     ///
     /// # Errors
-    /// [`Error::Unusable`](crate::Error::Unusable) for another architecture, a setting that would change the result and is not known here, a tensor
-    /// that is missing, of another shape, or not part of the model; [`Error::Io`](crate::Error::Io) for a file that cannot be read.
+    /// [`Error::Unusable`](crate::Error::Unusable) for another architecture, a setting that would
+    /// change the result and is not known here, a tensor that is missing, of another shape, or not
+    /// part of the model; [`Error::Io`](crate::Error::Io) for a file that cannot be read.
     ///
     /// ```no_run
     /// use tinsmith_grad::DType;

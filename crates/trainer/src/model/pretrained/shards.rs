@@ -70,7 +70,8 @@ impl Shards {
         }
     }
 
-    /// Refuses what is left over, but for `ignored`: it would take part in a model that is not this one.
+    /// Refuses what is left over, but for `ignored`: it would take part in a model that is not this
+    /// one.
     pub(super) fn finish(self, ignored: impl Fn(&str) -> bool) -> Result<()> {
         let mut left: Vec<_> = self
             .tensors
