@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::repository;
+use crate::{repository, tidy};
 
 /// What knows of the feature `zstd`. The rest of the workspace is as it is without, and is not
 /// built again.
@@ -20,6 +20,7 @@ const ZSTD: [&str; 5] = [
 /// Stops at the first step that fails.
 pub fn run() -> Result<()> {
     step("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
+    step("tidy", || tidy::run(&[]))?;
 
     let strict = ["--", "-D", "warnings"];
     step("lints", || {

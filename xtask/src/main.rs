@@ -1,7 +1,8 @@
-//! The project's tasks. `ci` is here and starts in seconds; the others need the project's crates
-//! built, and are in the package `tools`.
+//! The project's tasks. `ci` and `tidy` are here and start in seconds; the others need the
+//! project's crates built, and are in the package `tools`.
 
 mod ci;
+mod tidy;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -11,7 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  ci                             everything CI runs: format, lints, tests, docs
+  ci                             everything CI runs: format, tidy, lints, tests, docs
+  tidy [--fix]                   check what no compiler checks: circles of modules, long files, foreign types in public
+                                 signatures, wide comments; --fix wraps the comments
   vectors PATH...                run the golden vectors in these files and folders
   bench [TARGET] [--json FILE] [--beside FILE].. [-- CRITERION..]
                                  run the benchmarks, all or one target's, and print a table of medians and ratios;
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
 fn run(arguments: &[&str]) -> Result<()> {
     match arguments {
         ["ci"] => ci::run(),
+        ["tidy", rest @ ..] => tidy::run(rest),
         [tool, ..] if TOOLS.contains(tool) => {
             let run = ["run", "--quiet", "--package", "tools", "--"];
             // Where the user stands: the arguments may be paths.

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::elements::{DType, elem_count};
+
 /// What can be wrong with protocol data. Every variant says what was read or built, where, and why.
 ///
 /// ```
@@ -56,9 +58,9 @@ pub enum Error {
     #[error("dtype is {found}, expected {expected}")]
     DType {
         /// The dtype that was needed.
-        expected: crate::DType,
+        expected: DType,
         /// The dtype that was found.
-        found: crate::DType,
+        found: DType,
     },
     /// The rows of a matrix are of different lengths.
     #[error("row {row} has {found} elements, the first row has {cols}")]
@@ -102,7 +104,7 @@ struct Count<'a>(&'a [usize]);
 
 impl fmt::Display for Count<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match crate::tensor::elem_count(self.0) {
+        match elem_count(self.0) {
             Some(n) => n.fmt(f),
             None => f.write_str("more than 2^64"),
         }

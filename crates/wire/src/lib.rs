@@ -37,6 +37,7 @@ mod candle;
 mod config;
 mod custom_loss;
 mod datum;
+mod elements;
 mod error;
 mod future;
 pub mod json;
@@ -64,6 +65,7 @@ pub use custom_loss::{
     LossGraph, NodeOp, NonFinite,
 };
 pub use datum::{Chunk, Datum, ImageDimensions, ModelInput};
+pub use elements::DType;
 pub use error::{Error, Result};
 pub use future::{
     CancelFutureRequest, Completion, CompletionState, ErrorCategory, FutureReply, FuturesTarget,
@@ -91,7 +93,7 @@ pub use session::{
     LoraConfig, ModelData, ServerCapabilities, SessionHeartbeatRequest, SessionHeartbeatResponse,
     SupportedModel, UnloadModelRequest, UnloadModelResponse, UserMetadata,
 };
-pub use tensor::{Csr, DType, Data, TensorData};
+pub use tensor::{Csr, Data, TensorData};
 pub use training::{ConfigValue, ForwardBackwardOutput, LossFn, LossFnConfig, Pass, PassRequest};
 pub use weights::{
     CreateByLoadRequest, LoadWeights, LoadWeightsRequest, LoadWeightsResponse, SamplerKind,

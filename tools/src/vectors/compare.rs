@@ -5,7 +5,8 @@ use anyhow::{Result, bail, ensure};
 use tinsmith_grad::DType;
 
 use super::execute::Answer;
-use super::file::{Expectations, Expected, Number};
+use super::file::{Expectations, Expected};
+use super::number::Number;
 
 /// Accepts `answer` if it equals any of the acceptable ones; the error tells the difference to the
 /// first of them.

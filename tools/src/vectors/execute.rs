@@ -13,17 +13,6 @@ pub struct Problem {
     pub metrics: Vec<(String, Var)>,
 }
 
-impl From<super::losses::Outcome> for Problem {
-    fn from(outcome: super::losses::Outcome) -> Problem {
-        Problem {
-            out: outcome.loss,
-            seed: None,
-            leaves: outcome.leaves,
-            metrics: outcome.metrics,
-        }
-    }
-}
-
 /// The values found, flat and row-major.
 pub struct Answer {
     pub shape: Vec<usize>,

@@ -11,6 +11,7 @@ mod execute;
 mod file;
 mod formulas;
 mod losses;
+mod number;
 mod ops;
 mod wire;
 
@@ -153,6 +154,17 @@ fn run_text(text: &str, path: &Path, tally: &mut Tally) {
             }
         }
         Err(error) => tally.record(path, "(whole file)", Err(error)),
+    }
+}
+
+impl From<losses::Outcome> for Problem {
+    fn from(outcome: losses::Outcome) -> Problem {
+        Problem {
+            out: outcome.loss,
+            seed: None,
+            leaves: outcome.leaves,
+            metrics: outcome.metrics,
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! What a decoder looks like: the numbers of a Hugging Face `config.json`, and the built-in models.
 
-use super::rope::RopeScaling;
 use crate::{Error, Result};
 
 /// A family of decoders. Both have RMSNorm, rotary positions, grouped-query attention and a gated
@@ -21,6 +20,31 @@ impl Architecture {
             Self::Llama => "llama",
         }
     }
+}
+
+/// How the frequencies of the rotary embedding are changed. Names are those of `rope_type` in a
+/// `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all (`default`).
+    None,
+    /// All are divided by `factor` (`linear`). Source: <https://arxiv.org/abs/2306.15595>.
+    Linear {
+        /// At least 1.
+        factor: f64,
+    },
+    /// Slow ones are divided by `factor`, fast ones are kept, those between are interpolated
+    /// (`llama3`). Source: <https://github.com/meta-llama/llama-models>, `apply_scaling`.
+    Llama3 {
+        /// At least 1.
+        factor: f64,
+        /// A frequency is slow when it turns less than this often in the original context.
+        low_freq_factor: f64,
+        /// A frequency is fast when it turns more than this often in the original context.
+        high_freq_factor: f64,
+        /// The original context, in tokens.
+        original_max_position_embeddings: f64,
+    },
 }
 
 /// The shape of a decoder. Field names are those of a Hugging Face `config.json`.

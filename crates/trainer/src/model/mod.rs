@@ -13,11 +13,10 @@ pub(crate) mod tests;
 mod weights;
 
 pub use choose::Choice;
-pub use config::{Architecture, ModelConfig, PRESETS};
+pub use config::{Architecture, ModelConfig, PRESETS, RopeScaling};
 pub use decode::{Continuation, Generate, Generated};
 pub(crate) use forward::logprobs;
 pub(crate) use layout::Layout;
 pub(crate) use lora::Lora;
 pub use lora::{ALPHA, Adapter, LoraConfig};
-pub use rope::RopeScaling;
 pub use weights::Model;

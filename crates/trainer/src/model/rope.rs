@@ -3,31 +3,7 @@
 
 use std::f64::consts::TAU;
 
-use super::config::ModelConfig;
-
-/// How the frequencies are changed. Names are those of `rope_type` in a `config.json`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all (`default`).
-    None,
-    /// All are divided by `factor` (`linear`). Source: <https://arxiv.org/abs/2306.15595>.
-    Linear {
-        /// At least 1.
-        factor: f64,
-    },
-    /// Slow ones are divided by `factor`, fast ones are kept, those between are interpolated
-    /// (`llama3`). Source: <https://github.com/meta-llama/llama-models>, `apply_scaling`.
-    Llama3 {
-        /// At least 1.
-        factor: f64,
-        /// A frequency is slow when it turns less than this often in the original context.
-        low_freq_factor: f64,
-        /// A frequency is fast when it turns more than this often in the original context.
-        high_freq_factor: f64,
-        /// The original context, in tokens.
-        original_max_position_embeddings: f64,
-    },
-}
+use super::config::{ModelConfig, RopeScaling};
 
 impl RopeScaling {
     fn apply(self, frequency: f64) -> f64 {

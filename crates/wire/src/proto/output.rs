@@ -165,7 +165,7 @@ fn unbatch(name: &str, field: &BatchedTensor, outputs: &mut [Output]) -> Result<
         return Err(Fault::new(reason).within("trailing_shape"));
     }
     let trailing = tensor::shape(&field.trailing_shape).within("trailing_shape")?;
-    let row = crate::tensor::elem_count(&trailing)
+    let row = crate::elements::elem_count(&trailing)
         .ok_or_else(|| Fault::new(format!("{trailing:?} overflows")))
         .within("trailing_shape")?;
     let offsets: Vec<i64> = payload::numbers(&field.offsets).within("offsets")?;

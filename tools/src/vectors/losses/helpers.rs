@@ -14,7 +14,7 @@ use tinsmith_wire::{
 };
 
 use super::{field, flag};
-use crate::vectors::file::Number;
+use crate::vectors::number::Number;
 use crate::vectors::{compare, wire};
 
 /// Runs one case of the helpers file and compares; the error tells what differed.

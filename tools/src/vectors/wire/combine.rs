@@ -9,7 +9,7 @@ use tinsmith_client::combine_outputs;
 use tinsmith_wire::{ForwardBackwardOutput, Metrics, TensorData};
 
 use super::read;
-use crate::vectors::file::Number;
+use crate::vectors::number::Number;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -17,7 +17,7 @@ use super::{
     server::{Request, Server},
     spec::{Tensor, Tensors, tensors},
 };
-use crate::vectors::file::Number;
+use crate::vectors::number::Number;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

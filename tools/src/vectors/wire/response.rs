@@ -14,7 +14,7 @@ use super::{
     read,
     spec::{Tensor, Tensors, tensors},
 };
-use crate::vectors::file::Number;
+use crate::vectors::number::Number;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,7 +9,7 @@ use tinsmith_wire::{
     Chunk, ConfigValue, Csr, Data, Datum, LossFnConfig, Pass, PassRequest, TensorData,
 };
 
-use crate::vectors::file::Number;
+use crate::vectors::number::Number;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,0 +1,186 @@
+//! What the checks allow, with the reasons. An entry that is needed no more is an error, so the
+//! lists can only shrink.
+
+use super::arrows::Known;
+use super::foreign::Shown;
+
+pub(super) const ARROWS: Known = Known {
+    // From the lowest to the highest. Elsewhere any order will do, so long as there is one.
+    orders: &[(
+        "tinsmith_grad",
+        &[
+            "error",
+            "graph",
+            "ops",
+            "ragged",
+            "autobatch",
+            "diagnose",
+            "exec",
+            "calculus",
+        ],
+    )],
+    up: &[(
+        "tinsmith_grad::diagnose::reach",
+        "tinsmith_grad::calculus::vjp",
+        "to be cut: which inputs an op passes gradients to is a fact about the op",
+    )],
+    circles: &[
+        // Types that contain each other.
+        (
+            "tinsmith_grad::graph",
+            &["custom", "op", "var"],
+            "a node holds an op, a custom op takes and gives nodes",
+        ),
+        (
+            "tinsmith_grad::exec::math",
+            &[
+                "arith",
+                "erf",
+                "exp",
+                "hyper",
+                "log",
+                "polynomial",
+                "pow",
+                "real",
+                "trig",
+            ],
+            "the trait of numbers has each function as a method, and each is written for any such number",
+        ),
+        // To be cut.
+        (
+            "tinsmith_grad::exec::fused",
+            &["compile", "program", "simplify"],
+            "a program compiles itself when it is not in the cache",
+        ),
+        (
+            "tinsmith_client",
+            &[
+                "address",
+                "auth",
+                "batch",
+                "builder",
+                "capabilities",
+                "checkpoint_path",
+                "chunking",
+                "completions",
+                "credential",
+                "custom_loss",
+                "error",
+                "future",
+                "heartbeat",
+                "history",
+                "loss",
+                "model",
+                "notices",
+                "order",
+                "pending",
+                "precomputed",
+                "preflight",
+                "record",
+                "report",
+                "rest",
+                "retry",
+                "sample",
+                "sampling",
+                "server",
+                "service",
+                "session",
+                "training",
+                "transport",
+            ],
+            "one flat drawer: errors name results, the transport knows authentication and retries, these know the transport",
+        ),
+    ],
+};
+
+pub(super) const FOREIGN_TYPES: &[Shown] = &[
+    // Tensors are candle's: what goes in and comes out needs no copy.
+    ("tinsmith_grad", "candle_core::DType", "of a Var"),
+    ("tinsmith_grad", "candle_core::Device", "of a Var"),
+    (
+        "tinsmith_grad",
+        "candle_core::Tensor",
+        "values and gradients",
+    ),
+    (
+        "tinsmith_grad",
+        "candle_core::WithDType",
+        "what an Element is to candle",
+    ),
+    (
+        "tinsmith_grad",
+        "candle_core::Error",
+        "Error::Backend hands on what candle says",
+    ),
+    (
+        "tinsmith_grad",
+        "candle_core::Result",
+        "a CustomOp is written in candle's ops",
+    ),
+    // JSON of any form, and types that go into a user's own files.
+    (
+        "tinsmith_wire",
+        "serde::Deserialize",
+        "messages can be read in any format",
+    ),
+    (
+        "tinsmith_wire",
+        "serde::Serialize",
+        "messages can be written in any format",
+    ),
+    (
+        "tinsmith_wire",
+        "serde::de::DeserializeOwned",
+        "the bound of its JSON codec",
+    ),
+    (
+        "tinsmith_wire",
+        "serde_json::Value",
+        "what the protocol leaves open",
+    ),
+    (
+        "tinsmith_wire",
+        "candle_core::Device",
+        "the feature `candle`",
+    ),
+    (
+        "tinsmith_wire",
+        "candle_core::Tensor",
+        "the feature `candle`",
+    ),
+    // A loss may fail in any way of the user's.
+    (
+        "tinsmith_client",
+        "anyhow::Error",
+        "Error::LossFailed hands on what the loss said",
+    ),
+    ("tinsmith_client", "anyhow::Result", "what a loss returns"),
+    (
+        "tinsmith_client",
+        "serde::Serialize",
+        "rows of metrics are of the user's types",
+    ),
+    // A peer for tests and examples, whose model can be called.
+    (
+        "tinsmith_trainer",
+        "axum::response::IntoResponse",
+        "errors are replies",
+    ),
+    ("tinsmith_trainer", "candle_core::DType", "of a model"),
+    (
+        "tinsmith_trainer",
+        "candle_core::Error",
+        "becomes one of its own",
+    ),
+    ("tinsmith_trainer", "candle_core::Tensor", "weights"),
+];
+
+/// With the lines that each may have.
+pub(super) const LONG_FILES: &[(&str, usize)] = &[("crates/grad/src/ragged/mod.rs", 663)];
+
+/// Folders and files whose comments may be wide, and stay so under `--fix`.
+pub(super) const WIDE_COMMENTS: &[&str] = &[
+    "crates/grad/",
+    "crates/losses/",
+    "tools/src/vectors/losses/",
+];
