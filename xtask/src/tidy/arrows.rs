@@ -18,10 +18,10 @@ use super::source::for_tests;
 /// `tinsmith_wire::proto`.
 pub(super) struct Known {
     /// Modules, and the names of those in it from the lowest to the highest.
-    pub orders: &'static [(&'static str, &'static [&'static str])],
+    pub orders: &'static [(&'static str, &'static str)],
     pub up: &'static [Up],
     /// Modules, the names of those in it that are a circle, and why.
-    pub circles: &'static [(&'static str, &'static [&'static str], &'static str)],
+    pub circles: &'static [(&'static str, &'static str, &'static str)],
 }
 
 /// An arrow that leads up in spite of an order: from, to, and why.
@@ -72,7 +72,7 @@ pub(super) fn check(workspace: &Workspace, known: &Known) -> Vec<Complaint> {
             None => {
                 circles.remove(parent.as_str());
                 let here = known.circles.iter().filter(|(known, ..)| *known == parent);
-                let allowed = here.map(|(_, modules, _)| modules.iter().copied().collect());
+                let allowed = here.map(|(_, modules, _)| modules.split_whitespace().collect());
                 check_circles(
                     workspace,
                     &parent,
@@ -103,13 +103,8 @@ fn file<'a>(workspace: &'a Workspace, module: usize) -> &'a str {
 }
 
 /// An order names all modules that there are, and no others.
-fn check_order(
-    workspace: &Workspace,
-    parent: &str,
-    order: &[&str],
-    complaints: &mut Vec<Complaint>,
-) {
-    let mut missing: BTreeSet<&str> = order.iter().copied().collect();
+fn check_order(workspace: &Workspace, parent: &str, order: &str, complaints: &mut Vec<Complaint>) {
+    let mut missing: BTreeSet<&str> = order.split_whitespace().collect();
     for (index, module) in workspace.modules.iter().enumerate() {
         let Some((name, above)) = module.path.split_last() else {
             continue;
@@ -130,12 +125,12 @@ fn check_order(
 fn check_up(
     workspace: &Workspace,
     siblings: &Siblings,
-    order: &[&str],
+    order: &str,
     allowed: &[Up],
     unused: &mut BTreeSet<Up>,
     complaints: &mut Vec<Complaint>,
 ) {
-    let place = |name: &str| order.iter().position(|other| *other == name);
+    let place = |name: &str| order.split_whitespace().position(|other| other == name);
     for ((from, to), arrows) in siblings {
         if place(from) >= place(to) {
             continue;
@@ -472,7 +467,7 @@ mod tests {
             ("high/mod.rs", "mod two;"),
             ("high/two.rs", "pub struct Two;"),
         ];
-        let orders = &[("tinsmith_a", &["low", "high"] as &[&str])];
+        let orders = &[("tinsmith_a", "low high")];
         let found = complaints(&files, &Known { orders, ..NOTHING });
         assert_eq!(
             found,
@@ -493,7 +488,7 @@ mod tests {
             ),
             [""; 0]
         );
-        let down = &[("tinsmith_a", &["high", "low"] as &[&str])];
+        let down = &[("tinsmith_a", "high low")];
         assert_eq!(
             complaints(
                 &files,
@@ -518,7 +513,7 @@ mod tests {
     #[test]
     fn an_order_names_every_module_and_no_other() {
         let files = [("lib.rs", "mod a; mod b;"), ("a.rs", ""), ("b.rs", "")];
-        let orders = &[("tinsmith_a", &["a", "c"] as &[&str])];
+        let orders = &[("tinsmith_a", "a c")];
         let found = complaints(&files, &Known { orders, ..NOTHING });
         assert!(
             found[0].contains("`b` has no place in the order"),
@@ -537,9 +532,9 @@ mod tests {
             ("c.rs", "use crate::a;"),
         ];
         let known = |circles| complaints(&files, &Known { circles, ..NOTHING });
-        assert_eq!(known(&[("tinsmith_a", &["a", "b", "c"], "why")]), [""; 0]);
+        assert_eq!(known(&[("tinsmith_a", "a b c", "why")]), [""; 0]);
         // Only what is new in it is shown.
-        let grown = known(&[("tinsmith_a", &["a", "b"], "why")]);
+        let grown = known(&[("tinsmith_a", "a b", "why")]);
         assert_eq!(grown.len(), 2, "{grown:?}");
         assert!(
             grown[0].starts_with("crates/a/src/b.rs:1: a circle of modules: b -> c -> a -> b;"),
@@ -549,17 +544,11 @@ mod tests {
             grown[1].starts_with("crates/a/src/c.rs:1: a circle of modules: c -> a -> b -> c;"),
             "{grown:?}"
         );
-        let shrunk = known(&[("tinsmith_a", &["a", "b", "c", "d"], "why")]);
+        let shrunk = known(&[("tinsmith_a", "a b c d", "why")]);
         assert!(shrunk[0].contains("d are out of the circle"), "{shrunk:?}");
-        let gone = known(&[
-            ("tinsmith_a", &["a", "b", "c"], "why"),
-            ("tinsmith_a", &["e", "f"], "why"),
-        ]);
+        let gone = known(&[("tinsmith_a", "a b c", "why"), ("tinsmith_a", "e f", "why")]);
         assert!(gone[0].contains("e, f are no circle any more"), "{gone:?}");
-        let elsewhere = known(&[
-            ("tinsmith_a", &["a", "b", "c"], "why"),
-            ("tinsmith_b", &["a", "b"], "why"),
-        ]);
+        let elsewhere = known(&[("tinsmith_a", "a b c", "why"), ("tinsmith_b", "a b", "why")]);
         assert!(
             elsewhere[0].contains("no circle in `tinsmith_b`"),
             "{elsewhere:?}"
