@@ -271,7 +271,7 @@ impl Loss {
         };
         let values = self.terms.iter().map(|term| &term.value);
         let beside: Vec<&Var> = values.chain(&norms).chain(lazy).collect();
-        let backward = Backward::new(&root).allow_unused().also(&beside);
+        let backward = Backward::new(&root).allow_unused().aux(&beside);
         gradient.resize(leaf.elem_count(), 0.0);
         let values = backward
             .run_into(&[leaf], &mut [&mut gradient])
@@ -305,7 +305,7 @@ impl Loss {
             }
         }
         let beside = values
-            .also()
+            .aux()
             .iter()
             .map(number)
             .collect::<Result<Vec<f64>>>()?;

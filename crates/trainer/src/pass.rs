@@ -44,9 +44,9 @@ pub(crate) fn run(
         let (lp, value) = record(model, adapter.with_vars(&vars), &batch, loss);
         let lp = match pass {
             Pass::ForwardBackward => {
-                let grads = Backward::new(&value).also(&[lp.values()]).run(&wrt)?;
+                let grads = Backward::new(&value).aux(&[lp.values()]).run(&wrt)?;
                 found.loss += grads.value();
-                let lp = grads.also()[0].clone();
+                let lp = grads.aux()[0].clone();
                 found.grads = add(found.grads, grads.into_vec())?;
                 lp
             }

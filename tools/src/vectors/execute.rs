@@ -28,7 +28,7 @@ pub fn evaluate(problem: &Problem) -> Result<Answer> {
         let mut values = eval(&[&[&problem.out], metrics.as_slice()].concat())?;
         (values.remove(0), vec![], values)
     } else {
-        let mut backward = Backward::new(&problem.out).allow_unused().also(&metrics);
+        let mut backward = Backward::new(&problem.out).allow_unused().aux(&metrics);
         if let Some(seed) = &problem.seed {
             backward = backward.seed(seed);
         }
@@ -38,7 +38,7 @@ pub fn evaluate(problem: &Problem) -> Result<Answer> {
             .iter()
             .map(flat)
             .collect::<Result<_>>()?;
-        (gradients.root().clone(), grads, gradients.also().to_vec())
+        (gradients.root().clone(), grads, gradients.aux().to_vec())
     };
     let names = problem.metrics.iter().map(|(name, _)| name.clone());
     let metrics = names

@@ -57,9 +57,9 @@ pub fn grad(root: &Var, wrt: &[&Var]) -> Result<Vec<Var>> {
 /// let unused = Var::from_vec(vec![0f64], &[1], &Device::Cpu);
 /// let loss = x.square().sum();
 /// let largest = x.max();
-/// let grads = Backward::new(&loss).allow_unused().also(&[&largest]).run(&[&x, &unused])?;
+/// let grads = Backward::new(&loss).allow_unused().aux(&[&largest]).run(&[&x, &unused])?;
 /// assert_eq!(grads[1].to_vec1::<f64>()?, [0.0]);
-/// assert_eq!(grads.also()[0].to_scalar::<f64>()?, 2.0);
+/// assert_eq!(grads.aux()[0].to_scalar::<f64>()?, 2.0);
 /// # anyhow::Ok(())
 /// ```
 #[must_use = "call run"]
@@ -68,7 +68,7 @@ pub struct Backward<'a> {
     seed: Option<&'a Var>,
     allow_unused: bool,
     check_finite: bool,
-    also: Vec<&'a Var>,
+    aux: Vec<&'a Var>,
 }
 
 impl<'a> Backward<'a> {
@@ -79,7 +79,7 @@ impl<'a> Backward<'a> {
             seed: None,
             allow_unused: false,
             check_finite: false,
-            also: Vec::new(),
+            aux: Vec::new(),
         }
     }
 
@@ -102,9 +102,9 @@ impl<'a> Backward<'a> {
         self
     }
 
-    /// Evaluates these too, metrics say, sharing the work with the loss; see [`Gradients::also`].
-    pub fn also(mut self, roots: &[&'a Var]) -> Self {
-        self.also.extend(roots);
+    /// Evaluates these too, metrics say, sharing the work with the loss; see [`Gradients::aux`].
+    pub fn aux(mut self, roots: &[&'a Var]) -> Self {
+        self.aux.extend(roots);
         self
     }
 
@@ -167,7 +167,7 @@ impl<'a> Backward<'a> {
     ) -> Result<(Values, Vec<Option<Tensor>>)> {
         let recorded: Vec<&Var> = [self.root]
             .into_iter()
-            .chain(self.also.iter().copied())
+            .chain(self.aux.iter().copied())
             .collect();
         exec::no_error(&recorded)?;
         let graph = Graph::reaching(recorded.iter().copied());
@@ -182,15 +182,15 @@ impl<'a> Backward<'a> {
         let mut evaluated = roots.clone();
         evaluated.extend(&grads);
         into.splice(0..0, roots.iter().map(|_| None));
-        let mut also = exec::run_into(
+        let mut aux = exec::run_into(
             &Graph::reaching(evaluated.iter().copied()),
             &evaluated,
             into,
         )?;
-        let grads = also.split_off(roots.len());
-        let mut also: Vec<Tensor> = also.into_iter().flatten().collect();
-        let root = also.remove(0);
-        Ok((Values { root, also }, grads))
+        let grads = aux.split_off(roots.len());
+        let mut aux: Vec<Tensor> = aux.into_iter().flatten().collect();
+        let root = aux.remove(0);
+        Ok((Values { root, aux }, grads))
     }
 
     /// The error for values that are not all finite: found in the graph as recorded, so that the culprit is one of the user's

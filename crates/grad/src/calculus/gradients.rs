@@ -6,11 +6,11 @@ use crate::diagnose::non_finite;
 use crate::error::{Loc, Result};
 use crate::exec;
 
-/// The value of a root, and of what else [`Backward::also`] named.
+/// The value of a root, and of what else [`Backward::aux`] named.
 #[derive(Debug, Clone)]
 pub struct Values {
     pub(super) root: Tensor,
-    pub(super) also: Vec<Tensor>,
+    pub(super) aux: Vec<Tensor>,
 }
 
 impl Values {
@@ -24,9 +24,9 @@ impl Values {
         &self.root
     }
 
-    /// The values of the extra roots that [`Backward::also`] named.
-    pub fn also(&self) -> &[Tensor] {
-        &self.also
+    /// The values of the extra roots that [`Backward::aux`] named.
+    pub fn aux(&self) -> &[Tensor] {
+        &self.aux
     }
 
     pub(super) fn is_finite(&self, at: Loc) -> Result<bool> {
@@ -63,9 +63,9 @@ impl Gradients {
         self.grads
     }
 
-    /// The values of the extra roots that [`Backward::also`] named.
-    pub fn also(&self) -> &[Tensor] {
-        self.values.also()
+    /// The values of the extra roots that [`Backward::aux`] named.
+    pub fn aux(&self) -> &[Tensor] {
+        self.values.aux()
     }
 }
 
