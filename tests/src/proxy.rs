@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     io::{self, BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -99,6 +100,13 @@ struct Shared {
 pub struct Proxy {
     url: String,
     shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Proxy");
+        shown.field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl Proxy {

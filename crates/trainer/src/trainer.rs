@@ -1,5 +1,6 @@
 //! Starting, asking and stopping a trainer in process.
 
+use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -35,6 +36,15 @@ pub struct Trainer {
     worker: Option<JoinHandle<()>>,
     /// Removed when the trainer goes; none when the caller named a folder.
     _scratch: Option<TempDir>,
+}
+
+impl fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Trainer");
+        shown
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How to start a [`Trainer`].
