@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use common::{Curves, Progress, Rng, Service, Split, Table, continuation, mean, start_of_text};
 use tinsmith_client::losses::{
-    Aggregation, GrpoConfig, advantages::centered, aggregate, clipped, grpo, sample_entropy,
+    Aggregation, Clip, GrpoConfig, advantages::centered, aggregate, clipped, grpo, sample_entropy,
 };
 use tinsmith_client::{
     AdamParams, Datum, Loss, ModelInput, SampledSequence, SamplingClient, SamplingParams,
@@ -85,7 +85,7 @@ fn main() -> Result<()> {
                 &weights,
                 &GrpoConfig::default(),
             );
-            let outside = clipped(&logprobs, &sampled, 0.8, 1.2);
+            let outside = clipped(&logprobs, &sampled, Clip::eps(0.2));
             Ok(Loss::new(loss)
                 .metric("entropy", sample_entropy(&logprobs, &weights))
                 .metric(

@@ -120,7 +120,7 @@ pub use error::{Error, Result};
 pub use future::ApiFuture;
 pub use loss::{Loss, MetricValue, TermReport};
 pub use metrics_writer::MetricsWriter;
-pub use optim::OptimStep;
+pub use optim::{LrSchedule, OptimStep};
 pub use precomputed::{ForwardProblem, PrecomputedForward};
 pub use problem::DatumProblem;
 pub use progress::{Event, LogProgress, Progress, Severity, Traffic};

@@ -5,6 +5,8 @@ use tinsmith_grad::Ragged;
 use crate::aggregate::{Aggregation, aggregate};
 use crate::at_caller;
 use crate::config::config;
+use crate::inputs::tokens;
+use crate::masked::masked;
 
 config! {
     /// Options of [`normalized`].
@@ -20,67 +22,141 @@ config! {
 
 /// The rewards of one group less their mean.
 ///
-/// A group of equal rewards has advantages of 0, hence no gradient; see [`informative`]. Tinker's and tinker-cookbook's
-/// default.
+/// A group of equal rewards has advantages of exactly 0, hence no gradient; see [`informative`].
+/// Rewards that differ by rounding alone, as 0.1 + 0.2 and 0.3 do, are equal. A group with a reward
+/// that is NaN or infinite has no mean: all its advantages are NaN, and so is a loss that any of
+/// them enters. Tinker's and tinker-cookbook's default.
 ///
 /// ```
 /// use tinsmith_losses::advantages;
 ///
 /// assert_eq!(advantages::centered(&[1.0, 0.0, 0.0, 1.0]), [0.5, -0.5, -0.5, 0.5]);
+/// assert_eq!(advantages::centered(&[0.7; 3]), [0.0; 3]);
 /// ```
 pub fn centered(rewards: &[f64]) -> Vec<f64> {
-    let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
-    rewards.iter().map(|reward| reward - mean).collect()
+    match Spread::of(rewards) {
+        Spread::Equal => vec![0.0; rewards.len()],
+        Spread::NotFinite => vec![f64::NAN; rewards.len()],
+        Spread::Different => {
+            let mean = rewards.iter().sum::<f64>() / rewards.len() as f64;
+            rewards.iter().map(|reward| reward - mean).collect()
+        }
+    }
 }
 
-/// The rewards of one group less their mean, over their standard deviation: `(R - mean)/(std + eps)`.
+/// The rewards of one group less their mean, over their standard deviation:
+/// `(R - mean)/(std + eps)`.
 ///
-/// A group of one, or of equal rewards, has advantages of 0. GRPO: Shao et al., 2024 (arXiv:2402.03300).
+/// A group of one, or of equal rewards, has advantages of exactly 0; equal and not finite are what
+/// they are in [`centered`]. GRPO: Shao et al., 2024 (arXiv:2402.03300).
 ///
 /// ```
 /// use tinsmith_losses::advantages::{NormalizeConfig, normalized};
 ///
 /// let config = NormalizeConfig::default().eps(0.0).correction(0.0);
 /// assert_eq!(normalized(&[3.0, 1.0, 1.0, 3.0], &config), [1.0, -1.0, -1.0, 1.0]);
+/// assert_eq!(normalized(&[0.03; 16], &config), [0.0; 16]);
 /// assert_eq!(normalized(&[2.0], &NormalizeConfig::default()), [0.0]);
 /// ```
 pub fn normalized(rewards: &[f64], config: &NormalizeConfig) -> Vec<f64> {
     let centered = centered(rewards);
     let degrees = rewards.len() as f64 - config.correction;
-    let variance = centered.iter().map(|x| x * x).sum::<f64>() / degrees;
-    // Not over 0, which gives 0/0: a group of one, or of equal rewards, tells nothing.
-    let std = if degrees > 0.0 && variance > 0.0 {
-        variance.sqrt()
-    } else {
-        1.0
+    // Of unit size before they are squared, so that the squares neither overflow nor underflow.
+    let size = centered.iter().fold(0.0, |size: f64, x| size.max(x.abs()));
+    let squares = centered
+        .iter()
+        .map(|x| (x / size) * (x / size))
+        .sum::<f64>();
+    let std = match size > 0.0 && degrees > 0.0 {
+        true => size * (squares / degrees).sqrt(),
+        false => 1.0,
     };
-    let std = if config.floor && std < config.eps {
-        1.0
-    } else {
-        std
+    let std = match config.floor && std < config.eps {
+        true => 1.0,
+        false => std,
     };
     centered.iter().map(|x| x / (std + config.eps)).collect()
 }
 
-/// Which groups to train on: those whose rewards differ, or the first alone if there is none.
+/// Advantages of a group of which only the `keep` responses with the highest `metric` are trained
+/// on: those are [`normalized`] among themselves, the others are 0.
 ///
-/// tinker-cookbook's rule; it keeps one group so that a step has something to send.
+/// `metric` maps a response's index to a number: minus its length keeps the shortest, its reward
+/// over its length those that use their tokens best. Of equals the earlier one is kept; a response
+/// whose metric is NaN comes last. Group filtered policy optimization: Shrivastava et al., 2025
+/// (arXiv:2508.09726).
+///
+/// ```
+/// use tinsmith_losses::advantages::{NormalizeConfig, filtered};
+///
+/// let (rewards, lengths) = ([1.0, 1.0, 0.0, 0.0], [900, 200, 300, 100]);
+/// let config = NormalizeConfig::default().eps(0.0).correction(0.0);
+/// let shortest = filtered(&rewards, 2, |i| -f64::from(lengths[i]), &config);
+/// assert_eq!(shortest, [0.0, 1.0, 0.0, -1.0]);
+/// ```
+pub fn filtered(
+    rewards: &[f64],
+    keep: usize,
+    metric: impl Fn(usize) -> f64,
+    config: &NormalizeConfig,
+) -> Vec<f64> {
+    let key = |i: usize| match metric(i) {
+        x if x.is_nan() => f64::NEG_INFINITY,
+        x => x,
+    };
+    let mut ranked: Vec<(f64, usize)> = (0..rewards.len()).map(|i| (key(i), i)).collect();
+    ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a)); // stable, so that the earlier one comes first
+    ranked.truncate(keep);
+    let kept: Vec<f64> = ranked.iter().map(|&(_, i)| rewards[i]).collect();
+    let mut advantages = vec![0.0; rewards.len()];
+    for ((_, i), advantage) in ranked.into_iter().zip(normalized(&kept, config)) {
+        advantages[i] = advantage;
+    }
+    advantages
+}
+
+/// Which groups to train on: those whose rewards differ, or one alone if there is none.
+///
+/// tinker-cookbook's rule; it keeps one group so that a step has something to send. Rewards that
+/// differ by rounding alone are equal, as in [`centered`]. A group with a reward that is not finite
+/// teaches nothing and is left out; it is kept for want of a better one only.
 ///
 /// ```
 /// use tinsmith_losses::advantages;
 ///
-/// let groups = [vec![1.0, 1.0], vec![0.0, 1.0], vec![0.0, 0.0]];
+/// let groups = [vec![1.0, 1.0], vec![0.0, 1.0], vec![0.0, 0.0], vec![f64::NAN, 1.0]];
 /// assert_eq!(advantages::informative(&groups), [1]);
 /// assert_eq!(advantages::informative(&groups[..1]), [0]);
 /// ```
 pub fn informative(groups: &[impl AsRef<[f64]>]) -> Vec<usize> {
-    let differs = |group: &[f64]| group.iter().any(|reward| *reward != group[0]);
-    let kept: Vec<usize> = (0..groups.len())
-        .filter(|&i| differs(groups[i].as_ref()))
-        .collect();
-    match kept.is_empty() && !groups.is_empty() {
-        true => vec![0],
+    let are = |spread| (0..groups.len()).filter(move |&i| Spread::of(groups[i].as_ref()) == spread);
+    let kept: Vec<usize> = are(Spread::Different).collect();
+    match kept.is_empty() {
+        true => are(Spread::Equal).chain(0..groups.len()).take(1).collect(),
         false => kept,
+    }
+}
+
+/// How the rewards of a group lie to each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spread {
+    Equal,
+    Different,
+    NotFinite,
+}
+
+impl Spread {
+    fn of(rewards: &[f64]) -> Spread {
+        if !rewards.iter().all(|reward| reward.is_finite()) {
+            return Spread::NotFinite;
+        }
+        let least = rewards.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = rewards.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let rounding = 4.0 * f64::EPSILON * least.abs().max(most.abs());
+        match most - least <= rounding {
+            true => Spread::Equal,
+            false => Spread::Different,
+        }
     }
 }
 
@@ -126,9 +202,11 @@ pub fn kl_penalized(
     coefficient: f64,
 ) -> Ragged {
     at_caller! {
+        tokens!("kl_penalized"; advantages, sampled, base, mask);
         let divergence = sampled - base;
         let average = aggregate(&divergence, mask, Aggregation::TokenMean);
-        advantages + mask * divergence.map(|divergence| (average - divergence) * coefficient)
+        let penalty = divergence.map(|divergence| (average - divergence) * coefficient);
+        advantages + masked(&penalty, mask)
     }
 }
 
@@ -155,5 +233,8 @@ pub fn distilled(
     mask: &Ragged,
     coefficient: f64,
 ) -> Ragged {
-    at_caller! { advantages - mask * (sampled - teacher) * coefficient }
+    at_caller! {
+        tokens!("distilled"; advantages, sampled, teacher, mask);
+        advantages - masked(&(sampled - teacher), mask) * coefficient
+    }
 }

@@ -3,9 +3,11 @@
 use tinsmith_grad::{Ragged, Var};
 
 use crate::at_caller;
+use crate::inputs::{out_of_range, tokens};
+use crate::masked::{masked, masked_sum_per_seq, or_one, total, total_per_seq};
 
 /// How [`aggregate`] makes one number of a batch of tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Aggregation {
     /// The sum over all tokens: what the trainers' built-in losses do. Long answers and big batches weigh more.
@@ -15,8 +17,13 @@ pub enum Aggregation {
     TokenMean,
     /// The mean over active sequences of their token sums.
     SeqMeanTokenSum,
-    /// The mean over active sequences of their token means (GRPO's paper, GSPO): each sequence weighs the same.
+    /// The mean over active sequences of their token means (GRPO's paper, GSPO): each sequence
+    /// weighs the same.
     SeqMeanTokenMean,
+    /// The sum over all tokens over a constant, such as sequences times the most tokens that one
+    /// may have (Dr. GRPO, Liu et al., 2025, arXiv:2503.20783): each token weighs the same in every
+    /// batch, whatever the lengths; above 0.
+    SumOver(f64),
 }
 
 /// How a loss with one value per pair of sequences makes one number of them.
@@ -40,8 +47,10 @@ impl Reduction {
 
 /// One number from a value per token, weighted: see [`Aggregation`] for the ways.
 ///
-/// `x` and `weights` are `[tokens]` per sequence. A mask of 0 and 1 is the usual weight; in a mean, weights divide as
-/// well as multiply. A sequence whose weights sum to 0 does not count as a sequence, and a batch without any weight
+/// `x` and `weights` are `[tokens]` per sequence. A mask of 0 and 1 is the usual weight; in a mean,
+/// weights divide as well as multiply. Where the weight is 0, `x` takes no part whatever it is; its
+/// gradient there is 0, so what `x` was computed from must be finite for that to remain 0. A
+/// sequence whose weights sum to 0 does not count as a sequence, and a batch without any weight
 /// gives 0 with gradients of 0, where a plain division would give NaN.
 ///
 /// ```
@@ -53,28 +62,30 @@ impl Reduction {
 /// let mask = ragged(&[vec![0.0, 1.0, 1.0], vec![1.0], vec![0.0]]);
 /// assert_eq!(aggregate(&x, &mask, Sum).item()?, 11.0); // 2 + 3 + 6
 /// assert!((aggregate(&x, &mask, TokenMean).item()? - 11.0 / 3.0).abs() < 1e-15);
-/// assert_eq!(aggregate(&x, &mask, SeqMeanTokenSum).item()?, 5.5); // (5 + 6) / 2: the third does not count
-/// assert_eq!(aggregate(&x, &mask, SeqMeanTokenMean).item()?, 4.25); // (2.5 + 6) / 2
+/// // (5 + 6) / 2 and (2.5 + 6) / 2: the third does not count
+/// assert_eq!(aggregate(&x, &mask, SeqMeanTokenSum).item()?, 5.5);
+/// assert_eq!(aggregate(&x, &mask, SeqMeanTokenMean).item()?, 4.25);
+/// assert_eq!(aggregate(&x, &mask, SumOver(4.0)).item()?, 2.75);
 /// # anyhow::Ok(())
 /// ```
 #[track_caller]
 pub fn aggregate(x: &Ragged, weights: &Ragged, how: Aggregation) -> Var {
     at_caller! {
-        let sum = || (x * weights).sum();
-        let per_seq = || x.dot_per_seq(weights);
-        let weight = || weights.sum_per_seq();
+        tokens!("aggregate"; x, weights);
+        let sum = || masked(x, weights).sum();
+        let per_seq = || masked_sum_per_seq(x, weights);
+        let weight = || total_per_seq(weights);
         let active = || or_one(&weight().ne(0.0).to_dtype(x.values().dtype()).sum());
         match how {
             Aggregation::Sum => sum(),
-            Aggregation::TokenMean => sum() / or_one(&weights.sum()),
+            Aggregation::TokenMean => sum() / or_one(&total(weights)),
             Aggregation::SeqMeanTokenSum => per_seq().sum() / active(),
             Aggregation::SeqMeanTokenMean => (per_seq() / or_one(&weight())).sum() / active(),
+            Aggregation::SumOver(constant) if constant > 0.0 && constant.is_finite() => sum() / constant,
+            Aggregation::SumOver(constant) => {
+                let why = format!("a sum cannot be divided by {constant}; it must be above 0 and finite");
+                out_of_range("aggregate", why).into()
+            }
         }
     }
-}
-
-/// `x`, but 1 where it is 0: what an empty sum is divided by.
-#[track_caller]
-pub(crate) fn or_one(x: &Var) -> Var {
-    x.eq(0.0).select(1.0, x)
 }

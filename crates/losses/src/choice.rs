@@ -1,8 +1,10 @@
 //! Losses on the decision between K answers, taken from the K target logprobs at a sequence's last position.
 
-use tinsmith_grad::{Error, Ragged, Var, here};
+use tinsmith_grad::{Ragged, Var};
 
+use crate::aggregate::Reduction;
 use crate::at_caller;
+use crate::inputs::{alike, out_of_range, slots};
 
 /// The log-probabilities of the K choices, `[n, K]`: the log-softmax of each sequence's last row of `lp`, `[tokens, K]`.
 ///
@@ -18,7 +20,10 @@ use crate::at_caller;
 /// ```
 #[track_caller]
 pub fn choice_logprobs(lp: &Ragged) -> Var {
-    at_caller! { last_rows(lp).log_softmax(-1) }
+    at_caller! {
+        slots!("choice_logprobs"; lp);
+        last_rows(lp).log_softmax(-1)
+    }
 }
 
 /// Brier score of the choice: `Σ_k (P - t)²`, the mean over sequences, with P from [`choice_logprobs`].
@@ -35,7 +40,11 @@ pub fn choice_logprobs(lp: &Ragged) -> Var {
 /// ```
 #[track_caller]
 pub fn brier(lp: &Ragged, target: &Ragged) -> Var {
-    at_caller! { (choice_logprobs(lp).exp() - last_rows(target)).square().sum_dims(&[-1]).mean() }
+    at_caller! {
+        alike!("brier"; lp, target);
+        let error = choice_logprobs(lp).exp() - last_rows(target);
+        Reduction::Mean.apply(&error.square().sum_dims(&[-1]))
+    }
 }
 
 /// Cross-entropy of the choice: `-Σ_k t ln P`, the mean over sequences; arguments as in [`brier`].
@@ -52,7 +61,13 @@ pub fn brier(lp: &Ragged, target: &Ragged) -> Var {
 /// ```
 #[track_caller]
 pub fn choice_cross_entropy(lp: &Ragged, target: &Ragged) -> Var {
-    at_caller! { -(last_rows(target) * choice_logprobs(lp)).sum_dims(&[-1]).mean() }
+    at_caller! {
+        alike!("choice_cross_entropy"; lp, target);
+        let target = last_rows(target);
+        // A choice of target 0 takes no part, its probability may be 0.
+        let log_p = target.ne(0.0).select(choice_logprobs(lp), 0.0);
+        Reduction::Mean.apply(&-(target * log_p).sum_dims(&[-1]))
+    }
 }
 
 /// What a decision is watched by; each a scalar. Made by [`choice_metrics`].
@@ -77,6 +92,7 @@ pub struct ChoiceMetrics {
 #[track_caller]
 pub fn choice_metrics(lp: &Ragged, target: &Ragged) -> ChoiceMetrics {
     at_caller! {
+        alike!("choice_metrics"; lp, target);
         let (log_p, target) = (choice_logprobs(lp), last_rows(target));
         let likeliest = |x: &Var| x.eq(x.max_keepdim(&[-1])).to_dtype(log_p.dtype());
         let hits = (likeliest(&log_p) * likeliest(&target)).max_dims(&[-1]);
@@ -89,11 +105,7 @@ pub fn choice_metrics(lp: &Ragged, target: &Ragged) -> ChoiceMetrics {
 fn last_rows(x: &Ragged) -> Var {
     if let Some(seq) = x.lengths().iter().position(|&length| length == 0) {
         let why = format!("sequence {seq} is empty, so it has no last position to choose at");
-        return Var::from(Error::Argument {
-            op: "choice",
-            why,
-            at: here(),
-        });
+        return out_of_range("choice", why).into();
     }
     let last: Vec<i64> = x.offsets()[1..].iter().map(|&end| end as i64 - 1).collect();
     let n = last.len();

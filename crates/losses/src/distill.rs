@@ -2,8 +2,9 @@
 
 use tinsmith_grad::{Ragged, Var};
 
-use crate::aggregate::or_one;
 use crate::at_caller;
+use crate::inputs::slots;
+use crate::masked::{masked, only, or_one};
 
 /// Cross-entropy to a target distribution, per position: `-Σ_k p·l`.
 ///
@@ -21,7 +22,10 @@ use crate::at_caller;
 /// ```
 #[track_caller]
 pub fn target_cross_entropy(lp: &Ragged, target: &Ragged) -> Ragged {
-    at_caller! { over_targets(&-(target * lp)) }
+    at_caller! {
+        slots!("target_cross_entropy"; lp, target);
+        over_targets(&-masked(lp, target))
+    }
 }
 
 /// KL from a target distribution, per position: `Σ_k p·(ln p - l)`, the "forward" KL that covers all of the teacher.
@@ -39,8 +43,9 @@ pub fn target_cross_entropy(lp: &Ragged, target: &Ragged) -> Ragged {
 #[track_caller]
 pub fn target_forward_kl(lp: &Ragged, target: &Ragged) -> Ragged {
     at_caller! {
-        let log_target = target.gt(0.0).where_(target, 1.0).log();
-        over_targets(&(target * (log_target - lp)))
+        slots!("target_forward_kl"; lp, target);
+        let log_target = target.ne(0.0).where_(target, 1.0).log();
+        over_targets(&masked(&(log_target - lp), target))
     }
 }
 
@@ -61,8 +66,10 @@ pub fn target_forward_kl(lp: &Ragged, target: &Ragged) -> Ragged {
 #[track_caller]
 pub fn target_reverse_kl(lp: &Ragged, target: &Ragged) -> Ragged {
     at_caller! {
+        slots!("target_reverse_kl"; lp, target);
         let log_p = lp.map(|lp| lp.log_softmax(-1));
-        over_targets(&(log_p.exp() * (&log_p - target.log())))
+        let p = log_p.exp();
+        over_targets(&(only(&p.ne(0.0), &(log_p - target.log())) * p))
     }
 }
 
@@ -83,7 +90,10 @@ pub fn target_reverse_kl(lp: &Ragged, target: &Ragged) -> Ragged {
 /// ```
 #[track_caller]
 pub fn reverse_kl_topk(lp: &Ragged, weights: &Ragged) -> Var {
-    at_caller! { Topk::new(lp, weights).reverse_kl().sum() }
+    at_caller! {
+        slots!("reverse_kl_topk"; lp, weights);
+        Topk::new(lp, weights).reverse_kl().sum()
+    }
 }
 
 /// What [`reverse_kl_topk`] is watched by; each a scalar. Made by [`reverse_kl_topk_metrics`].
@@ -112,6 +122,7 @@ pub struct TopkMetrics {
 #[track_caller]
 pub fn reverse_kl_topk_metrics(lp: &Ragged, weights: &Ragged) -> TopkMetrics {
     at_caller! {
+        slots!("reverse_kl_topk_metrics"; lp, weights);
         let topk = Topk::new(lp, weights);
         let used = topk.used.to_dtype(lp.values().dtype());
         let positions = used.map(|used| used.max_dims(&[-1])).sum();
@@ -139,8 +150,9 @@ impl<'a> Topk<'a> {
         const EXCLUDED: f64 = -1e30;
         let used = weights.gt(0.0);
         let log_p = used.where_(lp, EXCLUDED).map(|lp| lp.log_softmax(-1));
-        let log_p = used.where_(log_p, 0.0);
-        let p = used.where_(log_p.exp(), 0.0);
+        let p = only(&used, &log_p.exp());
+        // A slot of probability 0 counts 0, though its logarithm is infinite.
+        let log_p = only(&p.ne(0.0), &log_p);
         Topk {
             weights,
             used,

@@ -7,6 +7,8 @@ use tinsmith_grad::{Ragged, Var};
 
 use crate::aggregate::{Aggregation, aggregate};
 use crate::at_caller;
+use crate::inputs::{alike, tokens};
+use crate::masked::only;
 
 /// The choice between [`kl_k1`], [`kl_k2`], [`kl_k3`] and [`kl_abs`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +23,19 @@ pub enum KlEstimator {
     K3,
     /// `|ref - l|`.
     Abs,
+}
+
+impl KlEstimator {
+    /// The estimate from `d = ref - l`.
+    #[track_caller]
+    fn of(self, d: &Ragged) -> Ragged {
+        match self {
+            KlEstimator::K1 => -d,
+            KlEstimator::K2 => d.square() * 0.5,
+            KlEstimator::K3 => k3(d),
+            KlEstimator::Abs => d.abs(),
+        }
+    }
 }
 
 /// The log ratio itself, `l - ref`: unbiased, of either sign, of high variance. Gradient: 1.
@@ -38,7 +53,10 @@ pub enum KlEstimator {
 /// ```
 #[track_caller]
 pub fn kl_k1(lp: &Ragged, reference: &Ragged) -> Ragged {
-    at_caller! { lp - reference }
+    at_caller! {
+        alike!("kl_k1"; lp, reference);
+        KlEstimator::K1.of(&(reference - lp))
+    }
 }
 
 /// Half the squared log ratio, `d²/2`: biased, of low variance. Gradient: `l - ref`, an unbiased gradient of the KL.
@@ -53,7 +71,10 @@ pub fn kl_k1(lp: &Ragged, reference: &Ragged) -> Ragged {
 /// ```
 #[track_caller]
 pub fn kl_k2(lp: &Ragged, reference: &Ragged) -> Ragged {
-    at_caller! { (reference - lp).square() * 0.5 }
+    at_caller! {
+        alike!("kl_k2"; lp, reference);
+        KlEstimator::K2.of(&(reference - lp))
+    }
 }
 
 /// `e^d - d - 1`: unbiased, never negative, of low variance near the reference. Gradient: `1 - e^d`.
@@ -72,7 +93,10 @@ pub fn kl_k2(lp: &Ragged, reference: &Ragged) -> Ragged {
 /// ```
 #[track_caller]
 pub fn kl_k3(lp: &Ragged, reference: &Ragged) -> Ragged {
-    at_caller! { k3(&(reference - lp)) }
+    at_caller! {
+        alike!("kl_k3"; lp, reference);
+        KlEstimator::K3.of(&(reference - lp))
+    }
 }
 
 /// The size of the log ratio, `|d|`. Gradient: `sign(l - ref)`, 0 where they are equal.
@@ -87,10 +111,18 @@ pub fn kl_k3(lp: &Ragged, reference: &Ragged) -> Ragged {
 /// ```
 #[track_caller]
 pub fn kl_abs(lp: &Ragged, reference: &Ragged) -> Ragged {
-    at_caller! { (reference - lp).abs() }
+    at_caller! {
+        alike!("kl_abs"; lp, reference);
+        KlEstimator::Abs.of(&(reference - lp))
+    }
 }
 
-/// A KL estimate over the weighted tokens as one number, to add to a loss: `loss + 0.001 * kl_penalty(...)`.
+/// A KL estimate over the weighted tokens as one number, to add to a loss:
+/// `loss + 0.001 * kl_penalty(...)`.
+///
+/// `lp`, `reference` and `weights` are `[tokens]` per sequence. A token of weight 0 takes no part,
+/// whatever its logprobs, where the average of a plain [`kl_k3`] would have a gradient of 0 · ∞ if
+/// it overflows there.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
@@ -113,13 +145,9 @@ pub fn kl_penalty(
     aggregation: Aggregation,
 ) -> Var {
     at_caller! {
-        let estimate = match estimator {
-            KlEstimator::K1 => kl_k1,
-            KlEstimator::K2 => kl_k2,
-            KlEstimator::K3 => kl_k3,
-            KlEstimator::Abs => kl_abs,
-        };
-        aggregate(&estimate(lp, reference), weights, aggregation)
+        tokens!("kl_penalty"; lp, reference, weights);
+        let d = only(&weights.ne(0.0), &(reference - lp));
+        aggregate(&estimator.of(&d), weights, aggregation)
     }
 }
 

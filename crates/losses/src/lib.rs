@@ -11,7 +11,7 @@
 //! let advantages = ragged(&[vec![1.0, 1.0], vec![-1.0]]);
 //!
 //! // ratios 2, 1, 2: the first is clipped to 1.2, the last is not, since its advantage is negative
-//! let loss = losses::ppo(&lp, &old, &advantages, &Default::default()) + 0.01 * losses::l2(&lp);
+//! let loss = losses::ppo(&lp, &old, &advantages, &Default::default()) + 0.01 * losses::regularize::l2(&lp);
 //! let expected = -(1.2 + 1.0 - 2.0) + 0.01 * (0.25 + 0.0625 + 1.0);
 //! assert!((loss.item()? - expected).abs() < 1e-12);
 //!
@@ -38,74 +38,72 @@
 //!   clipping or a zero advantage takes out of the loss. Where the objective really is unbounded the result is
 //!   infinite, and stays so.
 //!
+//! * What is masked takes no part, in value and gradient, whatever stands there: NaN, infinities,
+//!   numbers that overflow. A token is masked by a weight of 0, an advantage of 0, a target of 0.
+//!   NaN elsewhere makes the loss NaN.
+//!
 //! # Which loss
 //!
 //! | to do | use |
 //! |---|---|
 //! | imitate | [`cross_entropy`], [`mean_cross_entropy`], [`token_mean_cross_entropy`] |
 //! | reinforce, the trainer's built-in forms | [`importance_sampling`], [`ppo`], [`cispo`], [`dro`], [`gspo`] |
-//! | reinforce, the published recipes | [`grpo`] (also DAPO and GSPO-token), [`reinforce_kl`], [`client`] |
+//! | reinforce, the published methods | [`grpo`] (also DAPO and GSPO-token), [`sapo`], [`dppo`], [`reinforce_kl`] |
+//! | reinforce, as services' recipes do | [`recipes`] |
+//! | predict returns | [`value_loss`] |
 //! | prefer one answer to another | [`dpo`], [`ipo`], [`hinge`], [`simpo`], [`orpo`], [`bradley_terry`] |
 //! | learn from thumbs up and down | [`kto`] |
 //! | distil a teacher | [`target_cross_entropy`], [`target_forward_kl`], [`target_reverse_kl`], [`reverse_kl_topk`] |
 //! | decide between K answers | [`brier`], [`choice_cross_entropy`] |
+//! | pick one of many candidates | [`info_nce`] |
 //! | keep a policy near another | [`kl_k1`], [`kl_k2`], [`kl_k3`], [`kl_penalty`] |
-//! | hold it back in other ways | [`l1`], [`l2`], [`elastic_net`], [`entropy`], [`kl_divergence`], [`consistency`], ... |
+//! | hold it back in other ways | [`regularize`] |
 //!
 //! Rewards become advantages in [`advantages`].
 
 mod aggregate;
 mod choice;
+mod clip;
 mod config;
+mod contrast;
 mod distill;
-mod grpo;
+mod inputs;
 mod kl;
-mod kto;
-mod normalization;
-mod orpo;
+mod masked;
 mod policy;
 mod preference;
-mod regularize;
-mod schedule;
 mod sequence;
-mod statistics;
 mod supervised;
+mod variance;
 
 pub mod advantages;
-pub mod client;
+pub mod recipes;
+pub mod regularize;
 
 pub use aggregate::{Aggregation, Reduction, aggregate};
 pub use choice::{ChoiceMetrics, brier, choice_cross_entropy, choice_logprobs, choice_metrics};
+pub use clip::Clip;
+pub use contrast::{InfoNceConfig, info_nce};
 pub use distill::{
     TopkMetrics, reverse_kl_topk, reverse_kl_topk_metrics, target_cross_entropy, target_forward_kl,
     target_reverse_kl,
 };
-pub use grpo::{GrpoConfig, RatioLevel, grpo, reinforce_kl};
 pub use kl::{KlEstimator, kl_abs, kl_k1, kl_k2, kl_k3, kl_penalty, sample_entropy};
-pub use kto::{KtoConfig, kto, kto_kl};
-pub use normalization::GradNormalization;
-pub use orpo::{OrpoConfig, orpo, orpo_log_odds_ratio};
 pub use policy::{
-    CispoConfig, DroConfig, GspoConfig, PpoConfig, cispo, clipped, dro, gspo, importance_sampling,
-    ppo,
+    CispoConfig, Divergence, DppoConfig, DroConfig, GrpoConfig, GspoConfig,
+    ImportanceSamplingConfig, PpoConfig, RatioLevel, SapoConfig, ValueConfig, cispo, clipped, dppo,
+    dro, grpo, gspo, importance_sampling, ppo, reinforce_kl, sapo, value_loss,
 };
 pub use preference::{
-    BradleyTerryConfig, DpoConfig, HingeConfig, IpoConfig, PreferenceMetrics, SimpoConfig,
-    bradley_terry, dpo, hinge, ipo, preference_metrics, simpo,
+    BradleyTerryConfig, DpoConfig, HingeConfig, IpoConfig, KtoConfig, OrpoConfig,
+    PreferenceMetrics, SimpoConfig, bradley_terry, dpo, hinge, ipo, kto, kto_kl, orpo,
+    orpo_log_odds_ratio, preference_metrics, simpo,
 };
-pub use regularize::{
-    Center, ConsistencyConfig, ConsistencyMetric, ElasticNetConfig, EntropyConfig, EntropyMode,
-    GramAxis, GramMode, KlDirection, KlDivergenceConfig, L1Config, L2Config, MagnitudeTarget,
-    OrthogonalityConfig, OutputMagnitudeConfig, consistency, elastic_net, entropy,
-    gradient_penalty, jensen_shannon, kl_divergence, l1, l1_with, l2, l2_with, orthogonality,
-    output_magnitude,
-};
-pub use schedule::LrSchedule;
 pub use sequence::{implicit_reward, mean_logprob, sequence_logprob};
-pub use statistics::{logprob_squared, variance};
 pub use supervised::{
     cross_entropy, mean_cross_entropy, mean_nll, perplexity, token_mean_cross_entropy,
 };
+pub use variance::variance;
 
 /// Records the body, attributing its ops to the line that called the loss.
 macro_rules! at_caller {

@@ -2,10 +2,12 @@
 
 use tinsmith_grad::{Ragged, Var};
 
-use crate::aggregate::or_one;
 use crate::at_caller;
+use crate::inputs::tokens;
+use crate::masked::{masked_mean_per_seq, masked_sum_per_seq};
 
-/// The logprob of each sequence, `[n]`: `Σ_t w·l`. `weights` is 1 on the answer's tokens and 0 on the prompt's.
+/// The logprob of each sequence, `[n]`: `Σ_t w·l`. `lp` and `weights` are `[tokens]`; the weight is
+/// 1 on the answer's tokens and 0 on the prompt's, which take no part whatever their logprobs.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
@@ -18,20 +20,29 @@ use crate::at_caller;
 /// ```
 #[track_caller]
 pub fn sequence_logprob(lp: &Ragged, weights: &Ragged) -> Var {
-    at_caller! { lp.dot_per_seq(weights) }
+    at_caller! {
+        tokens!("sequence_logprob"; lp, weights);
+        masked_sum_per_seq(lp, weights)
+    }
 }
 
-/// The logprob per token of each sequence, `[n]`: `Σ_t w·l / Σ_t w`, 0 for a sequence without weight.
+/// The logprob per token of each sequence, `[n]`: `Σ_t w·l / Σ_t w`, 0 for a sequence without
+/// weight.
 ///
-/// A preference between means does not favour short answers. See [`sequence_logprob`] for an example.
+/// A preference between means does not favor short answers. See [`sequence_logprob`] for the
+/// arguments and an example.
 #[track_caller]
 pub fn mean_logprob(lp: &Ragged, weights: &Ragged) -> Var {
-    at_caller! { lp.dot_per_seq(weights) / or_one(&weights.sum_per_seq()) }
+    at_caller! {
+        tokens!("mean_logprob"; lp, weights);
+        masked_mean_per_seq(lp, weights)
+    }
 }
 
 /// DPO's implicit reward of each sequence, `[n]`: `β Σ_t w·(l - ref)`.
 ///
-/// The reward under which the policy is the best one that stays close to the reference (Rafailov et al., 2023).
+/// The reward under which the policy is the best one that stays close to the reference (Rafailov et
+/// al., 2023). All are `[tokens]` per sequence.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
@@ -45,5 +56,8 @@ pub fn mean_logprob(lp: &Ragged, weights: &Ragged) -> Var {
 /// ```
 #[track_caller]
 pub fn implicit_reward(lp: &Ragged, reference: &Ragged, weights: &Ragged, beta: f64) -> Var {
-    at_caller! { (lp - reference).dot_per_seq(weights) * beta }
+    at_caller! {
+        tokens!("implicit_reward"; lp, reference, weights);
+        masked_sum_per_seq(&(lp - reference), weights) * beta
+    }
 }

@@ -2,12 +2,14 @@
 
 use tinsmith_grad::{DType, Ragged, Var};
 
-use crate::aggregate::or_one;
 use crate::at_caller;
+use crate::inputs::alike;
+use crate::masked::{masked, or_one, total, total_per_seq};
 
 /// Weighted negative log-likelihood, summed: `-Σ w·l` over all tokens and sequences.
 ///
 /// `weights` has the shape of `lp`, `[tokens]` or `[tokens, K]`; they may be fractional or negative.
+/// Where the weight is 0 the logprob takes no part, whatever it is.
 /// Gradient: `-w`. As it is linear, this is also the carrier of every custom loss: trained with `w = -∂loss/∂l` it takes
 /// the very same step. The `cross_entropy` of Tinker, Fireworks and SkyRL.
 ///
@@ -21,7 +23,10 @@ use crate::at_caller;
 /// ```
 #[track_caller]
 pub fn cross_entropy(lp: &Ragged, weights: &Ragged) -> Var {
-    at_caller! { -(lp * weights).sum() }
+    at_caller! {
+        alike!("cross_entropy"; lp, weights);
+        -masked(lp, weights).sum()
+    }
 }
 
 /// Weighted negative log-likelihood per sequence: `-(1/N) Σ w·l` for N sequences, however long they are.
@@ -59,9 +64,14 @@ pub fn mean_cross_entropy(lp: &Ragged, weights: &Ragged) -> Var {
 #[track_caller]
 pub fn token_mean_cross_entropy(lp: &Ragged, weights: &Ragged) -> Var {
     at_caller! {
-        let weight = weights.sum_per_seq();
+        alike!("token_mean_cross_entropy"; lp, weights);
+        let flat = |x: &Ragged| x.map(|x| match x.rank() {
+            0 | 1 => x.clone(),
+            rank => x.sum_dims(&(1..rank as isize).collect::<Vec<_>>()),
+        });
+        let weight = total_per_seq(&flat(weights));
         let counts = weight.gt(0.0);
-        let nll = counts.select(-lp.dot_per_seq(weights), 0.0);
+        let nll = counts.select(-flat(&masked(lp, weights)).sum_per_seq(), 0.0);
         nll.sum() / or_one(&counts.select(&weight, 0.0).sum())
     }
 }
@@ -81,7 +91,10 @@ pub fn token_mean_cross_entropy(lp: &Ragged, weights: &Ragged) -> Var {
 /// ```
 #[track_caller]
 pub fn mean_nll(lp: &Ragged, weights: &Ragged) -> Var {
-    at_caller! { cross_entropy(lp, weights) / weights.sum() }
+    at_caller! {
+        let weight = total(weights);
+        cross_entropy(lp, weights) / weight.eq(0.0).select(f64::NAN, weight)
+    }
 }
 
 /// `e^nll` in f64: infinite where it overflows, as early as 709.8 nats.

@@ -2,7 +2,8 @@
 //! right where a formula alone would give NaN.
 
 use tinsmith_grad::{DType, Device, Error, Ragged, Var, check_finite};
-use tinsmith_losses::client::Rollout;
+use tinsmith_losses::recipes::Rollout;
+use tinsmith_losses::regularize::*;
 use tinsmith_losses::*;
 
 fn ragged(seqs: &[&[f64]]) -> Ragged {
@@ -59,7 +60,7 @@ fn an_empty_sequence_has_no_last_position() {
 fn prompt_lengths_must_be_as_many_as_sequences() {
     let lp = ragged(&[&[-1.0], &[-2.0]]);
     let rollout = Rollout::new(&lp, &Var::ones(&[2], DType::F64, &Device::Cpu)).prompt_lens(&[1]);
-    let error = client::grpo(&lp, &rollout, &Default::default())
+    let error = recipes::grpo(&lp, &rollout, &Default::default())
         .item()
         .unwrap_err();
     assert!(
@@ -116,7 +117,7 @@ fn losses_keep_the_dtype_of_their_logprobs() {
         dpo(&lp, &lp, &lp, &Default::default()),
         orpo(&lp, &lp, &Default::default()),
         entropy(&lp, &EntropyConfig::default().normalize(true)),
-        client::grpo(
+        recipes::grpo(
             &lp,
             &Rollout::new(&lp, &advantages).sampled(&lp),
             &Default::default(),

@@ -6,7 +6,8 @@ mod support;
 use proptest::prelude::*;
 use support::{Batch, TargetBatch, batch, close, gradient, target_batch, vec};
 use tinsmith_grad::{Ragged, Var, gradcheck};
-use tinsmith_losses::client::{self, TisConfig, TisLevel};
+use tinsmith_losses::recipes::{self, DapoRecipe, GrpoRecipe, GspoRecipe, TisConfig, TisLevel};
+use tinsmith_losses::regularize::*;
 use tinsmith_losses::*;
 
 type Loss<B> = fn(&Ragged, &B) -> Var;
@@ -20,10 +21,9 @@ const LOSSES: &[(&str, Loss<Batch>)] = &[
     ("token_mean_cross_entropy", |lp, b| {
         token_mean_cross_entropy(lp, &b.mask)
     }),
-    ("logprob_squared", |lp, _| logprob_squared(lp)),
     ("variance", |lp, _| variance(lp, 1.0)),
     ("importance_sampling", |lp, b| {
-        importance_sampling(lp, &b.old, &b.token_advantages())
+        importance_sampling(lp, &b.old, &b.token_advantages(), &Default::default())
     }),
     ("ppo", |lp, b| {
         ppo(lp, &b.old, &b.token_advantages(), &PpoConfig::default())
@@ -64,21 +64,34 @@ const LOSSES: &[(&str, Loss<Batch>)] = &[
         )
     }),
     ("ipo", |lp, b| {
-        ipo(lp, &b.reference, &b.mask, &IpoConfig::default())
+        ipo(
+            lp,
+            &b.reference,
+            &b.mask,
+            &IpoConfig::default().label_smoothing(0.2),
+        )
     }),
     ("hinge", |lp, b| {
         hinge(
             lp,
             &b.reference,
             &b.mask,
-            &HingeConfig::default().beta(0.37),
+            &HingeConfig::default().beta(0.37).label_smoothing(0.2),
         )
     }),
-    ("simpo", |lp, b| simpo(lp, &b.mask, &SimpoConfig::default())),
-    ("bradley_terry", |lp, b| {
-        bradley_terry(lp, &b.mask, &BradleyTerryConfig::default())
+    ("simpo", |lp, b| {
+        simpo(lp, &b.mask, &SimpoConfig::default().label_smoothing(0.2))
     }),
-    ("orpo", |lp, b| orpo(lp, &b.mask, &OrpoConfig::default())),
+    ("bradley_terry", |lp, b| {
+        bradley_terry(
+            lp,
+            &b.mask,
+            &BradleyTerryConfig::default().label_smoothing(0.2),
+        )
+    }),
+    ("orpo", |lp, b| {
+        orpo(lp, &b.mask, &OrpoConfig::default().label_smoothing(0.2))
+    }),
     ("kto", |lp, b| {
         let config = KtoConfig::default().desirable_weight(1.3);
         kto(
@@ -103,27 +116,42 @@ const LOSSES: &[(&str, Loss<Batch>)] = &[
     ("mean of means", |lp, b| {
         aggregate(&lp.exp(), &b.mask, Aggregation::SeqMeanTokenMean)
     }),
-    ("client grpo", |lp, b| {
-        client::grpo(
-            lp,
-            &b.rollout(),
-            &client::GrpoConfig::default().kl_beta(0.3),
-        )
+    ("sapo", |lp, b| {
+        let config = SapoConfig::default().tau_neg(1.7);
+        sapo(lp, &b.old, &b.advantages, &b.mask, &config)
     }),
-    ("client dapo", |lp, b| {
+    ("dppo", |lp, b| {
+        let config = DppoConfig::default().threshold(0.1);
+        dppo(lp, &b.old, &b.advantages, &b.mask, &config)
+    }),
+    ("dppo by KL", |lp, b| {
+        let config = DppoConfig::default()
+            .divergence(Divergence::Kl)
+            .threshold(0.03);
+        dppo(lp, &b.old, &b.advantages, &b.mask, &config)
+    }),
+    ("value_loss", |lp, b| {
+        let config = ValueConfig::default().clip(0.3);
+        value_loss(lp, &b.old, &b.reference, &b.mask, &config)
+    }),
+    ("info_nce", |lp, b| {
+        info_nce(lp, &b.mask, &InfoNceConfig::default().temperature(0.7))
+    }),
+    ("recipe grpo", |lp, b| {
+        let config = GrpoRecipe::default().kl_beta(0.3);
+        recipes::grpo(lp, &b.rollout(), &config)
+    }),
+    ("recipe dapo", |lp, b| {
         let tis = TisConfig::default().icepop(1.7);
-        client::dapo(
-            lp,
-            &b.rollout(),
-            &client::DapoConfig::default().dual_clip(1.6).tis(tis),
-        )
+        let config = DapoRecipe::default().dual_clip(1.6);
+        recipes::dapo(lp, &b.rollout().tis(tis), &config)
     }),
-    ("client importance sampling", |lp, b| {
-        client::importance_sampling(lp, &b.rollout(), &Default::default())
+    ("recipe importance sampling", |lp, b| {
+        recipes::importance_sampling(lp, &b.rollout())
     }),
-    ("client dro", |lp, b| {
+    ("recipe dro", |lp, b| {
         let tis = TisConfig::default().level(TisLevel::Sequence);
-        client::dro(lp, &b.rollout(), &client::DroConfig::default().tis(tis))
+        recipes::dro(lp, &b.rollout().tis(tis), &DroConfig::default())
     }),
     ("l1", |lp, _| l1(lp)),
     ("l1 of probabilities", |lp, _| {
@@ -234,7 +262,7 @@ proptest! {
     #[test]
     fn cispo_weighs_the_policy_gradient_by_a_limited_ratio(b in batch()) {
         let advantages = b.token_advantages();
-        let loss = cispo(&b.lp, &b.old, &advantages, &CispoConfig::default().clip_low(0.7).clip_high(1.4));
+        let loss = cispo(&b.lp, &b.old, &advantages, &CispoConfig::default().clip(Clip::ratio(0.7, 1.4)));
         let tokens = vec(b.lp.values()).into_iter().zip(vec(b.old.values())).zip(vec(advantages.values()));
         let want: Vec<f64> = tokens.map(|((l, old), a)| -(l - old).exp().clamp(0.7, 1.4) * a).collect();
         prop_assert!(close(&gradient(&loss, &b.lp), &want));
@@ -243,30 +271,31 @@ proptest! {
     #[test]
     fn gspo_gives_each_token_the_sequence_ratio(b in batch()) {
         let bounds = (0.9, 1.1);
-        let config = GspoConfig::default().clip_low(bounds.0).clip_high(bounds.1);
+        let config = GspoConfig::default().clip(Clip::ratio(bounds.0, bounds.1));
         let loss = gspo(&b.lp, &b.old, &b.token_advantages(), &b.mask, &config);
         let want = sequence_ratio_gradient(&b, bounds, |_, active| active);
         prop_assert!(close(&gradient(&loss, &b.lp), &want));
 
         // With one number a sequence and the sum as aggregation, GSPO-token is the same.
-        let config = GrpoConfig::gspo_token().clip_low(bounds.0).clip_high(bounds.1).aggregation(Aggregation::Sum);
+        let config = GrpoConfig::gspo_token().clip(Clip::ratio(bounds.0, bounds.1));
+        let config = config.aggregation(Aggregation::Sum);
         let loss = grpo(&b.lp, &b.old, None, &b.advantages, &b.mask, &config);
         prop_assert!(close(&gradient(&loss, &b.lp), &want));
     }
 
     #[test]
-    fn client_gspo_averages_over_masked_tokens_too(b in batch()) {
-        let config = client::GspoConfig::default().eps_low(0.1).eps_high(0.1);
-        let rollout = client::Rollout::new(&b.old, &b.advantages).weights(&b.mask);
-        let loss = client::gspo(&b.lp, &rollout, &config);
+    fn recipe_gspo_averages_over_masked_tokens_too(b in batch()) {
+        let config = GspoRecipe::default().clip(Clip::eps(0.1));
+        let rollout = recipes::Rollout::new(&b.old, &b.advantages).weights(&b.mask);
+        let loss = recipes::gspo(&b.lp, &rollout, &config);
         let want = sequence_ratio_gradient(&b, (0.9, 1.1), |_, _| true);
         prop_assert!(close(&gradient(&loss, &b.lp), &want));
     }
 
     #[test]
-    fn client_reinforce_has_no_gradient_from_its_kl(b in batch()) {
-        let with = client::reinforce(&b.lp, &b.rollout(), 0.5);
-        let without = client::reinforce(&b.lp, &b.rollout(), 0.0);
+    fn recipe_reinforce_has_no_gradient_from_its_kl(b in batch()) {
+        let with = recipes::reinforce(&b.lp, &b.rollout(), 0.5);
+        let without = recipes::reinforce(&b.lp, &b.rollout(), 0.0);
         prop_assert!(close(&gradient(&with, &b.lp), &gradient(&without, &b.lp)));
 
         let tokens = vec(b.lp.values()).into_iter().zip(vec(b.reference.values())).zip(vec(b.mask.values()));

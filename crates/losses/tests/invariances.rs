@@ -5,7 +5,7 @@ mod support;
 use proptest::prelude::*;
 use support::{Batch, batch, close, gradient, vec};
 use tinsmith_grad::{Device, Ragged, Var};
-use tinsmith_losses::client;
+use tinsmith_losses::regularize::*;
 use tinsmith_losses::*;
 
 type Loss = fn(&Batch) -> Var;
@@ -13,9 +13,8 @@ type Loss = fn(&Batch) -> Var;
 /// Losses that are sums over sequences.
 const SUMS: &[(&str, Loss)] = &[
     ("cross_entropy", |b| cross_entropy(&b.lp, &b.mask)),
-    ("logprob_squared", |b| logprob_squared(&b.lp)),
     ("importance_sampling", |b| {
-        importance_sampling(&b.lp, &b.old, &b.token_advantages())
+        importance_sampling(&b.lp, &b.old, &b.token_advantages(), &Default::default())
     }),
     ("ppo", |b| {
         ppo(&b.lp, &b.old, &b.token_advantages(), &Default::default())
@@ -36,23 +35,23 @@ const SUMS: &[(&str, Loss)] = &[
         )
     }),
     ("kl_k3", |b| kl_k3(&b.lp, &b.reference).sum()),
-    ("client grpo", |b| {
-        client::grpo(&b.lp, &b.rollout(), &Default::default())
+    ("recipe grpo", |b| {
+        recipes::grpo(&b.lp, &b.rollout(), &Default::default())
     }),
-    ("client dapo", |b| {
-        client::dapo(&b.lp, &b.rollout(), &Default::default())
+    ("recipe dapo", |b| {
+        recipes::dapo(&b.lp, &b.rollout(), &Default::default())
     }),
-    ("client cispo", |b| {
-        client::cispo(&b.lp, &b.rollout(), &Default::default())
+    ("recipe cispo", |b| {
+        recipes::cispo(&b.lp, &b.rollout(), &Default::default())
     }),
-    ("client dro", |b| {
-        client::dro(&b.lp, &b.rollout(), &Default::default())
+    ("recipe dro", |b| {
+        recipes::dro(&b.lp, &b.rollout(), &Default::default())
     }),
-    ("client gspo", |b| {
-        client::gspo(&b.lp, &b.rollout(), &Default::default())
+    ("recipe gspo", |b| {
+        recipes::gspo(&b.lp, &b.rollout(), &Default::default())
     }),
-    ("client reinforce", |b| {
-        client::reinforce(&b.lp, &b.rollout(), 0.1)
+    ("recipe reinforce", |b| {
+        recipes::reinforce(&b.lp, &b.rollout(), 0.1)
     }),
     ("l1", |b| l1(&b.lp)),
     ("l2", |b| l2(&b.lp)),
@@ -137,9 +136,9 @@ proptest! {
 
     #[test]
     fn ppo_without_bounds_is_importance_sampling(b in batch()) {
-        let unbounded = PpoConfig::default().clip_low(0.0).clip_high(f64::INFINITY);
+        let unbounded = PpoConfig::default().clip(Clip::NONE);
         let clipped = ppo(&b.lp, &b.old, &b.token_advantages(), &unbounded);
-        let plain = importance_sampling(&b.lp, &b.old, &b.token_advantages());
+        let plain = importance_sampling(&b.lp, &b.old, &b.token_advantages(), &Default::default());
         prop_assert!(close(&[clipped.item().unwrap()], &[plain.item().unwrap()]));
         prop_assert!(close(&gradient(&clipped, &b.lp), &gradient(&plain, &b.lp)));
     }
@@ -192,8 +191,8 @@ proptest! {
         for (name, loss) in [
             ("ppo", (|b| ppo(&b.lp, &b.old, &b.token_advantages(), &Default::default())) as Loss),
             ("grpo", |b| grpo(&b.lp, &b.old, Some(&b.reference), &b.advantages, &b.mask, &Default::default())),
-            ("client grpo", |b| client::grpo(&b.lp, &b.rollout(), &Default::default())),
-            ("client dro", |b| client::dro(&b.lp, &b.rollout(), &Default::default())),
+            ("recipe grpo", |b| recipes::grpo(&b.lp, &b.rollout(), &Default::default())),
+            ("recipe dro", |b| recipes::dro(&b.lp, &b.rollout(), &Default::default())),
             ("gspo", |b| gspo(&b.lp, &b.old, &b.token_advantages(), &b.mask, &Default::default())),
             ("dpo", |b| dpo(&b.lp, &b.reference, &b.mask, &Default::default())),
         ] {

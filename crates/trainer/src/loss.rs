@@ -1,7 +1,7 @@
 //! The losses this trainer computes, by their name on the wire.
 
 use tinsmith_grad::{Ragged, Var};
-use tinsmith_losses::{CispoConfig, DroConfig, GspoConfig, PpoConfig};
+use tinsmith_losses::{CispoConfig, Clip, DroConfig, GspoConfig, PpoConfig};
 use tinsmith_wire::{ConfigValue, LossFn, LossFnConfig};
 
 use crate::{Error, Result};
@@ -31,12 +31,12 @@ impl Loss {
             LossFn::ImportanceSampling => Self::ImportanceSampling,
             LossFn::Ppo => {
                 let mut config = PpoConfig::default();
-                settings.bounds(&mut config.clip_low, &mut config.clip_high)?;
+                settings.bounds(&mut config.clip)?;
                 Self::Ppo(config)
             }
             LossFn::Cispo => {
                 let mut config = CispoConfig::default();
-                settings.bounds(&mut config.clip_low, &mut config.clip_high)?;
+                settings.bounds(&mut config.clip)?;
                 Self::Cispo(config)
             }
             LossFn::Dro => {
@@ -46,7 +46,7 @@ impl Loss {
             }
             LossFn::Gspo => {
                 let mut config = GspoConfig::default();
-                settings.bounds(&mut config.clip_low, &mut config.clip_high)?;
+                settings.bounds(&mut config.clip)?;
                 Self::Gspo(config)
             }
             other => {
@@ -82,7 +82,7 @@ impl Loss {
         match (self, inputs) {
             (Self::CrossEntropy, [weights]) => losses::cross_entropy(lp, weights),
             (Self::ImportanceSampling, [old, advantages]) => {
-                losses::importance_sampling(lp, old, advantages)
+                losses::importance_sampling(lp, old, advantages, &Default::default())
             }
             (Self::Ppo(config), [old, advantages]) => losses::ppo(lp, old, advantages, config),
             (Self::Cispo(config), [old, advantages]) => losses::cispo(lp, old, advantages, config),
@@ -125,15 +125,18 @@ impl<'a> Settings<'a> {
     }
 
     /// The bounds of an importance ratio.
-    fn bounds(&mut self, low: &mut f64, high: &mut f64) -> Result<()> {
-        self.take("clip_low_threshold", low)?;
-        self.take("clip_high_threshold", high)?;
-        match low <= high {
+    fn bounds(&mut self, clip: &mut Clip) -> Result<()> {
+        let (mut low, mut high) = (clip.low(), clip.high());
+        self.take("clip_low_threshold", &mut low)?;
+        self.take("clip_high_threshold", &mut high)?;
+        *clip = Clip::ratio(low, high);
+        match (low..=high).contains(&1.0) {
             true => Ok(()),
             false => Err(Error::field(
                 "loss_fn_config",
                 format!(
-                    "clip_low_threshold {low} is above clip_high_threshold {high}; both bound the ratio itself"
+                    "clip_low_threshold {low} and clip_high_threshold {high} do not have 1 between them; \
+                     both bound the ratio itself"
                 ),
             )),
         }
@@ -168,7 +171,7 @@ mod tests {
         else {
             panic!("not ppo")
         };
-        assert_eq!((config.clip_low, config.clip_high), (0.8, 1.5));
+        assert_eq!(config.clip, Clip::ratio(0.8, 1.5));
     }
 
     #[test]
@@ -184,6 +187,9 @@ mod tests {
         assert!(message(parse("dro", &[("beta", "high".into())])).contains("must be a number"));
         assert!(message(parse("dro", &[("beta", (-1.0).into())])).contains("`beta` is -1"));
         let crossed = [("clip_low_threshold", 2.0.into())];
-        assert!(message(parse("gspo", &crossed)).contains("2 is above clip_high_threshold 1.0004"));
+        assert!(
+            message(parse("gspo", &crossed))
+                .contains("2 and clip_high_threshold 1.0004 do not have 1 between")
+        );
     }
 }

@@ -165,23 +165,52 @@ impl From<DimuonParams> for OptimizerParams {
     }
 }
 
-/// What the trainer divides accumulated gradients by, at the step. Fireworks only.
+/// What accumulated gradients are divided by, before they are clipped and the step is made.
+///
+/// Losses that are raw sums (reinforcement learning) want
+/// [`NumLossTokens`](GradAccumulationNormalization::NumLossTokens); losses that are means already
+/// (SFT, DPO, ORPO) want [`None`](GradAccumulationNormalization::None), or they would be normalized
+/// twice. In the step's request it is Fireworks' only.
 ///
 /// ```
-/// use tinsmith_wire::{GradAccumulationNormalization, json};
-/// let body = GradAccumulationNormalization::NumLossTokens;
-/// assert_eq!(json::to_vec(&body)?, br#""num_loss_tokens""#);
+/// use tinsmith_wire::{GradAccumulationNormalization::{NumLossTokens, NumSequences}, json};
+/// assert_eq!(json::to_vec(&NumLossTokens)?, br#""num_loss_tokens""#);
+///
+/// let weights: [&[f32]; 3] = [&[0.0, 0.5, -1.0], &[0.0], &[2.0]]; // per sequence, of all requests
+/// assert_eq!(NumLossTokens.count(weights), 3);
+/// assert_eq!(NumSequences.count(weights), 2);
+/// assert_eq!(NumSequences.factor(weights), 0.5);
 /// # Ok::<(), tinsmith_wire::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GradAccumulationNormalization {
-    /// The number of tokens that have a loss.
+    /// The number of tokens that have a gradient. A token that is masked, clipped or of advantage 0
+    /// has none.
     NumLossTokens,
-    /// The number of sequences.
+    /// The number of sequences with at least one such token.
     NumSequences,
     /// Nothing.
     None,
+}
+
+impl GradAccumulationNormalization {
+    /// What to divide by, given the gradient of each token (or the weight that was sent for it), by
+    /// sequence, of all requests of a step. 0 if no token has a gradient.
+    pub fn count<'a>(self, gradients: impl IntoIterator<Item = &'a [f32]>) -> usize {
+        let tokens = |gradient: &[f32]| gradient.iter().filter(|&&g| g != 0.0).count();
+        let tokens = gradients.into_iter().map(tokens);
+        match self {
+            Self::None => 1,
+            Self::NumLossTokens => tokens.sum(),
+            Self::NumSequences => tokens.filter(|&tokens| tokens > 0).count(),
+        }
+    }
+
+    /// What to multiply the gradients with: 1 over [`count`](Self::count), or 1 if that is 0.
+    pub fn factor<'a>(self, gradients: impl IntoIterator<Item = &'a [f32]>) -> f64 {
+        1.0 / self.count(gradients).max(1) as f64
+    }
 }
 
 /// Body of `POST /api/v1/optim_step`.

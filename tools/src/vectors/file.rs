@@ -89,6 +89,11 @@ impl Case {
         self.inputs.contains_key(name)
     }
 
+    /// The inputs that are given.
+    pub fn input_names(&self) -> impl Iterator<Item = &String> {
+        self.inputs.keys()
+    }
+
     /// The input `name`, one tensor per sequence.
     pub fn ragged(&self, name: &str, dtype: DType) -> Result<Ragged> {
         match self.inputs.get(name) {
@@ -122,22 +127,6 @@ impl Case {
             }
             None => bail!("no input `{name}`"),
         }
-    }
-
-    /// The parameter `name`, a number.
-    pub fn number(&self, name: &str) -> Result<f64> {
-        self.params
-            .get(name)
-            .and_then(Value::as_f64)
-            .with_context(|| format!("no number `{name}` in params"))
-    }
-
-    /// The parameter `name`, a text.
-    pub fn text(&self, name: &str) -> Result<&str> {
-        self.params
-            .get(name)
-            .and_then(Value::as_str)
-            .with_context(|| format!("no text `{name}` in params"))
     }
 }
 

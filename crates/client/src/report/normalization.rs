@@ -1,5 +1,4 @@
 use serde::Serialize;
-use tinsmith_losses::GradNormalization;
 use tinsmith_wire::GradAccumulationNormalization;
 
 /// What the gradient was divided by here, before it was sent:
@@ -21,18 +20,16 @@ impl Normalization {
         gradient: &[f32],
         offsets: &[usize],
     ) -> Option<Self> {
-        let rule = match by {
-            GradAccumulationNormalization::None => return None,
-            GradAccumulationNormalization::NumLossTokens => GradNormalization::NumLossTokens,
-            GradAccumulationNormalization::NumSequences => GradNormalization::NumSequences,
-        };
+        if by == GradAccumulationNormalization::None {
+            return None;
+        }
         let total = offsets.last().copied().unwrap_or(0);
         let row_len = (gradient.len() / total.max(1)).max(1);
         let rows = gradient.chunks_exact(row_len);
         let is_reached = |row: &[f32]| f32::from(u8::from(row.iter().any(|&g| g != 0.0)));
         let reached: Vec<f32> = rows.map(is_reached).collect();
         let seqs = offsets.windows(2).map(|seq| &reached[seq[0]..seq[1]]);
-        let count = rule.count(seqs);
+        let count = by.count(seqs);
         Some(Normalization { by, count })
     }
 

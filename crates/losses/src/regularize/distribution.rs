@@ -2,9 +2,11 @@ use std::f64::consts::LN_2;
 
 use tinsmith_grad::{Ragged, Var};
 
-use crate::aggregate::{Reduction, or_one};
+use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
+use crate::inputs::alike;
+use crate::masked::{only, or_one};
 
 /// Whether [`entropy`] is to fall or to rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +89,7 @@ config! {
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
-/// use tinsmith_losses::{EntropyConfig, EntropyMode, entropy};
+/// use tinsmith_losses::regularize::{EntropyConfig, EntropyMode, entropy};
 ///
 /// let lp = Ragged::new(Var::from_vec(vec![0.25f64.ln(); 4], &[1, 4], &Device::Cpu), &[1]);
 /// let config = EntropyConfig::default().mode(EntropyMode::Minimize);
@@ -102,7 +104,7 @@ pub fn entropy(lp: &Ragged, config: &EntropyConfig) -> Var {
             Some(temperature) => log_softmax_rows(&(lp / temperature)),
             None => lp.clone(),
         };
-        let counted = lp.gt(-50.0).where_(&lp, 0.0);
+        let counted = lp.le(-50.0).where_(0.0, &lp);
         let entropy = -sum_rows(&(counted.exp() * &counted));
         let entropy = if config.normalize { over_uniform(&entropy, &lp) } else { entropy };
         let reduced = config.reduction.apply(&entropy);
@@ -122,13 +124,14 @@ pub fn entropy(lp: &Ragged, config: &EntropyConfig) -> Var {
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
 /// let row = |p: [f64; 2]| Ragged::new(Var::from_vec(p.map(f64::ln).to_vec(), &[1, 2], &Device::Cpu), &[1]);
-/// let kl = tinsmith_losses::kl_divergence(&row([0.5, 0.5]), &row([0.25, 0.75]), &Default::default());
+/// let kl = tinsmith_losses::regularize::kl_divergence(&row([0.5, 0.5]), &row([0.25, 0.75]), &Default::default());
 /// assert!((kl.item()? - 0.5 * (4.0f64 / 3.0).ln()).abs() < 1e-12); // (ln 2 + ln 2/3) / 2
 /// # anyhow::Ok(())
 /// ```
 #[track_caller]
 pub fn kl_divergence(lp: &Ragged, reference: &Ragged, config: &KlDivergenceConfig) -> Var {
     at_caller! {
+        alike!("kl_divergence"; lp, reference);
         config.reduction.apply(&match config.direction {
             KlDirection::Forward => kl_rows(lp, reference),
             KlDirection::Reverse => kl_rows(reference, lp),
@@ -144,7 +147,7 @@ pub fn kl_divergence(lp: &Ragged, reference: &Ragged, config: &KlDivergenceConfi
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
-/// use tinsmith_losses::{Reduction, jensen_shannon};
+/// use tinsmith_losses::{Reduction, regularize::jensen_shannon};
 ///
 /// let row = |l: [f64; 2]| Ragged::new(Var::from_vec(l.to_vec(), &[1, 2], &Device::Cpu), &[1]);
 /// let apart = jensen_shannon(&row([0.0, -800.0]), &row([-800.0, 0.0]), Reduction::Mean);
@@ -154,8 +157,13 @@ pub fn kl_divergence(lp: &Ragged, reference: &Ragged, config: &KlDivergenceConfi
 #[track_caller]
 pub fn jensen_shannon(lp: &Ragged, reference: &Ragged, reduction: Reduction) -> Var {
     at_caller! {
-        // ln p - ln m = ln 2 - softplus(ln q - ln p)
-        let half = |p: &Ragged, q: &Ragged| p.exp() * (LN_2 - (q - p).softplus());
+        alike!("jensen_shannon"; lp, reference);
+        // ln p - ln m = ln 2 - softplus(ln q - ln p); a probability of 0 counts 0.
+        let half = |p: &Ragged, q: &Ragged| {
+            let possible = p.ne(f64::NEG_INFINITY);
+            let (difference, p) = (only(&possible, &(q - p)), only(&possible, p));
+            only(&possible, &(p.exp() * (LN_2 - difference.softplus())))
+        };
         reduction.apply(&(sum_rows(&(half(lp, reference) + half(reference, lp))) * 0.5))
     }
 }
@@ -169,12 +177,13 @@ pub fn jensen_shannon(lp: &Ragged, reference: &Ragged, reduction: Reduction) -> 
 /// # let ragged = |seqs: &[Vec<f64>]| Ragged::from_vecs(seqs, &Device::Cpu);
 /// let lp = ragged(&[vec![-1.0, -2.0]]);
 /// let paired = ragged(&[vec![-2.0, -5.0]]);
-/// assert_eq!(tinsmith_losses::consistency(&lp, &paired, &Default::default()).item()?, 5.0); // (1 + 9) / 2
+/// assert_eq!(tinsmith_losses::regularize::consistency(&lp, &paired, &Default::default()).item()?, 5.0); // (1 + 9) / 2
 /// # anyhow::Ok(())
 /// ```
 #[track_caller]
 pub fn consistency(lp: &Ragged, paired: &Ragged, config: &ConsistencyConfig) -> Var {
     at_caller! {
+        alike!("consistency"; lp, paired);
         let difference = || lp - paired;
         match config.metric {
             ConsistencyMetric::Mse => config.reduction.apply(difference().square().values()),
@@ -217,8 +226,10 @@ fn over_uniform(entropy: &Var, lp: &Ragged) -> Var {
 /// KL(p ‖ q) of each row.
 #[track_caller]
 fn kl_rows(log_p: &Ragged, log_q: &Ragged) -> Var {
-    let terms = log_p.exp() * (log_p - log_q).clamp(-100.0, 100.0);
-    sum_rows(&log_p.gt(1e-10f64.ln()).where_(terms, 0.0))
+    // Selected before the logarithms meet: -∞ from -∞ is NaN.
+    let ignored = log_p.le(1e-10f64.ln());
+    let (log_p, log_q) = (ignored.where_(0.0, log_p), ignored.where_(0.0, log_q));
+    sum_rows(&(log_p.exp() * (&log_p - log_q).clamp(-100.0, 100.0)))
 }
 
 #[track_caller]

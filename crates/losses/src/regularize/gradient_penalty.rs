@@ -12,7 +12,7 @@ use crate::at_caller;
 /// # use tinsmith_grad::{Device, Ragged};
 /// # let ragged = |seqs: &[Vec<f64>]| Ragged::from_vecs(seqs, &Device::Cpu);
 /// let lp = ragged(&[vec![-3.0], vec![-4.0]]);
-/// let penalty = tinsmith_losses::gradient_penalty(&lp, 1.0, |x| x.square().sum() * 0.5);
+/// let penalty = tinsmith_losses::regularize::gradient_penalty(&lp, 1.0, |x| x.square().sum() * 0.5);
 /// assert_eq!(penalty.item()?, 16.0); // the gradient is x, of norm 5
 /// # anyhow::Ok(())
 /// ```

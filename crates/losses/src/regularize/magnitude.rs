@@ -81,7 +81,7 @@ config! {
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
 /// # let ragged = |seqs: &[Vec<f64>]| Ragged::from_vecs(seqs, &Device::Cpu);
-/// assert_eq!(tinsmith_losses::l1(&ragged(&[vec![-3.0, -0.5], vec![-2.0]])).item()?, 5.5);
+/// assert_eq!(tinsmith_losses::regularize::l1(&ragged(&[vec![-3.0, -0.5], vec![-2.0]])).item()?, 5.5);
 /// # anyhow::Ok(())
 /// ```
 #[track_caller]
@@ -94,7 +94,7 @@ pub fn l1(lp: &Ragged) -> Var {
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
 /// # let ragged = |seqs: &[Vec<f64>]| Ragged::from_vecs(seqs, &Device::Cpu);
-/// use tinsmith_losses::{L1Config, Reduction, l1_with};
+/// use tinsmith_losses::{Reduction, regularize::{L1Config, l1_with}};
 ///
 /// let lp = ragged(&[vec![-3.0, -1.0]]);
 /// let config = L1Config::default().lambda(0.5).reduction(Reduction::Mean);
@@ -117,7 +117,7 @@ pub fn l1_with(lp: &Ragged, config: &L1Config) -> Var {
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
 /// # let ragged = |seqs: &[Vec<f64>]| Ragged::from_vecs(seqs, &Device::Cpu);
-/// assert_eq!(tinsmith_losses::l2(&ragged(&[vec![-3.0, -0.5], vec![-2.0]])).item()?, 13.25);
+/// assert_eq!(tinsmith_losses::regularize::l2(&ragged(&[vec![-3.0, -0.5], vec![-2.0]])).item()?, 13.25);
 /// # anyhow::Ok(())
 /// ```
 #[track_caller]
@@ -130,7 +130,7 @@ pub fn l2(lp: &Ragged) -> Var {
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
 /// # let ragged = |seqs: &[Vec<f64>]| Ragged::from_vecs(seqs, &Device::Cpu);
-/// use tinsmith_losses::{Center, L2Config, l2_with};
+/// use tinsmith_losses::regularize::{Center, L2Config, l2_with};
 ///
 /// let lp = ragged(&[vec![-9.0, -2.0]]);
 /// let config = L2Config::default().center(Center::At(-1.0)).clip(3.0);
@@ -162,7 +162,7 @@ pub fn l2_with(lp: &Ragged, config: &L2Config) -> Var {
 /// # use tinsmith_grad::{Device, Ragged};
 /// # let ragged = |seqs: &[Vec<f64>]| Ragged::from_vecs(seqs, &Device::Cpu);
 /// let lp = ragged(&[vec![-3.0, -1.0]]);
-/// assert_eq!(tinsmith_losses::elastic_net(&lp, &Default::default()).item()?, 7.0); // (4 + 10) / 2
+/// assert_eq!(tinsmith_losses::regularize::elastic_net(&lp, &Default::default()).item()?, 7.0); // (4 + 10) / 2
 /// # anyhow::Ok(())
 /// ```
 #[track_caller]
@@ -182,7 +182,7 @@ pub fn elastic_net(lp: &Ragged, config: &ElasticNetConfig) -> Var {
 /// # use tinsmith_grad::{Device, Ragged};
 /// # let ragged = |seqs: &[Vec<f64>]| Ragged::from_vecs(seqs, &Device::Cpu);
 /// let lp = ragged(&[vec![-3.0; 4]]);
-/// assert_eq!(tinsmith_losses::output_magnitude(&lp, &Default::default()).item()?, 4.0); // (3 - 1)²
+/// assert_eq!(tinsmith_losses::regularize::output_magnitude(&lp, &Default::default()).item()?, 4.0); // (3 - 1)²
 /// # anyhow::Ok(())
 /// ```
 #[track_caller]

@@ -1,4 +1,4 @@
-//! Terms that are added to a loss to hold the logprobs back: `loss + 0.01 * losses::l2(&lp)`.
+//! Terms that are added to a loss to hold the logprobs back: `loss + 0.01 * regularize::l2(&lp)`.
 //!
 //! Terms over elements reduce over all elements of all sequences; terms over rows (distributions) over all rows. A row is
 //! the K values of one position where `lp` is `[tokens, K]`, and a whole sequence where it is `[tokens]`.

@@ -2,6 +2,7 @@ use tinsmith_grad::{Ragged, Var};
 
 use crate::at_caller;
 use crate::config::config;
+use crate::inputs::slots;
 
 /// How [`orthogonality`] measures the products G of the vectors with each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,13 +48,14 @@ config! {
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
 /// let lp = Ragged::new(Var::from_vec(vec![3.0, 4.0, 5.0, 0.0], &[2, 2], &Device::Cpu), &[2]);
-/// let loss = tinsmith_losses::orthogonality(&lp, &Default::default());
+/// let loss = tinsmith_losses::regularize::orthogonality(&lp, &Default::default());
 /// assert!((loss.item()? - 0.72).abs() < 1e-12); // the cosine is 0.6, squared, twice
 /// # anyhow::Ok(())
 /// ```
 #[track_caller]
 pub fn orthogonality(lp: &Ragged, config: &OrthogonalityConfig) -> Var {
     at_caller! {
+        slots!("orthogonality"; lp);
         let zero = Var::zeros(&[], lp.values().dtype(), lp.values().device());
         lp.seqs().iter().fold(zero, |sum, x| sum + of_matrix(x, config))
     }

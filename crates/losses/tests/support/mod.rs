@@ -5,7 +5,7 @@
 
 use proptest::prelude::*;
 use tinsmith_grad::{Device, Ragged, Var};
-use tinsmith_losses::client::Rollout;
+use tinsmith_losses::recipes::Rollout;
 
 /// Interleaved pairs of sequences and all that a loss may ask for beside the logprobs.
 #[derive(Clone, Debug)]

@@ -5,28 +5,35 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tinsmith_client::combine_outputs;
+use tinsmith_client::{LrSchedule, combine_outputs};
 use tinsmith_grad::{DType, Device, Ragged, Var};
-use tinsmith_losses::client::{self, Rollout, TisConfig, TisLevel};
+use tinsmith_losses::recipes::{self, Rollout};
 use tinsmith_losses::*;
 use tinsmith_wire::{
-    Datum, ForwardBackwardOutput, ModelInput, ShiftConfig, TensorData, WeightReduction,
+    Datum, ForwardBackwardOutput, GradAccumulationNormalization, ModelInput, ShiftConfig,
+    TensorData, WeightReduction,
 };
 
-use super::{field, flag};
+use super::{Params, policy};
 use crate::vectors::number::Number;
 use crate::vectors::{compare, wire};
 
 /// Runs one case of the helpers file and compares; the error tells what differed.
 pub fn helper(case: &Value) -> Result<()> {
-    let case = case.as_object().context("not an object")?;
-    match field::<String>(case, "helper")?.as_str() {
+    let case = &Params::new(case.as_object().context("not an object")?);
+    case.ignore(&["id", "note", "tags"]);
+    run(case)?;
+    case.finish()
+}
+
+fn run(case: &Params) -> Result<()> {
+    match case.required::<String>("helper")?.as_str() {
         "group_advantages" => {
-            let rewards: Vec<f64> = field(case, "rewards")?;
+            let rewards: Vec<f64> = case.required("rewards")?;
             let config = advantages::NormalizeConfig::default()
                 .floor(false)
-                .eps(field::<f64>(case, "eps")?);
-            let config = config.correction(field::<f64>(case, "std_correction")?);
+                .eps(case.required::<f64>("eps")?);
+            let config = config.correction(case.required::<f64>("std_correction")?);
             same(case, "centered", &advantages::centered(&rewards))?;
             same(
                 case,
@@ -35,32 +42,32 @@ pub fn helper(case: &Value) -> Result<()> {
             )
         }
         "group_advantages_floor" => {
-            let config = advantages::NormalizeConfig::default().eps(field::<f64>(case, "eps")?);
+            let config = advantages::NormalizeConfig::default().eps(case.required::<f64>("eps")?);
             same(
                 case,
                 "normalized",
-                &advantages::normalized(&field::<Vec<f64>>(case, "rewards")?, &config),
+                &advantages::normalized(&case.required::<Vec<f64>>("rewards")?, &config),
             )
         }
         "lr_multiplier" => {
-            let schedule = match field::<String>(case, "schedule")?.as_str() {
-                "constant" => LrSchedule::Constant,
-                "linear" => LrSchedule::Linear,
-                "cosine" => LrSchedule::Cosine,
-                other => bail!("unknown schedule `{other}`"),
-            };
+            let schedules = [
+                ("constant", LrSchedule::Constant),
+                ("linear", LrSchedule::Linear),
+                ("cosine", LrSchedule::Cosine),
+            ];
+            let schedule = case.choice("schedule", &schedules, LrSchedule::Linear)?;
             same(
                 case,
                 "out",
-                &[schedule.multiplier(field(case, "step")?, field(case, "total_steps")?)],
+                &[schedule.multiplier(case.required("step")?, case.required("total_steps")?)],
             )
         }
         "discounted_future_sum" => {
-            let x: Vec<f64> = field(case, "x")?;
+            let x: Vec<f64> = case.required("x")?;
             same(
                 case,
                 "out",
-                &advantages::discounted_future_sum(&x, field(case, "gamma")?),
+                &advantages::discounted_future_sum(&x, case.required("gamma")?),
             )
         }
         "kl_penalty_advantages" => kl_penalty_advantages(case),
@@ -100,15 +107,15 @@ pub fn helper(case: &Value) -> Result<()> {
     }
 }
 
-fn kl_penalty_advantages(case: &Map<String, Value>) -> Result<()> {
+fn kl_penalty_advantages(case: &Params) -> Result<()> {
     let names = ["advantages", "sampled_logprobs", "base_logprobs", "mask"];
     let [given, sampled, base, mask] = ragged(case, names)?;
-    let shape = if flag(case, "centered") {
+    let shape = if case.flag_or("centered", false)? {
         advantages::kl_penalized
     } else {
         advantages::distilled
     };
-    let shaped = shape(&given, &sampled, &base, &mask, field(case, "coef")?);
+    let shaped = shape(&given, &sampled, &base, &mask, case.required("coef")?);
     same(case, "out", &shaped.values().to_vec::<f64>()?)?;
     let kl = kl_penalty(
         &sampled,
@@ -120,10 +127,10 @@ fn kl_penalty_advantages(case: &Map<String, Value>) -> Result<()> {
     same(case, "kl_policy_base", &[kl.item()?])
 }
 
-fn tis_weight(case: &Map<String, Value>) -> Result<()> {
+fn tis_weight(case: &Params) -> Result<()> {
     let row = |name| {
         Ok::<_, anyhow::Error>(Ragged::from_vecs(
-            &[field::<Vec<f64>>(case, name)?],
+            &[case.required::<Vec<f64>>(name)?],
             &Device::Cpu,
         ))
     };
@@ -131,26 +138,16 @@ fn tis_weight(case: &Map<String, Value>) -> Result<()> {
         &row("old_logprobs")?,
         &Var::ones(&[1], DType::F64, &Device::Cpu),
     );
-    let config = TisConfig::default()
-        .cap(field::<f64>(case, "cap")?)
-        .level(if field::<String>(case, "level")? == "sequence" {
-            TisLevel::Sequence
-        } else {
-            TisLevel::Token
-        })
-        .icepop(field::<Option<f64>>(case, "icepop")?);
-    let weight = client::tis_weight(&rollout.sampled(&row("rollout_logprobs")?), &config);
+    let tis = policy::tis(case, ["cap", "level", "log_clamp"])?;
+    let weight = recipes::tis_weight(&rollout.sampled(&row("rollout_logprobs")?).tis(tis));
     same(case, "out", &weight.values().to_vec::<f64>()?)
 }
 
-fn grad_normalization(case: &Map<String, Value>) -> Result<()> {
-    let mode = match field::<Option<String>>(case, "mode")?.as_deref() {
-        None | Some("none") => GradNormalization::None,
-        Some("num_loss_tokens") => GradNormalization::NumLossTokens,
-        Some("num_sequences") => GradNormalization::NumSequences,
-        Some(other) => bail!("unknown mode `{other}`"),
-    };
-    let batches: Vec<Vec<Vec<f32>>> = field(case, "micro_batches")?;
+fn grad_normalization(case: &Params) -> Result<()> {
+    let mode = case
+        .get::<GradAccumulationNormalization>("mode")?
+        .unwrap_or(GradAccumulationNormalization::None);
+    let batches: Vec<Vec<Vec<f32>>> = case.required("micro_batches")?;
     let sequences = || batches.iter().flatten().map(Vec::as_slice);
     same(case, "count", &[mode.count(sequences()) as f64])?;
     let factor = mode.factor(sequences());
@@ -164,33 +161,33 @@ fn grad_normalization(case: &Map<String, Value>) -> Result<()> {
     )
 }
 
-fn datum_builder(case: &Map<String, Value>) -> Result<()> {
-    let tokens: Vec<u32> = field(case, "tokens")?;
+fn datum_builder(case: &Params) -> Result<()> {
+    let tokens: Vec<u32> = case.required("tokens")?;
+    let reductions = [
+        ("none", WeightReduction::None),
+        ("mean", WeightReduction::Mean),
+    ];
     let config = ShiftConfig {
-        max_length: field(case, "max_length")?,
-        reduction: match field::<String>(case, "reduction")?.as_str() {
-            "none" => WeightReduction::None,
-            "mean" => WeightReduction::Mean,
-            other => bail!("unknown reduction `{other}`"),
-        },
+        max_length: case.get("max_length")?,
+        reduction: case.choice("reduction", &reductions, WeightReduction::None)?,
     };
-    let weights: Vec<f32> = field(case, "weights")?;
+    let weights: Vec<f32> = case.required("weights")?;
     let input = ModelInput::from_tokens(tokens);
     let built = Datum::from_input_and_weights(&input, &weights, &config);
-    if let Some(error) = case.get("error") {
+    if let Some(words) = case.get::<String>("error")? {
         let found = built.map_or_else(|error| error.to_string(), |datum| format!("{datum:?}"));
-        let words = error.as_str().context("`error` is no text")?;
-        ensure!(found.contains(words), "got {found}, want {words}");
+        ensure!(found.contains(&words), "got {found}, want {words}");
         return Ok(());
     }
-    let (datum, want) = (built?, field::<Map<String, Value>>(case, "out")?);
-    let inputs: Vec<u32> = field(&want, "model_input")?;
+    let (datum, want) = (built?, case.required::<Map<String, Value>>("out")?);
+    let want = Params::new(&want);
+    let inputs: Vec<u32> = want.required("model_input")?;
     ensure!(
         datum.model_input.tokens() == Some(inputs),
         "model_input: {:?}",
         datum.model_input
     );
-    let targets: Vec<i64> = field(&want, "target_tokens")?;
+    let targets: Vec<i64> = want.required("target_tokens")?;
     ensure!(
         datum.input("target_tokens") == Some(&targets.into()),
         "target_tokens: {:?}",
@@ -204,24 +201,25 @@ fn datum_builder(case: &Map<String, Value>) -> Result<()> {
     compare::values(
         "weights",
         &weights,
-        &field::<Vec<Number>>(&want, "weights")?,
+        &case.required::<Vec<Number>>(&want, "weights")?,
         1e-6,
     )
 }
 
-fn csr(case: &Map<String, Value>) -> Result<()> {
-    let dense = TensorData::from_rows(&field::<Vec<Vec<f32>>>(case, "dense")?)?;
+fn csr(case: &Params) -> Result<()> {
+    let dense = TensorData::from_rows(&case.required::<Vec<Vec<f32>>>("dense")?)?;
     let smaller = dense.clone().into_smaller();
-    let Some(want) = field::<Option<Map<String, Value>>>(case, "sparse")? else {
+    let Some(want) = case.get::<Map<String, Value>>("sparse")? else {
         ensure!(smaller == dense, "it is to stay dense, got {smaller:?}");
         return Ok(());
     };
-    let indices = |name| field::<Vec<i64>>(&want, name);
+    let want = Params::new(&want);
+    let indices = |name| want.required::<Vec<i64>>(name);
     let want = TensorData::csr(
-        field::<Vec<f32>>(&want, "data")?,
+        want.required::<Vec<f32>>("data")?,
         indices("sparse_crow_indices")?,
         indices("sparse_col_indices")?,
-        field(&want, "shape")?,
+        want.required("shape")?,
     )?;
     ensure!(smaller == want, "got {smaller:?}, want {want:?}");
     ensure!(
@@ -232,9 +230,9 @@ fn csr(case: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-fn chunk_metrics(case: &Map<String, Value>) -> Result<()> {
-    let counts: Vec<usize> = field(case, "outputs_per_chunk")?;
-    let metrics: Vec<BTreeMap<String, Number>> = field(case, "metrics")?;
+fn chunk_metrics(case: &Params) -> Result<()> {
+    let counts: Vec<usize> = case.required("outputs_per_chunk")?;
+    let metrics: Vec<BTreeMap<String, Number>> = case.required("metrics")?;
     ensure!(
         counts.len() == metrics.len(),
         "{} counts for {} parts",
@@ -253,13 +251,13 @@ fn chunk_metrics(case: &Map<String, Value>) -> Result<()> {
             ..Default::default()
         });
     let combined = combine_outputs(parts.collect());
-    wire::same_metrics(&combined.metrics, &field(case, "out")?)
+    wire::same_metrics(&combined.metrics, &case.required("out")?)
 }
 
-fn ragged<const N: usize>(case: &Map<String, Value>, names: [&str; N]) -> Result<[Ragged; N]> {
+fn ragged<const N: usize>(case: &Params, names: [&str; N]) -> Result<[Ragged; N]> {
     let read = |name| {
         Ok(Ragged::from_vecs(
-            &field::<Vec<Vec<f64>>>(case, name)?,
+            &case.required::<Vec<Vec<f64>>>(name)?,
             &Device::Cpu,
         ))
     };
@@ -268,7 +266,7 @@ fn ragged<const N: usize>(case: &Map<String, Value>, names: [&str; N]) -> Result
 }
 
 /// Compares with the numbers of field `name`, however nested.
-fn same(case: &Map<String, Value>, name: &str, got: &[f64]) -> Result<()> {
+fn same(case: &Params, name: &str, got: &[f64]) -> Result<()> {
     fn flatten(value: &Value, into: &mut Vec<Number>) -> Result<()> {
         match value {
             Value::Array(values) => values.iter().try_for_each(|value| flatten(value, into)),
@@ -279,9 +277,6 @@ fn same(case: &Map<String, Value>, name: &str, got: &[f64]) -> Result<()> {
         }
     }
     let mut want = Vec::new();
-    flatten(
-        case.get(name).with_context(|| format!("no `{name}`"))?,
-        &mut want,
-    )?;
+    flatten(&case.required(name)?, &mut want)?;
     compare::values(name, got, &want, 1e-11)
 }

@@ -1,12 +1,15 @@
 //! Maps each loss file to the function of `tinsmith-losses` that it tests.
 
-use anyhow::{Context, Result, bail};
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use anyhow::{Result, bail, ensure};
 use tinsmith_grad::{DType, Ragged, Var};
+use tinsmith_losses::regularize::l2;
 use tinsmith_losses::*;
 
 mod helpers;
+mod params;
 mod policy;
 mod preference;
 mod regularizers;
@@ -14,6 +17,7 @@ mod regularizers;
 pub use helpers::helper;
 
 use super::file::Case;
+use params::Params;
 
 /// A loss as recorded: its scalar, the leaves it is differentiated by, and its metrics under their names in the file.
 pub struct Outcome {
@@ -24,11 +28,14 @@ pub struct Outcome {
     pub metrics: Vec<(String, Var)>,
 }
 
-/// Records the loss named `loss` (the file's name for it) over the inputs of `case`, in `dtype`.
+/// Records the loss named `loss` (the file's name for it) over the inputs of `case`, in `dtype`. A parameter or input that
+/// the loss does not know is an error.
 pub fn evaluate(loss: &str, case: &Case, dtype: DType) -> Result<Outcome> {
     let leaves = case.leaves(dtype);
     let inputs = Inputs {
         case,
+        params: Params::new(&case.params),
+        read: RefCell::default(),
         dtype,
         leaves: &leaves,
         lp: Ragged::from_seqs(&leaves),
@@ -48,9 +55,10 @@ pub fn evaluate(loss: &str, case: &Case, dtype: DType) -> Result<Outcome> {
         ),
         "mean_cross_entropy" => mean_cross_entropy_case(&inputs)?,
         "sft_token_mean" => sft_token_mean(&inputs)?,
-        "logprob_squared" => alone("logprob_squared_loss", logprob_squared(&inputs.lp)),
+        "logprob_squared" => alone("logprob_squared_loss", l2(&inputs.lp)),
         "variance" => {
-            let correction = if inputs.flag("unbiased") { 1.0 } else { 0.0 };
+            let unbiased = inputs.params.flag_or("unbiased", true)?;
+            let correction = f64::from(u8::from(unbiased));
             alone("variance_loss", variance(&inputs.lp, correction))
         }
         "importance_sampling" | "ppo" | "cispo" | "dro" | "gspo" => {
@@ -67,15 +75,17 @@ pub fn evaluate(loss: &str, case: &Case, dtype: DType) -> Result<Outcome> {
         "reverse_kl_topk" => reverse_kl(&inputs)?,
         "choice_probability" => choice(&inputs)?,
         "regularizers" => alone(
-            inputs.text("kind")?,
-            regularizers::regularizer(&case.params, &inputs)?,
+            &inputs.params.required::<String>("kind")?,
+            regularizers::regularizer(&inputs.params, &inputs)?,
         ),
         "composite" => regularizers::composite(&inputs)?,
         _ => match loss.strip_prefix("client_") {
-            Some(name) => policy::client_loss(name, &inputs)?,
+            Some(name) => policy::recipe(name, &inputs)?,
             None => bail!("no loss is known as `{loss}`"),
         },
     };
+    inputs.params.finish()?;
+    inputs.all_read()?;
     Ok(Outcome {
         loss,
         leaves,
@@ -101,6 +111,8 @@ fn with<const N: usize>(loss: Var, metrics: [(&str, &Var); N]) -> Recorded {
 
 struct Inputs<'a> {
     case: &'a Case,
+    params: Params<'a>,
+    read: RefCell<BTreeSet<String>>,
     dtype: DType,
     leaves: &'a [Var],
     lp: Ragged,
@@ -108,55 +120,56 @@ struct Inputs<'a> {
 
 impl Inputs<'_> {
     fn ragged(&self, name: &str) -> Result<Ragged> {
-        self.case.ragged(name, self.dtype)
+        self.reading(name).ragged(name, self.dtype)
     }
 
     fn per_seq(&self, name: &str) -> Result<Var> {
-        self.case.per_seq(name, self.dtype)
+        self.reading(name).per_seq(name, self.dtype)
+    }
+
+    fn tensor(&self, name: &str) -> Result<Var> {
+        self.reading(name).tensor(name, self.dtype)
     }
 
     fn optional(&self, name: &str) -> Result<Option<Ragged>> {
         self.case.has(name).then(|| self.ragged(name)).transpose()
     }
 
-    fn number(&self, name: &str) -> Result<f64> {
-        self.case.number(name)
+    fn reading(&self, name: &str) -> &Case {
+        self.read.borrow_mut().insert(name.to_owned());
+        self.case
     }
 
-    fn number_or(&self, name: &str, default: f64) -> f64 {
-        self.number(name).unwrap_or(default)
-    }
-
-    fn text(&self, name: &str) -> Result<&str> {
-        self.case.text(name)
-    }
-
-    fn flag(&self, name: &str) -> bool {
-        flag(&self.case.params, name)
+    fn all_read(&self) -> Result<()> {
+        let read = self.read.borrow();
+        let unread: Vec<&String> = self
+            .case
+            .input_names()
+            .filter(|&name| !read.contains(name))
+            .collect();
+        ensure!(unread.is_empty(), "inputs that nothing reads: {unread:?}");
+        Ok(())
     }
 
     fn aggregation(&self) -> Result<Aggregation> {
-        Ok(match self.text("aggregation")? {
-            "sum" => Aggregation::Sum,
-            "token-mean" => Aggregation::TokenMean,
-            "seq-mean-token-sum" => Aggregation::SeqMeanTokenSum,
-            "seq-mean-token-mean" => Aggregation::SeqMeanTokenMean,
-            other => bail!("unknown aggregation `{other}`"),
-        })
+        let choices = [
+            ("sum", Aggregation::Sum),
+            ("token-mean", Aggregation::TokenMean),
+            ("seq-mean-token-sum", Aggregation::SeqMeanTokenSum),
+            ("seq-mean-token-mean", Aggregation::SeqMeanTokenMean),
+        ];
+        self.params
+            .choice("aggregation", &choices, Aggregation::Sum)
+    }
+
+    fn reduction(&self, default: Reduction) -> Result<Reduction> {
+        reduction(&self.params, default)
     }
 }
 
-fn flag(params: &Map<String, Value>, name: &str) -> bool {
-    params.get(name).and_then(Value::as_bool).unwrap_or(false)
-}
-
-fn reduction(params: &Map<String, Value>, default: Reduction) -> Result<Reduction> {
-    Ok(match params.get("reduction").and_then(Value::as_str) {
-        None => default,
-        Some("sum") => Reduction::Sum,
-        Some("mean") => Reduction::Mean,
-        Some(other) => bail!("unknown reduction `{other}`"),
-    })
+fn reduction(params: &Params, default: Reduction) -> Result<Reduction> {
+    let choices = [("sum", Reduction::Sum), ("mean", Reduction::Mean)];
+    params.choice("reduction", &choices, default)
 }
 
 fn mean_cross_entropy_case(inputs: &Inputs) -> Result<Recorded> {
@@ -189,13 +202,15 @@ fn sft_token_mean(inputs: &Inputs) -> Result<Recorded> {
 }
 
 fn kl_estimate(inputs: &Inputs) -> Result<Var> {
-    let estimator = match inputs.text("estimator")? {
-        "k1" => KlEstimator::K1,
-        "k2" => KlEstimator::K2,
-        "k3" => KlEstimator::K3,
-        "abs" => KlEstimator::Abs,
-        other => bail!("unknown estimator `{other}`"),
-    };
+    let estimators = [
+        ("k1", KlEstimator::K1),
+        ("k2", KlEstimator::K2),
+        ("k3", KlEstimator::K3),
+        ("abs", KlEstimator::Abs),
+    ];
+    let estimator = inputs
+        .params
+        .choice("estimator", &estimators, KlEstimator::K3)?;
     let (reference, weights) = (inputs.ragged("ref_logprobs")?, inputs.ragged("weights")?);
     Ok(kl_penalty(
         &inputs.lp,
@@ -207,19 +222,21 @@ fn kl_estimate(inputs: &Inputs) -> Result<Var> {
 }
 
 fn distillation(inputs: &Inputs) -> Result<Var> {
-    let per_position = match inputs.text("kind")? {
-        "cross_entropy" => target_cross_entropy,
-        "forward_kl" => target_forward_kl,
-        "reverse_kl" => target_reverse_kl,
-        other => bail!("unknown kind of distillation `{other}`"),
-    }(&inputs.lp, &inputs.ragged("target_distribution")?);
-    Ok(match inputs.text("normalize") {
-        Ok(_) => aggregate(
-            &per_position,
-            &inputs.ragged("weights")?,
-            Aggregation::TokenMean,
-        ),
-        Err(_) => per_position.sum(),
+    type Distillation = fn(&Ragged, &Ragged) -> Ragged;
+    let kinds: [(&str, Distillation); 3] = [
+        ("cross_entropy", target_cross_entropy),
+        ("forward_kl", target_forward_kl),
+        ("reverse_kl", target_reverse_kl),
+    ];
+    let kind = inputs.params.choice("kind", &kinds, kinds[0].1)?;
+    let normalizations = [("tokens", Aggregation::TokenMean)];
+    let how = inputs
+        .params
+        .choice("normalize", &normalizations, Aggregation::Sum)?;
+    let per_position = kind(&inputs.lp, &inputs.ragged("target_distribution")?);
+    Ok(match inputs.optional("weights")? {
+        Some(weights) => aggregate(&per_position, &weights, how),
+        None => per_position.sum(),
     })
 }
 
@@ -242,11 +259,9 @@ fn reverse_kl(inputs: &Inputs) -> Result<Recorded> {
 
 fn choice(inputs: &Inputs) -> Result<Recorded> {
     let target = inputs.ragged("weights")?;
-    let loss = match inputs.text("kind")? {
-        "brier" => brier(&inputs.lp, &target),
-        "log" => choice_cross_entropy(&inputs.lp, &target),
-        other => bail!("unknown choice loss `{other}`"),
-    };
+    type Choice = fn(&Ragged, &Ragged) -> Var;
+    let kinds: [(&str, Choice); 2] = [("brier", brier), ("log", choice_cross_entropy)];
+    let loss = inputs.params.choice("kind", &kinds, kinds[0].1)?(&inputs.lp, &target);
     let metrics = choice_metrics(&inputs.lp, &target);
     Ok(with(
         loss.clone(),
@@ -256,9 +271,4 @@ fn choice(inputs: &Inputs) -> Result<Recorded> {
             ("accuracy", &metrics.accuracy),
         ],
     ))
-}
-
-fn field<T: DeserializeOwned>(object: &Map<String, Value>, name: &str) -> Result<T> {
-    let value = object.get(name).with_context(|| format!("no `{name}`"))?;
-    T::deserialize(value).with_context(|| format!("reading `{name}`"))
 }

@@ -1,71 +1,80 @@
 use anyhow::{Result, bail};
 use tinsmith_grad::Var;
-use tinsmith_losses::client::{self, Rollout, TisConfig, TisLevel};
+use tinsmith_losses::recipes::{
+    self, CispoRecipe, DapoRecipe, GrpoRecipe, GspoRecipe, Rollout, TisConfig, TisLevel,
+};
 use tinsmith_losses::*;
 
-use super::{Inputs, Recorded, alone, field, with};
+use super::{Inputs, Params, Recorded, alone, with};
 
 pub(super) fn built_in(name: &str, inputs: &Inputs) -> Result<Recorded> {
-    let (lp, old, advantages) = (
-        &inputs.lp,
-        inputs.ragged("logprobs")?,
-        inputs.ragged("advantages")?,
-    );
-    let clip = || {
-        Ok::<_, anyhow::Error>((
-            inputs.number("clip_low_threshold")?,
-            inputs.number("clip_high_threshold")?,
-        ))
-    };
+    let (lp, params) = (&inputs.lp, &inputs.params);
+    let (old, advantages) = (inputs.ragged("logprobs")?, inputs.ragged("advantages")?);
+    let cap = params.number("ratio_log_cap");
+    let dual_clip = || params.number("dual_clip");
     let loss = match name {
-        "importance_sampling" => importance_sampling(lp, &old, &advantages),
+        "importance_sampling" => {
+            let config = ImportanceSamplingConfig::default().ratio_log_cap(cap?);
+            importance_sampling(lp, &old, &advantages, &config)
+        }
         "ppo" => {
-            let (low, high) = clip()?;
-            let loss = ppo(
-                lp,
-                &old,
-                &advantages,
-                &PpoConfig::default().clip_low(low).clip_high(high),
-            );
-            let clip_fraction = clipped(lp, &old, low, high).mean();
+            let config = PpoConfig::default()
+                .ratio_log_cap(cap?)
+                .dual_clip(dual_clip()?);
+            let clip = ratio_clip(params, config.clip)?;
+            let loss = ppo(lp, &old, &advantages, &config.clip(clip));
+            let clip_fraction = clipped(lp, &old, clip).mean();
             return Ok(with(
                 loss.clone(),
                 [("loss:sum", &loss), ("clip_frac", &clip_fraction)],
             ));
         }
         "cispo" => {
-            let (low, high) = clip()?;
-            cispo(
-                lp,
-                &old,
-                &advantages,
-                &CispoConfig::default().clip_low(low).clip_high(high),
-            )
+            let config = CispoConfig::default().ratio_log_cap(cap?);
+            let config = config.clip(ratio_clip(params, config.clip)?);
+            cispo(lp, &old, &advantages, &config)
         }
-        "dro" => dro(
-            lp,
-            &old,
-            &advantages,
-            &DroConfig::default().beta(inputs.number("beta")?),
-        ),
+        // It has no ratio that a cap could limit.
+        "dro" => {
+            let config = DroConfig::default();
+            let config = config.beta(params.number_or("beta", config.beta)?);
+            dro(lp, &old, &advantages, &config)
+        }
         _ => {
-            let (low, high) = clip()?;
-            let config = GspoConfig::default().clip_low(low).clip_high(high);
-            gspo(
-                lp,
-                &old,
-                &advantages,
-                &inputs.ragged("sequence_ratio_mask")?,
-                &config,
-            )
+            let config = GspoConfig::default()
+                .ratio_log_cap(cap?)
+                .dual_clip(dual_clip()?);
+            let config = config.clip(ratio_clip(params, config.clip)?);
+            let mask = inputs.ragged("sequence_ratio_mask")?;
+            gspo(lp, &old, &advantages, &mask, &config)
         }
     };
     Ok(alone("loss:sum", loss))
 }
 
+/// Bounds that are given as ratios.
+fn ratio_clip(params: &Params, default: Clip) -> Result<Clip> {
+    let low = params.number_or("clip_low_threshold", default.low())?;
+    Ok(Clip::ratio(
+        low,
+        params.number_or("clip_high_threshold", default.high())?,
+    ))
+}
+
+/// Bounds that are given as distances from 1, the upper one the lower's unless told.
+fn eps_clip(params: &Params, default: Clip) -> Result<Clip> {
+    let (low, high) = (params.number("eps_low")?, params.number("eps_high")?);
+    Ok(match (low, high) {
+        (Some(low), high) => Clip::eps_low_high(low, high.unwrap_or(low)),
+        (None, Some(high)) => Clip::ratio(default.low(), 1.0 + high),
+        (None, None) => default,
+    })
+}
+
 pub(super) fn grpo_example(inputs: &Inputs) -> Result<Recorded> {
     let (reference, weights) = (inputs.ragged("ref_logprobs")?, inputs.ragged("weights")?);
-    let (advantages, beta) = (inputs.per_seq("advantages")?, inputs.number("kl_beta")?);
+    let advantages = inputs.per_seq("advantages")?;
+    let beta = inputs.params.required("kl_beta")?;
     let loss = reinforce_kl(&inputs.lp, &reference, &advantages, &weights, beta);
     let pg_loss = reinforce_kl(&inputs.lp, &reference, &advantages, &weights, 0.0);
     let kl = sequence_logprob(&kl_k1(&inputs.lp, &reference), &weights).mean();
@@ -76,148 +85,121 @@ pub(super) fn grpo_example(inputs: &Inputs) -> Result<Recorded> {
 }
 
 pub(super) fn rft_table(inputs: &Inputs) -> Result<Var> {
-    let ratio = match inputs.text("ratio")? {
-        "token" => RatioLevel::Token,
-        "sequence" => RatioLevel::Sequence,
-        other => bail!("unknown ratio `{other}`"),
-    };
-    let config = GrpoConfig::default()
-        .ratio(ratio)
-        .clip_low(inputs.number("clip_low_threshold")?)
-        .clip_high(inputs.number("clip_high_threshold")?)
-        .kl_beta(inputs.number_or("kl_beta", 0.0))
+    let (params, config) = (&inputs.params, GrpoConfig::default());
+    let levels = [
+        ("token", RatioLevel::Token),
+        ("sequence", RatioLevel::Sequence),
+    ];
+    let config = config
+        .ratio(params.choice("ratio", &levels, RatioLevel::Token)?)
+        .clip(ratio_clip(params, config.clip)?)
+        .dual_clip(params.number("dual_clip")?)
+        .ratio_log_cap(params.number("ratio_log_cap")?)
+        .kl_beta(params.number_or("kl_beta", 0.0)?)
         .aggregation(inputs.aggregation()?);
-    let (old, reference) = (
-        inputs.ragged("old_logprobs")?,
-        inputs.optional("ref_logprobs")?,
-    );
-    let (advantages, weights) = (inputs.per_seq("advantages")?, inputs.ragged("weights")?);
+    let reference = inputs.optional("ref_logprobs")?;
     Ok(grpo(
         &inputs.lp,
-        &old,
+        &inputs.ragged("old_logprobs")?,
         reference.as_ref(),
-        &advantages,
-        &weights,
+        &inputs.per_seq("advantages")?,
+        &inputs.ragged("weights")?,
         &config,
     ))
 }
 
-pub(super) fn client_loss(name: &str, inputs: &Inputs) -> Result<Recorded> {
-    let lp = &inputs.lp;
-    let prompt_lens: Vec<usize> = field(&inputs.case.params, "prompt_lens")?;
-    let mut rollout = Rollout::new(
-        &inputs.ragged("old_logprobs")?,
-        &inputs.per_seq("advantages")?,
-    )
-    .sampled(&inputs.ragged("rollout_logprobs")?)
-    .weights(&inputs.ragged("weights")?)
-    .prompt_lens(&prompt_lens);
+/// The correction for the sampler.
+pub(super) fn tis(params: &Params, [cap, level, log_cap]: [&str; 3]) -> Result<TisConfig> {
+    let config = TisConfig::default();
+    let levels = [("token", TisLevel::Token), ("sequence", TisLevel::Sequence)];
+    Ok(config
+        .cap(params.number_or(cap, config.cap)?)
+        .level(params.choice(level, &levels, config.level)?)
+        .log_cap(params.number_or(log_cap, config.log_cap)?)
+        .icepop(params.number("icepop")?))
+}
+
+pub(super) fn recipe(name: &str, inputs: &Inputs) -> Result<Recorded> {
+    let (lp, params) = (&inputs.lp, &inputs.params);
+    let (old, advantages) = (
+        inputs.ragged("old_logprobs")?,
+        inputs.per_seq("advantages")?,
+    );
+    let sampled = inputs.ragged("rollout_logprobs")?;
+    let cap = params.number("ratio_log_cap")?;
+    let capped = |rollout: Rollout| match cap {
+        Some(cap) => rollout.ratio_log_cap(cap),
+        None => rollout,
+    };
+    let mut rollout = capped(Rollout::new(&old, &advantages))
+        .sampled(&sampled)
+        .weights(&inputs.ragged("weights")?)
+        .tis(tis(params, ["tis_cap", "tis_level", "tis_log_cap"])?)
+        .prompt_lens(&params.required::<Vec<usize>>("prompt_lens")?);
     if let Some(reference) = inputs.optional("ref_logprobs")? {
         rollout = rollout.reference(&reference);
     }
-    let tis = TisConfig::default()
-        .cap(inputs.number_or("tis_cap", 5.0))
-        .level(
-            if inputs
-                .text("tis_level")
-                .is_ok_and(|level| level == "sequence")
-            {
-                TisLevel::Sequence
-            } else {
-                TisLevel::Token
-            },
-        )
-        .icepop(inputs.number("icepop").ok());
-    let (eps_low, eps_high) = (
-        inputs.number_or("eps_low", 0.0),
-        inputs.number_or("eps_high", f64::INFINITY),
-    );
-    let log_ratio = client::log_ratio(lp, &rollout);
+    let log_ratio = recipes::log_ratio(lp, &rollout);
     let (active, response) = (rollout.active(), rollout.response());
 
     // What the cookbook averages the ratio of each loss over.
     let (loss, ratio) = match name {
         "grpo" => {
-            let config = client::GrpoConfig::default()
-                .eps_low(eps_low)
-                .eps_high(eps_high)
-                .tis(tis);
-            let config = config.kl_beta(inputs.number_or("kl_beta", 0.0));
-            (
-                client::grpo(lp, &rollout, &config),
-                Some((log_ratio, active)),
-            )
+            let config = GrpoRecipe::default().dual_clip(params.number("dual_clip")?);
+            let config = config.kl_beta(params.number_or("kl_beta", 0.0)?);
+            let clip = eps_clip(params, config.clip)?;
+            let loss = recipes::grpo(lp, &rollout, &config.clip(clip));
+            (loss, Some((log_ratio, active, clip)))
         }
         "dapo" => {
-            let config = client::DapoConfig::default()
-                .eps_low(eps_low)
-                .eps_high(eps_high)
-                .tis(tis);
-            let config = config.dual_clip(inputs.number("dual_clip").ok());
-            (
-                client::dapo(lp, &rollout, &config),
-                Some((log_ratio, response)),
-            )
+            let config = DapoRecipe::default().dual_clip(params.number("dual_clip")?);
+            let clip = eps_clip(params, config.clip)?;
+            let loss = recipes::dapo(lp, &rollout, &config.clip(clip));
+            (loss, Some((log_ratio, response, clip)))
         }
         "is" => {
-            let config = client::ImportanceSamplingConfig::default().tis(tis);
-            let config = config.ratio_log_cap(inputs.number("ratio_log_cap")?);
-            (
-                client::importance_sampling(lp, &rollout, &config),
-                Some((log_ratio, response)),
-            )
+            let loss = recipes::importance_sampling(lp, &rollout);
+            (loss, Some((log_ratio, response, Clip::NONE)))
         }
         "cispo" => {
-            let config = client::CispoConfig::default()
-                .eps_low(eps_low)
-                .eps_high(eps_high)
-                .tis(tis);
-            (
-                client::cispo(lp, &rollout, &config),
-                Some((log_ratio, response)),
-            )
+            let config = CispoRecipe::default();
+            let clip = eps_clip(params, config.clip)?;
+            let loss = recipes::cispo(lp, &rollout, &config.clip(clip));
+            (loss, Some((log_ratio, response, clip)))
         }
         "dro" => {
-            let config = client::DroConfig::default()
-                .beta(inputs.number("beta")?)
-                .tis(tis);
-            (client::dro(lp, &rollout, &config), None)
+            let config = DroConfig::default();
+            let config = config.beta(params.number_or("beta", config.beta)?);
+            (recipes::dro(lp, &rollout, &config), None)
         }
         "gspo" => {
-            let config = client::GspoConfig::default()
-                .eps_low(eps_low)
-                .eps_high(eps_high)
-                .tis(tis);
-            let config = config.seq_ratio_log_cap(inputs.number("seq_ratio_log_cap")?);
-            let log_ratio = client::gspo_log_ratio(lp, &rollout, &config);
-            (
-                client::gspo(lp, &rollout, &config),
-                Some((log_ratio, active)),
-            )
+            let config = GspoRecipe::default().dual_clip(params.number("dual_clip")?);
+            let cap = params.number_or("seq_ratio_log_cap", config.seq_ratio_log_cap)?;
+            let clip = eps_clip(params, config.clip)?;
+            let config = config.seq_ratio_log_cap(cap).clip(clip);
+            let log_ratio = recipes::gspo_log_ratio(lp, &rollout, &config);
+            let loss = recipes::gspo(lp, &rollout, &config);
+            (loss, Some((log_ratio, active, clip)))
         }
         "reinforce" => {
-            let sampled = Rollout::new(
-                &inputs.ragged("rollout_logprobs")?,
-                &inputs.per_seq("advantages")?,
-            );
-            let log_ratio = client::log_ratio(lp, &sampled);
-            (
-                client::reinforce(lp, &rollout, inputs.number_or("kl_beta", 0.0)),
-                Some((log_ratio, active)),
-            )
+            let kl_beta = params.number_or("kl_beta", 0.0)?;
+            let to_sampler = capped(Rollout::new(&sampled, &advantages));
+            let log_ratio = recipes::log_ratio(lp, &to_sampler);
+            let loss = recipes::reinforce(lp, &rollout, kl_beta);
+            (loss, Some((log_ratio, active, Clip::NONE)))
         }
-        other => bail!("no client loss is known as `{other}`"),
+        other => bail!("no recipe is known as `{other}`"),
     };
 
-    let metrics = client::rollout_metrics(lp, &rollout);
+    let metrics = recipes::rollout_metrics(lp, &rollout);
     let mut named = vec![
         ("active_tokens".into(), metrics.active_tokens),
         ("ppo_kl".into(), metrics.ppo_kl),
     ];
     named.extend(metrics.mean_kl.map(|kl| ("mean_kl".into(), kl)));
     named.extend(metrics.ref_kl.map(|kl| ("ref_kl".into(), kl)));
-    if let Some((log_ratio, mask)) = ratio {
-        let metrics = client::ratio_metrics(&log_ratio, &mask, 1.0 - eps_low, 1.0 + eps_high);
+    if let Some((log_ratio, mask, clip)) = ratio {
+        let metrics = recipes::ratio_metrics(&log_ratio, &mask, clip);
         named.push(("ratio_mean".into(), metrics.ratio_mean));
         named.push(("clip_frac".into(), metrics.clip_fraction));
     }

@@ -2,94 +2,103 @@ use anyhow::Result;
 use tinsmith_grad::Var;
 use tinsmith_losses::*;
 
-use super::{Inputs, Recorded, reduction, with};
+use super::{Inputs, Recorded, with};
 
 pub(super) fn preference(name: &str, inputs: &Inputs) -> Result<Recorded> {
-    let (lp, weights) = (&inputs.lp, inputs.ragged("weights")?);
-    let reference = inputs.optional("ref_logprobs")?.unwrap_or_else(|| lp * 0.0);
-    let beta = inputs.number_or("beta", 1.0);
-    let length_average = inputs.flag("length_average") || name == "simpo";
-    let record = |reduction: Reduction| -> Result<Var> {
-        Ok(match name {
+    let (lp, params, weights) = (&inputs.lp, &inputs.params, inputs.ragged("weights")?);
+    let smoothing = params.number_or("label_smoothing", 0.0)?;
+    let default = match name {
+        "orpo" => Reduction::Sum,
+        _ => Reduction::Mean,
+    };
+    let reduction = inputs.reduction(default)?;
+    if name == "orpo" {
+        let config = OrpoConfig::default().label_smoothing(smoothing);
+        let config = config.lambda(params.number_or("lambda", config.lambda)?);
+        let odds = orpo_log_odds_ratio(lp, &weights);
+        let mean = orpo(lp, &weights, &config.reduction(Reduction::Mean));
+        let metrics = [
+            ("orpo_loss", &mean),
+            ("accuracy", &odds.gt(0.0).to_dtype(inputs.dtype).mean()),
+            ("log_odds_ratio", &odds.mean()),
+        ];
+        return Ok(with(
+            orpo(lp, &weights, &config.reduction(reduction)),
+            metrics,
+        ));
+    }
+
+    let reference = match name {
+        "simpo" | "bradley_terry" => lp * 0.0,
+        _ => inputs.ragged("ref_logprobs")?,
+    };
+    let beta = params.number_or("beta", 1.0)?;
+    let length_average = name == "simpo" || params.flag_or("length_average", false)?;
+    let gamma = match name {
+        "simpo" => params.required("gamma")?,
+        _ => 0.0,
+    };
+    // The settings that all have in common.
+    macro_rules! configured {
+        ($config:ident, $reduction:expr) => {
+            $config::default()
+                .beta(beta)
+                .label_smoothing(smoothing)
+                .reduction($reduction)
+        };
+    }
+    let record = |reduction: Reduction| -> Var {
+        match name {
             "dpo" => {
-                let config = DpoConfig::default().beta(beta).reduction(reduction);
-                let config = config.label_smoothing(inputs.number_or("label_smoothing", 0.0));
+                let config = configured!(DpoConfig, reduction).length_average(length_average);
                 dpo(lp, &reference, &weights, &config)
             }
             "ipo" => {
-                let config = IpoConfig::default().beta(beta).reduction(reduction);
-                ipo(
-                    lp,
-                    &reference,
-                    &weights,
-                    &config.length_average(length_average),
-                )
+                let config = configured!(IpoConfig, reduction).length_average(length_average);
+                ipo(lp, &reference, &weights, &config)
             }
-            "hinge" => hinge(
+            "hinge" => {
+                let config = configured!(HingeConfig, reduction).length_average(length_average);
+                hinge(lp, &reference, &weights, &config)
+            }
+            "simpo" => simpo(
                 lp,
-                &reference,
                 &weights,
-                &HingeConfig::default().beta(beta).reduction(reduction),
+                &configured!(SimpoConfig, reduction).gamma(gamma),
             ),
-            "simpo" => {
-                let config = SimpoConfig::default().beta(beta).reduction(reduction);
-                simpo(lp, &weights, &config.gamma(inputs.number("gamma")?))
-            }
-            "bradley_terry" => {
-                let config = BradleyTerryConfig::default()
-                    .beta(beta)
-                    .reduction(reduction);
+            _ => {
+                let config = configured!(BradleyTerryConfig, reduction);
                 bradley_terry(lp, &weights, &config.length_average(length_average))
             }
-            _ => orpo(
-                lp,
-                &weights,
-                &OrpoConfig::default()
-                    .lambda(inputs.number("lambda")?)
-                    .reduction(reduction),
-            ),
-        })
+        }
     };
-    let default = if name == "orpo" {
-        Reduction::Sum
-    } else {
-        Reduction::Mean
+    let score = match length_average {
+        true => mean_logprob,
+        false => sequence_logprob,
     };
-    let loss = record(reduction(&inputs.case.params, default)?)?;
-    let mut metrics = vec![(format!("{name}_loss"), record(Reduction::Mean)?)];
-    if name == "orpo" {
-        let odds = orpo_log_odds_ratio(lp, &weights);
-        metrics.push((
-            "accuracy".into(),
-            odds.gt(0.0).to_dtype(inputs.dtype).mean(),
-        ));
-        metrics.push(("log_odds_ratio".into(), odds.mean()));
-    } else {
-        let score = if length_average {
-            mean_logprob
-        } else {
-            sequence_logprob
-        };
-        let of = preference_metrics(&(score(&(lp - reference), &weights) * beta));
-        let named = [
-            ("accuracy", of.accuracy),
-            ("margin", of.margin),
-            ("chosen_reward", of.chosen_reward),
-            ("rejected_reward", of.rejected_reward),
-        ];
-        metrics.extend(named.map(|(name, metric)| (name.to_string(), metric)));
-    }
-    Ok((loss, metrics))
+    let of = preference_metrics(&(score(&(lp - reference), &weights) * beta));
+    let metrics = vec![
+        (format!("{name}_loss"), record(Reduction::Mean)),
+        ("accuracy".into(), of.accuracy),
+        ("margin".into(), of.margin),
+        ("chosen_reward".into(), of.chosen_reward),
+        ("rejected_reward".into(), of.rejected_reward),
+    ];
+    Ok((record(reduction), metrics))
 }
 
 pub(super) fn unpaired(inputs: &Inputs) -> Result<Recorded> {
-    let config = KtoConfig::default()
-        .beta(inputs.number("beta")?)
-        .desirable_weight(inputs.number("desirable_weight")?)
-        .undesirable_weight(inputs.number("undesirable_weight")?);
-    let kl = kto_kl(&inputs.case.tensor("kl_logratios", inputs.dtype)?);
+    let (params, config) = (&inputs.params, KtoConfig::default());
+    let config = config
+        .beta(params.number_or("beta", config.beta)?)
+        .desirable_weight(params.number_or("desirable_weight", config.desirable_weight)?)
+        .undesirable_weight(params.number_or("undesirable_weight", config.undesirable_weight)?)
+        .reduction(inputs.reduction(config.reduction)?);
+    let kl = kto_kl(&inputs.tensor("kl_logratios")?);
     let (reference, weights) = (inputs.ragged("ref_logprobs")?, inputs.ragged("weights")?);
-    let desirable = inputs.case.tensor("desirable", inputs.dtype)?;
-    let loss = kto(&inputs.lp, &reference, &weights, &desirable, &kl, &config);
-    Ok(with(loss.clone(), [("kto_loss", &loss), ("kl", &kl)]))
+    let desirable = inputs.tensor("desirable")?;
+    let record =
+        |config: KtoConfig| kto(&inputs.lp, &reference, &weights, &desirable, &kl, &config);
+    let mean = record(config.reduction(Reduction::Mean));
+    Ok(with(record(config), [("kto_loss", &mean), ("kl", &kl)]))
 }

@@ -1,149 +1,120 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use tinsmith_grad::{Device, Ragged, Var, grad};
-use tinsmith_losses::*;
+use tinsmith_losses::regularize::*;
+use tinsmith_losses::{Reduction, cross_entropy, mean_cross_entropy};
 
-use super::{Inputs, Recorded, field, flag, reduction};
+use super::{Inputs, Params, Recorded, reduction};
 
-pub(super) fn regularizer(params: &Map<String, Value>, inputs: &Inputs) -> Result<Var> {
+pub(super) fn regularizer(params: &Params, inputs: &Inputs) -> Result<Var> {
     let lp = &inputs.lp;
     let reference = || inputs.ragged("reference_logprobs");
-    let text = |name: &str| params.get(name).and_then(Value::as_str);
-    let number = |name: &str| params.get(name).and_then(Value::as_f64);
-    let (sum, mean) = (
-        reduction(params, Reduction::Sum)?,
-        reduction(params, Reduction::Mean)?,
-    );
-    let lambda = number("lambda").unwrap_or(1.0);
-    Ok(match text("kind").context("no `kind`")? {
+    let sum = || reduction(params, Reduction::Sum);
+    let mean = || reduction(params, Reduction::Mean);
+    let lambda = || params.number_or("lambda", 1.0);
+    Ok(match params.required::<String>("kind")?.as_str() {
         "l1" => {
-            let of_probs = text("target") == Some("probs");
-            let target = if of_probs {
-                MagnitudeTarget::Probs
-            } else {
-                MagnitudeTarget::Logprobs
-            };
-            l1_with(
-                lp,
-                &L1Config::default()
-                    .lambda(lambda)
-                    .target(target)
-                    .reduction(sum),
-            )
+            let targets = [
+                ("probs", MagnitudeTarget::Probs),
+                ("logprobs", MagnitudeTarget::Logprobs),
+            ];
+            let target = params.choice("target", &targets, MagnitudeTarget::Logprobs)?;
+            let config = L1Config::default().lambda(lambda()?).target(target);
+            l1_with(lp, &config.reduction(sum()?))
         }
         "l2" => {
-            let center = match params.get("center") {
+            let center = match params.get::<Value>("center")? {
                 None => Center::Zero,
-                Some(Value::String(_)) => Center::Mean,
+                Some(Value::String(mean)) if mean == "mean" => Center::Mean,
                 Some(at) => Center::At(
                     at.as_f64()
                         .context("`center` is neither a number nor `mean`")?,
                 ),
             };
-            l2_with(
-                lp,
-                &L2Config::default()
-                    .lambda(lambda)
-                    .center(center)
-                    .clip(number("clip"))
-                    .reduction(sum),
-            )
+            let config = L2Config::default().lambda(lambda()?).center(center);
+            l2_with(lp, &config.clip(params.number("clip")?).reduction(sum()?))
         }
         "elastic_net" => {
-            let l1_ratio = number("l1_ratio").unwrap_or(0.5);
-            elastic_net(
-                lp,
-                &ElasticNetConfig::default()
-                    .lambda(lambda)
-                    .l1_ratio(l1_ratio)
-                    .reduction(sum),
-            )
+            let l1_ratio = params.number_or("l1_ratio", 0.5)?;
+            let config = ElasticNetConfig::default()
+                .lambda(lambda()?)
+                .l1_ratio(l1_ratio);
+            elastic_net(lp, &config.reduction(sum()?))
         }
         "entropy" => {
-            let mode = if text("mode") == Some("maximize") {
-                EntropyMode::Maximize
-            } else {
-                EntropyMode::Minimize
-            };
+            let modes = [
+                ("maximize", EntropyMode::Maximize),
+                ("minimize", EntropyMode::Minimize),
+            ];
             let config = EntropyConfig::default()
-                .mode(mode)
-                .normalize(flag(params, "normalize"));
-            entropy(
-                lp,
-                &config.temperature(number("temperature")).reduction(mean),
-            )
+                .mode(params.choice("mode", &modes, EntropyMode::Minimize)?)
+                .normalize(params.flag_or("normalize", false)?)
+                .temperature(params.number("temperature")?);
+            entropy(lp, &config.reduction(mean()?))
         }
         "kl_divergence" => {
-            let direction = match text("direction") {
-                _ if flag(params, "symmetric") => KlDirection::Symmetric,
-                Some("reverse") => KlDirection::Reverse,
-                _ => KlDirection::Forward,
+            let directions = [
+                ("forward", KlDirection::Forward),
+                ("reverse", KlDirection::Reverse),
+            ];
+            let direction = params.choice("direction", &directions, KlDirection::Forward)?;
+            let direction = match params.flag_or("symmetric", false)? {
+                true => KlDirection::Symmetric,
+                false => direction,
             };
-            kl_divergence(
-                lp,
-                &reference()?,
-                &KlDivergenceConfig::default()
-                    .direction(direction)
-                    .reduction(mean),
-            )
+            let config = KlDivergenceConfig::default().direction(direction);
+            kl_divergence(lp, &reference()?, &config.reduction(mean()?))
         }
         "consistency" => {
-            let metric = match text("metric") {
-                Some("l1") => ConsistencyMetric::L1,
-                Some("cosine") => ConsistencyMetric::Cosine,
-                Some("kl") => ConsistencyMetric::Kl,
-                _ => ConsistencyMetric::Mse,
-            };
-            consistency(
-                lp,
-                &reference()?,
-                &ConsistencyConfig::default().metric(metric).reduction(mean),
-            )
+            let metrics = [
+                ("mse", ConsistencyMetric::Mse),
+                ("l1", ConsistencyMetric::L1),
+                ("cosine", ConsistencyMetric::Cosine),
+                ("kl", ConsistencyMetric::Kl),
+            ];
+            let metric = params.choice("metric", &metrics, ConsistencyMetric::Mse)?;
+            let config = ConsistencyConfig::default().metric(metric);
+            consistency(lp, &reference()?, &config.reduction(mean()?))
         }
         "output_magnitude" => {
-            let target = number("target").unwrap_or(1.0);
-            output_magnitude(
-                lp,
-                &OutputMagnitudeConfig::default()
-                    .target(target)
-                    .reduction(mean),
-            )
+            let target = params.number_or("target", 1.0)?;
+            let config = OutputMagnitudeConfig::default().target(target);
+            output_magnitude(lp, &config.reduction(mean()?))
         }
         "orthogonality" => {
-            let mode = match text("mode") {
-                Some("hard") => GramMode::Hard,
-                Some("spectral") => GramMode::Spectral,
-                _ => GramMode::Soft,
-            };
-            let axis = if text("axis") == Some("vocabulary") {
-                GramAxis::Vocabulary
-            } else {
-                GramAxis::Rows
-            };
-            let normalize = params
-                .get("normalize")
-                .and_then(Value::as_bool)
-                .unwrap_or(true);
-            orthogonality(
-                lp,
-                &OrthogonalityConfig::default()
-                    .mode(mode)
-                    .axis(axis)
-                    .normalize(normalize),
-            )
+            let modes = [
+                ("soft", GramMode::Soft),
+                ("hard", GramMode::Hard),
+                ("spectral", GramMode::Spectral),
+            ];
+            let axes = [
+                ("rows", GramAxis::Rows),
+                ("vocabulary", GramAxis::Vocabulary),
+            ];
+            let config = OrthogonalityConfig::default()
+                .mode(params.choice("mode", &modes, GramMode::Soft)?)
+                .axis(params.choice("axis", &axes, GramAxis::Rows)?)
+                .normalize(params.flag_or("normalize", true)?);
+            orthogonality(lp, &config)
         }
         "gradient_penalty" => {
-            let at = match number("epsilon") {
-                Some(epsilon) => lp * epsilon + reference()? * (1.0 - epsilon),
-                None => lp.clone(),
+            // Where the slope is taken: `epsilon` says it as well.
+            let modes = [("output", false), ("interpolated", true)];
+            let epsilon = params.number("epsilon")?;
+            let interpolated = params.choice("mode", &modes, epsilon.is_some())?;
+            let at = match epsilon {
+                Some(epsilon) if interpolated => lp * epsilon + reference()? * (1.0 - epsilon),
+                None if !interpolated => lp.clone(),
+                _ => bail!("`mode` and `epsilon` contradict each other"),
             };
-            let inner: fn(&Ragged) -> Var = match text("inner").context("no `inner`")? {
-                "sum_sq" => |x| x.square().sum(),
-                "sum_exp" => |x| x.exp().sum(),
-                "cubic" => |x| x.powf(3.0).sum() / 3.0,
-                other => bail!("unknown inner function `{other}`"),
-            };
-            gradient_penalty(&at, number("target_norm").unwrap_or(1.0), inner)
+            type Function = fn(&Ragged) -> Var;
+            let functions: [(&str, Function); 3] = [
+                ("sum_sq", |x| x.square().sum()),
+                ("sum_exp", |x| x.exp().sum()),
+                ("cubic", |x| x.powf(3.0).sum() / 3.0),
+            ];
+            let inner = params.choice("inner", &functions, functions[0].1)?;
+            gradient_penalty(&at, params.number_or("target_norm", 1.0)?, inner)
         }
         other => bail!("no regularizer is known as `{other}`"),
     })
@@ -151,7 +122,7 @@ pub(super) fn regularizer(params: &Map<String, Value>, inputs: &Inputs) -> Resul
 
 pub(super) fn composite(inputs: &Inputs) -> Result<Recorded> {
     let weights = inputs.ragged("weights")?;
-    let base = match inputs.text("base")? {
+    let base = match inputs.params.required::<String>("base")?.as_str() {
         "cross_entropy" => cross_entropy(&inputs.lp, &weights),
         "mean_ce" => mean_cross_entropy(&inputs.lp, &weights),
         other => bail!("unknown base loss `{other}`"),
@@ -169,9 +140,15 @@ pub(super) fn composite(inputs: &Inputs) -> Result<Recorded> {
         ("base_loss.grad_norm".into(), grad_norm(&base)?),
     ];
     let mut total = Var::zeros(&[], inputs.dtype, &Device::Cpu);
-    for params in field::<Vec<Map<String, Value>>>(&inputs.case.params, "regularizers")? {
-        let (name, weight): (String, f64) = (field(&params, "name")?, field(&params, "weight")?);
+    for params in inputs
+        .params
+        .required::<Vec<Map<String, Value>>>("regularizers")?
+    {
+        let params = Params::new(&params);
+        let name: String = params.required("name")?;
+        let weight: f64 = params.required("weight")?;
         let value = regularizer(&params, inputs)?;
+        params.finish()?;
         let norm = grad_norm(&value)?;
         metrics.extend([
             (format!("{name}.value"), value.clone()),

@@ -1,8 +1,10 @@
 use tinsmith_grad::{Ragged, Var};
 
+use super::pairs::score_beside;
+use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
-use crate::sequence::sequence_logprob;
+use crate::inputs::{per_seq, scalar};
 
 config! {
     /// Options of [`kto`].
@@ -11,18 +13,22 @@ config! {
         beta: f64 = 0.1,
         /// The weight of desirable sequences.
         desirable_weight: f64 = 1.0,
-        /// The weight of undesirable sequences. Weights times counts of the two kinds should be within 1 to 4/3 of
-        /// each other.
+        /// The weight of undesirable sequences. Weights times counts of the two kinds should be
+        /// within 1 to 4/3 of each other.
         undesirable_weight: f64 = 1.0,
+        /// The mean or the sum over sequences.
+        reduction: Reduction = Reduction::Mean,
     }
 }
 
-/// Kahneman-Tversky optimisation: learns from single sequences that are marked desirable or not; no pairs.
+/// Kahneman-Tversky optimization: learns from single sequences that are marked desirable or not; no
+/// pairs.
 ///
-/// With `x = Σ w·(l - ref)` of a sequence: `λ_D (1 - σ(β (x - kl)))` if it is desirable, else `λ_U (1 - σ(β (kl - x)))`; the
-/// mean over the N sequences. `desirable` is `[N]`, of any dtype, not 0 where desirable. `kl` is a scalar or number without
-/// gradient, usually [`kto_kl`]. Gradient on a desirable sequence: `-λ_D β σ(z) σ(-z)·w/N`.
-/// Ethayarajh et al., 2024 (arXiv:2402.01306).
+/// With `x = Σ w·(l - ref)` of a sequence: `λ_D (1 - σ(β (x - kl)))` if it is desirable, else
+/// `λ_U (1 - σ(β (kl - x)))`; the mean over the N sequences. `lp`, `reference` and `weights` are
+/// `[tokens]` per sequence; `desirable` is `[N]`, of any dtype, not 0 where desirable; `kl` is one
+/// number, `[]`, usually [`kto_kl`], and gets no gradient. Gradient on a desirable sequence:
+/// `-λ_D β σ(z) σ(-z)·w/N`. Ethayarajh et al., 2024 (arXiv:2402.01306).
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -49,17 +55,19 @@ pub fn kto(
     config: &KtoConfig,
 ) -> Var {
     at_caller! {
-        let advantage = (sequence_logprob(&(lp - reference), weights) - kl.detach()) * config.beta;
-        let desirable = desirable.ne(0.0);
+        let score = score_beside("kto", lp, reference, weights, false);
+        let z = (score - scalar("kto", "kl", kl).detach()) * config.beta;
+        let desirable = per_seq("kto", "desirable", desirable, lp.num_seqs()).ne(0.0);
         let loss = desirable.select(
-            (-&advantage).sigmoid() * config.desirable_weight,
-            advantage.sigmoid() * config.undesirable_weight,
+            (-&z).sigmoid() * config.desirable_weight,
+            z.sigmoid() * config.undesirable_weight,
         );
-        loss.mean()
+        config.reduction.apply(&loss)
     }
 }
 
-/// KTO's estimate of the policy's KL to the reference, a scalar without gradient: `max(0, mean of log ratios)`.
+/// KTO's estimate of the policy's KL to the reference, a scalar without gradient:
+/// `max(0, mean of log ratios)`, 0 of none.
 ///
 /// `log_ratios` `[n]` are those of mismatched sequences: prompts with the answers of other prompts.
 ///
@@ -72,5 +80,8 @@ pub fn kto(
 /// ```
 #[track_caller]
 pub fn kto_kl(log_ratios: &Var) -> Var {
-    at_caller! { log_ratios.mean().clamp_min(0.0).detach() }
+    at_caller! {
+        let log_ratios = per_seq("kto_kl", "log_ratios", log_ratios, log_ratios.elem_count());
+        Reduction::Mean.apply(&log_ratios).clamp_min(0.0).detach()
+    }
 }

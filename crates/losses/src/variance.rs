@@ -1,24 +1,6 @@
-//! The two losses that the custom-loss documentation of Tinker and Fireworks begins with.
-
 use tinsmith_grad::{Ragged, Var};
 
 use crate::at_caller;
-
-/// The sum of squared logprobs: `Σ l²`. Gradient: `2l`.
-///
-/// It pulls every target token's probability towards 1; of use to see a custom loss work, not to train a model.
-///
-/// ```
-/// # use tinsmith_grad::{Device, Ragged};
-/// # let ragged = |seqs: &[Vec<f64>]| Ragged::from_vecs(seqs, &Device::Cpu);
-/// let lp = ragged(&[vec![-3.0, -0.5], vec![-2.0]]);
-/// assert_eq!(tinsmith_losses::logprob_squared(&lp).item()?, 13.25); // 9 + 0.25 + 4
-/// # anyhow::Ok(())
-/// ```
-#[track_caller]
-pub fn logprob_squared(lp: &Ragged) -> Var {
-    at_caller! { lp.square().sum() }
-}
 
 /// The variance of all logprobs of the batch: `Σ (l - mean)² / (n - correction)`. Gradient: `2 (l - mean) / (n - correction)`.
 ///

@@ -1,0 +1,116 @@
+//! Shapes of arguments. Broadcasting would make another loss of `[n, 1]` where `[n]` is meant,
+//! without an error, so each loss states the shapes that it takes.
+
+use tinsmith_grad::{Error, Ragged, Var, here};
+
+/// Replaces each batch by itself, or by the error that it has not the shape `[tokens]`.
+macro_rules! tokens {
+    ($op:expr; $($x:ident),+) => {
+        $(let $x = &$crate::inputs::per_token($op, stringify!($x), $x);)+
+    };
+}
+pub(crate) use tokens;
+
+/// Replaces each batch by itself, or by the error that the first has not the shape `[tokens, K]`, or
+/// another not the first's.
+macro_rules! slots {
+    ($op:expr; $first:ident $(, $x:ident)*) => {
+        let $first = &$crate::inputs::per_slot($op, stringify!($first), $first);
+        $(let $x = &$crate::inputs::like($op, stringify!($x), $x, $first);)*
+    };
+}
+pub(crate) use slots;
+
+/// Replaces each batch but the first by itself, or by the error that its rows have not the shape of
+/// the first's.
+macro_rules! alike {
+    ($op:expr; $first:ident, $($x:ident),+) => {
+        $(let $x = &$crate::inputs::like($op, stringify!($x), $x, $first);)+
+    };
+}
+pub(crate) use alike;
+
+/// `x`, which is `[tokens]`.
+#[track_caller]
+pub(crate) fn per_token(op: &'static str, name: &str, x: &Ragged) -> Ragged {
+    checked(
+        op,
+        name,
+        x,
+        x.values().rank() == 1,
+        "one number a token, [tokens]",
+    )
+}
+
+/// `x`, which is `[tokens, K]`.
+#[track_caller]
+pub(crate) fn per_slot(op: &'static str, name: &str, x: &Ragged) -> Ragged {
+    checked(
+        op,
+        name,
+        x,
+        x.values().rank() == 2,
+        "K numbers a token, [tokens, K]",
+    )
+}
+
+/// `x`, whose rows have the shape of `first`'s. Lengths are left to the op that joins the two.
+#[track_caller]
+pub(crate) fn like(op: &'static str, name: &str, x: &Ragged, first: &Ragged) -> Ragged {
+    let trailing = |x: &Ragged| x.values().shape().get(1..).map(<[usize]>::to_vec);
+    let fits = first.values().error().is_some() || trailing(x) == trailing(first);
+    checked(op, name, x, fits, "of the same shape as the first argument")
+}
+
+#[track_caller]
+fn checked(op: &'static str, name: &str, x: &Ragged, fits: bool, want: &str) -> Ragged {
+    match fits || x.values().error().is_some() {
+        true => x.clone(),
+        false => refused(x, misshapen(op, name, x.values(), want)),
+    }
+}
+
+/// `x`, which is `[n]`.
+#[track_caller]
+pub(crate) fn per_seq(op: &'static str, name: &str, x: &Var, n: usize) -> Var {
+    match x.error().is_some() || x.shape() == [n] {
+        true => x.clone(),
+        false => misshapen(op, name, x, &format!("one number a sequence, [{n}]")).into(),
+    }
+}
+
+/// `x`, which is one number.
+#[track_caller]
+pub(crate) fn scalar(op: &'static str, name: &str, x: &Var) -> Var {
+    match x.error().is_some() || x.rank() == 0 {
+        true => x.clone(),
+        false => misshapen(op, name, x, "one number, []").into(),
+    }
+}
+
+#[track_caller]
+fn misshapen(op: &'static str, name: &str, x: &Var, want: &str) -> Error {
+    let shapes = vec![x.shape().to_vec()];
+    Error::Shape {
+        op,
+        shapes,
+        why: format!("of `{name}` is to be {want}"),
+        at: here(),
+    }
+}
+
+/// A batch like `x` that carries `error`.
+#[track_caller]
+pub(crate) fn refused(x: &Ragged, error: Error) -> Ragged {
+    x.map(|_| Var::from(error))
+}
+
+/// The error that an option is out of its range.
+#[track_caller]
+pub(crate) fn out_of_range(op: &'static str, why: String) -> Error {
+    Error::Argument {
+        op,
+        why,
+        at: here(),
+    }
+}
