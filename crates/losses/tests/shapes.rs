@@ -35,7 +35,10 @@ fn refused(loss: &Var, argument: &str) {
         "{text}"
     );
     // The line of the call, which may be broken into a few.
-    let at = text.rsplit("shapes.rs:").next().and_then(|at| at.split(':').next());
+    let at = text
+        .rsplit("shapes.rs:")
+        .next()
+        .and_then(|at| at.split(':').next());
     let at: u32 = at.and_then(|at| at.parse().ok()).expect(&text);
     assert!(at.abs_diff(line) <= 8, "{text} at {line}");
 }

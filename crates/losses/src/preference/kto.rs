@@ -27,7 +27,7 @@ config! {
 /// With `x = Σ w·(l - ref)` of a sequence: `λ_D (1 - σ(β (x - kl)))` if it is desirable, else
 /// `λ_U (1 - σ(β (kl - x)))`; the mean over the N sequences. `lp`, `reference` and `weights` are
 /// `[tokens]` per sequence; `desirable` is `[N]`, of any dtype, not 0 where desirable; `kl` is one
-/// number, `[]`, usually [`kto_kl`], and gets no gradient. Gradient on a desirable sequence:
+/// number, `[]`, of any float dtype, usually [`kto_kl`], and gets no gradient. Gradient on a desirable sequence:
 /// `-λ_D β σ(z) σ(-z)·w/N`. Ethayarajh et al., 2024 (arXiv:2402.01306).
 ///
 /// ```
@@ -56,7 +56,8 @@ pub fn kto(
 ) -> Var {
     at_caller! {
         let score = score_beside("kto", lp, reference, weights, false);
-        let z = (score - scalar("kto", "kl", kl).detach()) * config.beta;
+        let kl = scalar("kto", "kl", kl).detach().to_dtype(score.dtype());
+        let z = (score - kl) * config.beta;
         let desirable = per_seq("kto", "desirable", desirable, lp.num_seqs()).ne(0.0);
         let loss = desirable.select(
             (-&z).sigmoid() * config.desirable_weight,

@@ -201,7 +201,7 @@ fn datum_builder(case: &Params) -> Result<()> {
     compare::values(
         "weights",
         &weights,
-        &case.required::<Vec<Number>>(&want, "weights")?,
+        &want.required::<Vec<Number>>("weights")?,
         1e-6,
     )
 }

@@ -76,7 +76,7 @@ pub(super) fn preference(name: &str, inputs: &Inputs) -> Result<Recorded> {
         true => mean_logprob,
         false => sequence_logprob,
     };
-    let of = preference_metrics(&(score(&(lp - reference), &weights) * beta));
+    let of = preference_metrics(&(score(&(lp - &reference), &weights) * beta));
     let metrics = vec![
         (format!("{name}_loss"), record(Reduction::Mean)),
         ("accuracy".into(), of.accuracy),
