@@ -64,6 +64,7 @@ mod exec;
 mod graph;
 mod ops;
 mod ragged;
+mod sealed;
 
 // The generator of random graphs is shared with the integration tests, which know this crate by its name.
 #[cfg(test)]

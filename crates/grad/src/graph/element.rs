@@ -2,8 +2,10 @@ use std::sync::Arc;
 
 use candle_core::WithDType;
 
+use crate::sealed::Sealed;
+
 /// Numbers that a [`Var`](crate::Var) can hold: `f32` and `f64` to compute with, `u32` and `i64` as indices, `u8` as masks.
-pub trait Element: WithDType {
+pub trait Element: WithDType + Sealed {
     /// The numbers to compute with, told apart.
     #[doc(hidden)]
     fn floats(_: &mut [Self]) -> Option<Floats<'_>> {

@@ -30,6 +30,7 @@ use crate::graph::segments::Segments;
 /// # anyhow::Ok(())
 /// ```
 #[derive(Clone)]
+#[must_use = "an op records a new Var, and changes none"]
 pub struct Var(pub(crate) Arc<Node>);
 
 pub(crate) type Inputs = SmallVec<[Var; 3]>;

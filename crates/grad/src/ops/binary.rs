@@ -8,6 +8,7 @@ use crate::graph::dims::{self, Dims};
 use crate::graph::op::{BinaryOp, Op};
 use crate::graph::table::binary_ops;
 use crate::graph::var::Var;
+use crate::sealed::Sealed;
 
 /// A `Var`, `&Var` or plain number as the operand of an op.
 ///
@@ -21,7 +22,7 @@ use crate::graph::var::Var;
 /// assert_eq!(halfway(&x, &x).to_vec::<f64>()?, [1.0, 3.0]);
 /// # anyhow::Ok(())
 /// ```
-pub trait Operand {
+pub trait Operand: Sealed {
     /// The operand as a `Var`; a number becomes [`Var::scalar`].
     #[track_caller]
     fn operand(self) -> Var;

@@ -6,12 +6,13 @@ use crate::graph::caller::{here, located};
 use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use crate::graph::var::Var;
 use crate::ops::{Operand, composite};
+use crate::sealed::Sealed;
 
 /// What a `Ragged` combines with: another of the same lengths, or one number, constant or a rank-0 `Var`.
 ///
 /// Rows meet rows. Rows of one shape combine as they are, or broadcast; those of `[rows]`, single numbers, with all that a
 /// row of `[rows, ..trailing]` holds. Rows of different rank are otherwise an [`Error::Shape`].
-pub trait RaggedOperand {
+pub trait RaggedOperand: Sealed {
     /// The rows to combine with those of `lhs`, or the error that the lengths differ.
     #[doc(hidden)]
     fn rows_for(&self, lhs: &Ragged, op: &'static str, at: Loc) -> Var;

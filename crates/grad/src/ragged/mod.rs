@@ -31,6 +31,7 @@ pub use arithmetic::RaggedOperand;
 /// # anyhow::Ok(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "an op records a new batch, and changes none"]
 pub struct Ragged {
     values: Var,
     segments: Segments,
