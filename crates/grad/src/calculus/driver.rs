@@ -81,7 +81,14 @@ impl Parts {
     /// The sum, in `shape`.
     fn sum(mut self, shape: &[usize]) -> Option<Var> {
         let mut rows = std::mem::take(&mut self.rows);
-        rows.sort_by_key(|&(dim, start, _)| (dim, start));
+        rows.sort_by_key(|(dim, start, part)| (*dim, *start, part.shape()[*dim]));
+        rows.dedup_by(|(dim, start, part), (last_dim, last_start, sum)| {
+            let is_same = (*dim, *start) == (*last_dim, *last_start) && part.shape() == sum.shape();
+            if is_same {
+                *sum = &*sum + &*part;
+            }
+            is_same
+        });
         // Layers of rows that do not overlap; mostly there is one.
         while let Some(&(dim, ..)) = rows.first() {
             let mut pieces = Vec::with_capacity(rows.len());

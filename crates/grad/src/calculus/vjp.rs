@@ -154,14 +154,15 @@ fn unary(op: UnaryOp, x: &Var, y: &Var, g: &Var) -> Var {
     match op {
         UnaryOp::Neg => -g,
         UnaryOp::Exp => g * y,
-        UnaryOp::Expm1 => g * (y + 1.0),
+        UnaryOp::Expm1 => g * x.exp(),
         UnaryOp::Log => g / x,
         UnaryOp::Log1p => g / (x + 1.0),
         UnaryOp::Sqrt => g / (y * 2.0),
         UnaryOp::Rsqrt => g * -0.5 * (y.square() * y),
         UnaryOp::Abs => g * x.sign(),
-        UnaryOp::Tanh => g * (1.0 - y.square()),
-        UnaryOp::Sigmoid => g * (y * (1.0 - y)),
+        // 1 - tanh², without the cancellation at its ends.
+        UnaryOp::Tanh => g * ((x * 2.0).sigmoid() * (x * -2.0).sigmoid() * 4.0),
+        UnaryOp::Sigmoid => g * (y * (-x).sigmoid()),
         UnaryOp::LogSigmoid => g * (-x).sigmoid(),
         UnaryOp::Erf => g * ((-x.square()).exp() * std::f64::consts::FRAC_2_SQRT_PI),
         UnaryOp::Sin => g * x.cos(),
@@ -193,8 +194,11 @@ fn binary(op: BinaryOp, i: usize, a: &Var, b: &Var, y: &Var, g: &Var) -> Var {
         BinaryOp::Div if is_first => g / b,
         BinaryOp::Div => -(g * (y / b)),
         BinaryOp::Pow if is_first => b.eq(0.0).select(0.0, g * b * a.pow(b - 1.0)),
-        // ln 0 is kept out, so that 0 to a positive power has gradient 0 and not 0 · inf.
-        BinaryOp::Pow => g * y * a.eq(0.0).select(1.0, a).log(),
+        // ln 0 is kept out, so that 0 to a positive power has gradient 0 and not 0 · inf; to a negative one, -inf.
+        BinaryOp::Pow => {
+            let base = a.eq(0.0).select(b.ge(0.0).to_dtype(a.dtype()), a);
+            g * y * base.log()
+        }
         BinaryOp::Maximum if is_first => chosen(a.lt(b), a.eq(b), g),
         BinaryOp::Maximum => chosen(b.lt(a), a.eq(b), g),
         BinaryOp::Minimum if is_first => chosen(a.gt(b), a.eq(b), g),

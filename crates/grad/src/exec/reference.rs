@@ -232,6 +232,9 @@ fn round_ties_even(x: &Tensor) -> CandleResult<Tensor> {
 }
 
 fn clamp(x: &Tensor, lo: f64, hi: f64) -> CandleResult<Tensor> {
+    if lo.is_nan() || hi.is_nan() {
+        return full_like(f64::NAN, x);
+    }
     let raised = choose(&x.lt(lo)?, &full_like(lo, x)?, x)?;
     choose(&raised.gt(hi)?, &full_like(hi, x)?, &raised)
 }

@@ -214,8 +214,8 @@ macro_rules! binary_ops {
                 each: arith::div, arith::div,
                 agree: Bits, check: smooth(-1.5..1.5, 0.5..2.75),
             }
-            /// `self` to the power `rhs`. At 0 to the power 0 the base has gradient 0; a base of 0 gives the
-            /// exponent none. For a constant exponent, [`powf`](Var::powf) is cheaper.
+            /// `self` to the power `rhs`. At 0 to the power 0 the base has gradient 0; the
+            /// exponent has -inf if the base is 0 and it is negative, and none if it is not. For a constant exponent, [`powf`](Var::powf) is cheaper.
             Pow = pow(a, b) {
                 form: (method [2.0] [3.0] => [8.0]),
                 candle: pow(a, b),

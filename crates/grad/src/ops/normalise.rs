@@ -3,7 +3,7 @@ use crate::graph::var::Var;
 
 /// Log-sum-exp and softmax, in the form that neither overflows nor loses small terms: the maximum is taken out first.
 impl Var {
-    /// ln Σ e^x along `dim`, which disappears. Gradient g softmax(x). -inf where every x is -inf.
+    /// ln Σ e^x along `dim`, which disappears. Gradient g softmax(x). Where every x is -inf, it is -inf, with a gradient of 0.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -30,7 +30,7 @@ impl Var {
     pub fn logsumexp_keepdim(&self, dim: isize) -> Var {
         composite("logsumexp_keepdim", &[self], || {
             let max = self.shift(dim);
-            (self - &max).exp().sum_keepdim(&[dim]).log() + max
+            (self - &max).exp().sum_keepdim(&[dim]).log_of_sum() + max
         })
     }
 
@@ -62,8 +62,15 @@ impl Var {
     pub fn log_softmax(&self, dim: isize) -> Var {
         composite("log_softmax", &[self], || {
             let centred = self - self.shift(dim);
-            &centred - centred.exp().sum_keepdim(&[dim]).log()
+            &centred - centred.exp().sum_keepdim(&[dim]).log_of_sum()
         })
+    }
+
+    /// The logarithm of a sum of exponentials: -inf where all of them are 0, without a gradient, which would be 0/0.
+    #[track_caller]
+    pub(crate) fn log_of_sum(&self) -> Var {
+        let nothing = self.eq(0.0);
+        nothing.select(f64::NEG_INFINITY, nothing.select(1.0, self).log())
     }
 
     /// What to subtract before exponentiating: the maximum, or 0 where that is infinite. Every value of it gives the

@@ -143,7 +143,12 @@ impl Var {
     #[track_caller]
     pub fn var_keepdim(&self, dims: &[isize], correction: f64) -> Var {
         composite("var_keepdim", &[self], || {
-            let centred = self - self.mean_keepdim(dims);
+            // By the distance from one of them, so that equal numbers deviate by 0 and not by what their mean is rounded by.
+            let distance = match self.elem_count() {
+                0 => self.clone(),
+                _ => self - self.detach().min_keepdim(dims),
+            };
+            let centred = &distance - distance.mean_keepdim(dims);
             centred.square().sum_keepdim(dims) / (self.count(dims) - correction).max(0.0)
         })
     }
@@ -179,7 +184,7 @@ impl Var {
         })
     }
 
-    /// The L2 norm over everything, shape `[]`. Gradient g x / norm, 0 at 0.
+    /// The L2 norm over everything, shape `[]`, also where squares overflow or vanish. Gradient g x / norm, 0 at 0.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -189,7 +194,14 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn norm(&self) -> Var {
-        composite("norm", &[self], || self.square().sum().sqrt_or_zero())
+        composite("norm", &[self], || {
+            if self.elem_count() == 0 {
+                return self.sum();
+            }
+            let most = self.detach().abs().max();
+            let scale = (&most / &most).eq(1.0).select(&most, 1.0); // unless it is 0 or infinite
+            (self / &scale).square().sum().sqrt_or_zero() * scale
+        })
     }
 
     /// The running sum along `dim`. Gradient: the running sum of g from the end.

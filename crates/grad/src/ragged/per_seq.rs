@@ -73,7 +73,7 @@ impl Ragged {
     pub fn logsumexp_per_seq(&self) -> Var {
         composite("logsumexp_per_seq", &[&self.values], || {
             let max = self.shift();
-            (self - self.expand(&max)).exp().sum_per_seq().log() + max
+            (self - self.expand(&max)).exp().sum_per_seq().log_of_sum() + max
         })
     }
 
@@ -109,7 +109,7 @@ impl Ragged {
     pub fn log_softmax_per_seq(&self) -> Ragged {
         let values = composite("log_softmax_per_seq", &[&self.values], || {
             let centred = self - self.expand(&self.shift());
-            (&centred - centred.expand(&centred.exp().sum_per_seq().log())).values
+            (&centred - centred.expand(&centred.exp().sum_per_seq().log_of_sum())).values
         });
         Ragged {
             values,

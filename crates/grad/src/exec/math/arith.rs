@@ -60,11 +60,12 @@ pub(super) fn maximum<T: Real>(a: T, b: T) -> T {
     select_unpredictable((a > b) | (a != a), a, b)
 }
 
-/// `min(max(x, lo), hi)` for bounds that are not NaN; NaN stays NaN.
+/// `min(max(x, lo), hi)`, NaN if any of them is.
+#[expect(clippy::eq_op)]
 #[inline(always)]
 pub(super) fn clamp<T: Real>(x: T, lo: T, hi: T) -> T {
-    let x = if x < lo { lo } else { x };
-    if x > hi { hi } else { x }
+    let x = if (x < lo) | (lo != lo) { lo } else { x };
+    if (x > hi) | (hi != hi) { hi } else { x }
 }
 
 #[inline(always)]
