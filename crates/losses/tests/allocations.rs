@@ -65,7 +65,7 @@ fn shared_leaves_and_kept_buffers_are_not_copied() {
     let mut step = || {
         let leaf = Var::from_arc(&data, &[rows]);
         let lp = Ragged::new(leaf.clone(), &LENGTHS);
-        let loss = losses::importance_sampling(&lp, &old, &old);
+        let loss = losses::importance_sampling(&lp, &old, &old, &Default::default());
         Backward::new(&loss)
             .run_into(&[&leaf], &mut [&mut gradient])
             .unwrap();

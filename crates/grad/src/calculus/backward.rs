@@ -62,6 +62,7 @@ pub fn grad(root: &Var, wrt: &[&Var]) -> Result<Vec<Var>> {
 /// assert_eq!(grads.aux()[0].to_scalar::<f64>()?, 2.0);
 /// # anyhow::Ok(())
 /// ```
+#[derive(Debug)]
 #[must_use = "call run"]
 pub struct Backward<'a> {
     root: &'a Var,

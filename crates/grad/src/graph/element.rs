@@ -19,11 +19,13 @@ pub trait Element: WithDType + Sealed {
     }
 }
 
+#[derive(Debug)]
 pub enum Floats<'a> {
     F32(&'a mut [f32]),
     F64(&'a mut [f64]),
 }
 
+#[derive(Debug)]
 pub enum SharedFloats {
     F32(Arc<[f32]>),
     F64(Arc<[f64]>),
