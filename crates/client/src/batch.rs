@@ -42,8 +42,7 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// `logprobs[i]` are those of `data[i]`, dense `float32`, all of one trailing shape.
     pub(crate) fn new(data: &'a [Datum], logprobs: &[TensorData]) -> Result<Self> {
-        let logprobs = pack(logprobs, "logprobs")?;
-        logprobs.values().label("logprobs");
+        let logprobs = pack(logprobs, "logprobs")?.map(|lp| lp.label("logprobs"));
         Ok(Batch { data, logprobs })
     }
 

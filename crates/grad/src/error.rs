@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use candle_core::DType;
 
-use crate::graph::var::Var;
-
 /// What every fallible call of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -200,15 +198,15 @@ pub enum Error {
 
 impl Error {
     /// The error of a part of the composite `name` of `operands`, as one of the composite.
-    pub(crate) fn of(mut self, name: &'static str, operands: &[&Var]) -> Error {
+    pub(crate) fn of(mut self, name: &'static str, operands: &[(&[usize], DType)]) -> Error {
         match &mut self {
             Error::Shape { op, shapes, .. } => {
                 *op = name;
-                *shapes = operands.iter().map(|v| v.shape().to_vec()).collect();
+                *shapes = operands.iter().map(|(shape, _)| shape.to_vec()).collect();
             }
             Error::DType { op, dtypes, .. } => {
                 *op = name;
-                *dtypes = operands.iter().map(|v| v.dtype()).collect();
+                *dtypes = operands.iter().map(|&(_, dtype)| dtype).collect();
             }
             Error::Device { op, .. }
             | Error::Argument { op, .. }

@@ -1,12 +1,9 @@
-//! Traits that this crate alone implements, so that they can gain methods.
-
-use crate::{Ragged, Var};
-
+/// Sealed traits can gain methods without breaking anyone.
 pub trait Sealed {}
 
 macro_rules! seal {
     ($($of:ty),*) => {
-        $(impl Sealed for $of {})*
+        $(impl crate::sealed::Sealed for $of {})*
     };
 }
-seal!(u8, u32, i64, f32, f64, Var, &Var, Ragged, &Ragged);
+pub(crate) use seal;

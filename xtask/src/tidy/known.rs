@@ -8,13 +8,9 @@ pub(super) const ARROWS: Known = Known {
     // From the lowest to the highest. Elsewhere any order will do, so long as there is one.
     orders: &[(
         "tinsmith_grad",
-        "error graph ops ragged autobatch exec diagnose calculus",
+        "error sealed graph ops ragged autobatch exec diagnose calculus",
     )],
-    up: &[(
-        "tinsmith_grad::diagnose::reach",
-        "tinsmith_grad::calculus::vjp",
-        "to be cut: which inputs an op passes gradients to is a fact about the op",
-    )],
+    up: &[],
     circles: &[
         // Types that contain each other.
         (

@@ -1,6 +1,6 @@
-use crate::calculus::vjp::{is_differentiable, sum_to, vjp};
+use crate::calculus::vjp::{Cotangent, sum_to, vjp};
 use crate::graph::caller::derivative;
-use crate::graph::op::Op;
+use crate::graph::differentiable::is_differentiable;
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
@@ -32,24 +32,25 @@ pub(crate) fn differentiate(
         parts[root].add(seed.clone());
     }
     for (at, var) in graph.nodes.iter().enumerate().rev() {
-        let Some(g) = derivative(var, || std::mem::take(&mut parts[at]).sum(var.shape())) else {
-            continue;
-        };
-        derivative(var, || {
-            for (i, input) in graph
-                .inputs(at)
-                .enumerate()
-                .filter(|&(_, input)| needed[input])
-            {
-                if let Op::Narrow { dim, start } = var.0.op {
-                    parts[input].add_rows(dim, start, g.clone());
-                } else if let Some(part) = vjp(var, i, &g) {
-                    parts[input].add(sum_to(&part, graph.nodes[input].shape()));
+        let of = var.0.derivative_of.unwrap_or(var.0.op.name());
+        let g = derivative(of, var.0.at, || {
+            let g = std::mem::take(&mut parts[at]).sum(var.shape())?;
+            let inputs = graph.inputs(at).enumerate();
+            for (i, input) in inputs.filter(|&(_, input)| needed[input]) {
+                match vjp(var, i, &g) {
+                    Some(Cotangent::Whole(part)) => {
+                        parts[input].add(sum_to(&part, graph.nodes[input].shape()))
+                    }
+                    Some(Cotangent::Rows { dim, start, rows }) => {
+                        parts[input].add_rows(dim, start, rows)
+                    }
+                    None => {}
                 }
             }
+            Some(g)
         });
         if asked_for[at] {
-            gradients[at] = Some(g);
+            gradients[at] = g;
         }
     }
     wrt.iter()

@@ -1,54 +1,37 @@
 //! The calculus: for each primitive, the vector-Jacobian product with respect to each of its inputs, recorded as
 //! ordinary ops, so that a derivative can be differentiated again.
 //!
-//! A rule may leave its result in the shape of the node's *output*; where an operand was broadcast, the driver in
-//! `backward.rs` sums the copies.
+//! A rule may leave its result in the shape of the node's *output*; where an operand was broadcast, the driver
+//! sums the copies.
 
 #[cfg(test)]
 mod checks;
 
 use crate::error::Error;
+use crate::graph::differentiable::is_differentiable;
 use crate::graph::dims::reduced;
 use crate::graph::op::{BinaryOp, Op, ReduceOp, UnaryOp};
 use crate::graph::var::Var;
 
-/// Whether anything flows from a node back to its input `i`. The ops that stop a gradient are all here: comparisons,
-/// conditions, indices, `detach`, and casts to or from integers.
-pub(crate) fn is_differentiable(y: &Var, i: usize) -> bool {
-    match &y.0.op {
-        Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Compare(_) | Op::Detach => false,
-        Op::Select => i > 0,
-        Op::Gather { .. }
-        | Op::ScatterAdd { .. }
-        | Op::IndexSelect { .. }
-        | Op::IndexAdd { .. } => i != 1 && y.is_float(),
-        Op::Unary(_)
-        | Op::Binary(_)
-        | Op::Cast
-        | Op::Reduce { .. }
-        | Op::Broadcast
-        | Op::Reshape
-        | Op::Permute(_)
-        | Op::Narrow { .. }
-        | Op::Pad { .. }
-        | Op::Cat { .. }
-        | Op::Flip(_)
-        | Op::CumSum { .. }
-        | Op::MatMul
-        | Op::SegmentReduce { .. }
-        | Op::SegmentExpand(_)
-        | Op::Custom(_) => y.is_float() && y.0.inputs[i].is_float(),
-    }
+/// The gradient of an input.
+pub(crate) enum Cotangent {
+    Whole(Var),
+    /// Of these rows along `dim`, from `start` on; the others have none from here.
+    Rows {
+        dim: usize,
+        start: usize,
+        rows: Var,
+    },
 }
 
 /// The gradient of `y`'s input `i`, given the gradient `g` of `y`. `None` where there is none.
-pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Var> {
+pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Cotangent> {
     if !is_differentiable(y, i) {
         return None;
     }
     let inputs = &y.0.inputs;
     let x = &inputs[i];
-    Some(match &y.0.op {
+    Some(Cotangent::Whole(match &y.0.op {
         Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Compare(_) | Op::Detach => return None,
         Op::Cast => g.cast_like(x),
         Op::Unary(op) => unary(*op, x, y, g),
@@ -75,11 +58,10 @@ pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Var> {
                 .for_each(|(to, &from)| inverse[from] = to);
             g.permute(&inverse)
         }
-        Op::Narrow { dim, start } => g.pad(
-            *dim as isize,
-            *start,
-            x.shape()[*dim] - start - y.shape()[*dim],
-        ),
+        Op::Narrow { dim, start } => {
+            let (dim, start, rows) = (*dim, *start, g.clone());
+            return Some(Cotangent::Rows { dim, start, rows });
+        }
         Op::Pad { dim, before } => g.narrow(*dim as isize, *before, x.shape()[*dim]),
         Op::Cat { dim } => {
             let start = inputs[..i].iter().map(|v| v.shape()[*dim]).sum();
@@ -103,12 +85,10 @@ pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Var> {
         }
         Op::SegmentExpand(segments) => g.segment_reduce(ReduceOp::Sum, segments),
         Op::Custom(op) => {
-            return op
-                .0
-                .vjp(inputs, y, i, g)
-                .map(|part| kept_promise(part, y, i));
+            let part = op.0.vjp(inputs, y, i, g)?;
+            kept_promise(part, y, i)
         }
-    })
+    }))
 }
 
 /// What a custom op gives for the gradient of input `i` of `y`, if it is of that input's kind.

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use crate::calculus::vjp::is_differentiable;
+use crate::graph::differentiable::is_differentiable;
 use crate::graph::op::{Leaf, Op};
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::panic::Location;
 
 use crate::error::Loc;
-use crate::graph::var::Var;
 
 thread_local! {
     static ATTRIBUTED: Cell<Option<Caller>> = const { Cell::new(None) };
@@ -52,16 +51,10 @@ pub(crate) fn attribute<R>(at: Loc, record: impl FnOnce() -> R) -> R {
     with(Caller { at, derivative_of }, record)
 }
 
-/// What `record` records belongs to the op that it differentiates.
-pub(crate) fn derivative<R>(of: &Var, record: impl FnOnce() -> R) -> R {
-    let derivative_of = Some(of.0.derivative_of.unwrap_or(of.0.op.name()));
-    with(
-        Caller {
-            at: of.0.at,
-            derivative_of,
-        },
-        record,
-    )
+/// What `record` records is part of the derivative of op `of`, which was recorded at `at`.
+pub(crate) fn derivative<R>(of: &'static str, at: Loc, record: impl FnOnce() -> R) -> R {
+    let derivative_of = Some(of);
+    with(Caller { at, derivative_of }, record)
 }
 
 /// The op whose derivative is being recorded.

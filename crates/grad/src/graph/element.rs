@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use candle_core::WithDType;
 
-use crate::sealed::Sealed;
+use crate::sealed::{Sealed, seal};
 
 /// Numbers that a [`Var`](crate::Var) can hold: `f32` and `f64` to compute with, `u32` and `i64` as indices, `u8` as masks.
 pub trait Element: WithDType + Sealed {
@@ -51,6 +51,7 @@ impl Element for f64 {
     }
 }
 
+seal!(u8, u32, i64, f32, f64);
 impl Element for u8 {}
 impl Element for u32 {}
 impl Element for i64 {}

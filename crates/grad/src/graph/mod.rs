@@ -2,6 +2,7 @@
 
 pub(crate) mod caller;
 pub(crate) mod custom;
+pub(crate) mod differentiable;
 pub(crate) mod dims;
 pub(crate) mod element;
 pub(crate) mod op;

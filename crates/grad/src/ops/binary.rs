@@ -8,7 +8,7 @@ use crate::graph::dims::{self, Dims};
 use crate::graph::op::{BinaryOp, Op};
 use crate::graph::table::binary_ops;
 use crate::graph::var::Var;
-use crate::sealed::Sealed;
+use crate::sealed::{Sealed, seal};
 
 /// A `Var`, `&Var` or plain number as the operand of an op.
 ///
@@ -27,6 +27,8 @@ pub trait Operand: Sealed {
     #[track_caller]
     fn operand(self) -> Var;
 }
+
+seal!(Var, &Var);
 
 impl Operand for Var {
     fn operand(self) -> Var {

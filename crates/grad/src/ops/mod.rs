@@ -31,7 +31,10 @@ pub(crate) fn composite(
     }
     let recorded = located(Location::caller(), record);
     match recorded.error() {
-        Some(error) => Var::invalid(error.clone().of(name, operands)),
+        Some(error) => {
+            let kinds: Vec<_> = operands.iter().map(|v| (v.shape(), v.dtype())).collect();
+            Var::invalid(error.clone().of(name, &kinds))
+        }
         None => recorded,
     }
 }

@@ -6,7 +6,7 @@ use crate::graph::caller::{here, located};
 use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use crate::graph::var::Var;
 use crate::ops::{Operand, composite};
-use crate::sealed::Sealed;
+use crate::sealed::{Sealed, seal};
 
 /// What a `Ragged` combines with: another of the same lengths, or one number, constant or a rank-0 `Var`.
 ///
@@ -17,6 +17,8 @@ pub trait RaggedOperand: Sealed {
     #[doc(hidden)]
     fn rows_for(&self, lhs: &Ragged, op: &'static str, at: Loc) -> Var;
 }
+
+seal!(Ragged, &Ragged);
 
 impl RaggedOperand for f64 {
     fn rows_for(&self, _lhs: &Ragged, _op: &'static str, at: Loc) -> Var {

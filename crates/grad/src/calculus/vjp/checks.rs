@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use super::is_differentiable;
+use crate::graph::differentiable::is_differentiable;
 use crate::graph::op::Op;
 use crate::graph::table::{binary_ops, compare_ops, reduce_ops, unary_ops};
 use crate::support::{device, numbers};
