@@ -1,7 +1,7 @@
 use tinsmith_grad::{Ragged, Var};
 
 use super::rollout::Rollout;
-use super::tis::tis_weight;
+use super::weight::tis_weight;
 use crate::at_caller;
 use crate::inputs::tokens;
 use crate::masked::{masked, only};

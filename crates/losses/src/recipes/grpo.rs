@@ -1,7 +1,7 @@
 use tinsmith_grad::{Ragged, Var};
 
 use super::rollout::{Rollout, log_ratio};
-use super::tis::tis_weight;
+use super::weight::tis_weight;
 use crate::at_caller;
 use crate::clip::Clip;
 use crate::config::config;

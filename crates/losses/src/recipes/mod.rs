@@ -33,6 +33,7 @@ mod metrics;
 mod reinforce;
 mod rollout;
 mod tis;
+mod weight;
 
 pub use cispo::{CispoRecipe, cispo};
 pub use dro::dro;
@@ -42,7 +43,5 @@ pub use importance_sampling::importance_sampling;
 pub use metrics::{RatioMetrics, RolloutMetrics, ratio_metrics, rollout_metrics};
 pub use reinforce::reinforce;
 pub use rollout::{Rollout, log_ratio};
-pub use tis::{TisConfig, TisLevel, tis_weight};
-
-/// Log ratios beyond this are of no use and would overflow.
-const LOG_CAP: f64 = 20.0;
+pub use tis::{TisConfig, TisLevel};
+pub use weight::tis_weight;

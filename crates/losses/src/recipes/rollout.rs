@@ -1,6 +1,6 @@
 use tinsmith_grad::{Error, Ragged, Var, here, located};
 
-use super::{LOG_CAP, TisConfig};
+use super::tis::{LOG_CAP, TisConfig};
 use crate::at_caller;
 use crate::inputs::{like, per_seq, per_token, tokens};
 use crate::masked::only;
