@@ -64,6 +64,24 @@ fn a_loop_of_any_length_has_the_gradient_of_its_constants() {
     });
 }
 
+/// A constant of f32 is what f32 holds, on its own and in a loop that is rewritten.
+#[test]
+fn a_constant_keeps_the_precision_of_its_dtype() {
+    let scale = Var::full(0.1, &[], DType::F32, &Device::Cpu);
+    on_both(|| {
+        for n in 1..9 {
+            let rows = Var::ones(&[n], DType::F64, &Device::Cpu);
+            let seqs = Ragged::new(rows, &vec![1; n]).seqs();
+            let total = seqs
+                .iter()
+                .map(|seq| (seq * &scale).sum())
+                .reduce(|a, b| a + b);
+            let expected = n as f64 * f64::from(0.1f32);
+            assert!((total.unwrap().item().unwrap() - expected).abs() < 1e-15);
+        }
+    });
+}
+
 #[test]
 fn shapes_that_no_memory_holds_are_refused() {
     let x = Var::from_vec(vec![1f64, 2.0], &[2], &Device::Cpu);

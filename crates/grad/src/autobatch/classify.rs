@@ -218,6 +218,9 @@ impl Classifier<'_> {
         let place = match &var.0.op {
             // Placed already.
             Op::Narrow { .. } => return,
+            Op::Full(value) if var.dtype() == DType::F32 => {
+                Place::Constant(f64::from(value.get() as f32))
+            }
             Op::Full(value) if var.is_float() => Place::Constant(value.get()),
             Op::Cast if var.is_float() && self.input(at, 0).constant().is_some() => {
                 self.input(at, 0)

@@ -423,7 +423,11 @@ fn segment_reduce(op: ReduceOp, x: &Tensor, segments: &Segments) -> CandleResult
             let count = side.len();
             rows.index_select(&Tensor::from_vec(side, count, x.device())?, 0)
         });
-        rows = reduce(op, &Tensor::stack(&[a?, b?], 0)?, &[0])?.squeeze(0)?;
+        rows = match op {
+            ReduceOp::Sum => a? + b?,
+            ReduceOp::Max => maximum(&a?, &b?),
+            ReduceOp::Min => minimum(&a?, &b?),
+        }?;
         if lengths.iter().all(|&length| length == 1) {
             return rows.to_dtype(x.dtype());
         }
