@@ -225,6 +225,13 @@ macro_rules! unary_tensors {
 }
 unary_ops!(unary_tensors);
 
+/// Of e^-|x|, which does not overflow, so that small values keep their digits.
+fn sigmoid(x: &Tensor) -> CandleResult<Tensor> {
+    let e = x.abs()?.neg()?.exp()?;
+    let far = (&e + 1.0)?.recip()?;
+    choose(&x.ge(0.0)?, &far, &(e * &far)?)
+}
+
 /// candle rounds halves away from zero.
 fn round_ties_even(x: &Tensor) -> CandleResult<Tensor> {
     let is_half = (x - x.floor()?)?.eq(0.5)?;

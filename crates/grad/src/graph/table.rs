@@ -92,7 +92,7 @@ macro_rules! unary_ops {
             /// 1 / (1 + e^-x), without overflow. Gradient g s(x) s(-x).
             Sigmoid = sigmoid(x) {
                 example: () [0.0] => [0.5],
-                candle: (x.neg()?.exp()? + 1.0)?.recip(),
+                candle: sigmoid(x),
                 f32: each(hyper::sigmoid::<S>), f64: each(|x: f64| 1.0 / (1.0 + (-x).exp())),
                 agree: Function, check: smooth(-1.5..1.5) [()],
             }
