@@ -96,7 +96,10 @@ pub fn choice_metrics(lp: &Ragged, target: &Ragged) -> ChoiceMetrics {
         let (log_p, target) = (choice_logprobs(lp), last_rows(target));
         let likeliest = |x: &Var| x.eq(x.max_keepdim(&[-1])).to_dtype(log_p.dtype());
         let hits = (likeliest(&log_p) * likeliest(&target)).max_dims(&[-1]);
-        ChoiceMetrics { target_prob: (log_p.exp() * target).sum_dims(&[-1]).mean(), accuracy: hits.mean() }
+        ChoiceMetrics {
+            target_prob: Reduction::Mean.apply(&(log_p.exp() * target).sum_dims(&[-1])),
+            accuracy: Reduction::Mean.apply(&hits),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::masked::{masked, only, or_one};
 ///
 /// `lp` and `target` are `[tokens, K]`; the result is `[tokens]`, to be summed or averaged with
 /// [`aggregate`](crate::aggregate). Gradient: `-p`. `target` is usually the teacher's probabilities of its K likeliest tokens,
-/// normalised over them; its rows need not sum to 1. With the sum over all positions this is the trainers' own cross
+/// normalized over them; its rows need not sum to 1. With the sum over all positions this is the trainers' own cross
 /// entropy with K targets. Hinton et al., 2015 (arXiv:1503.02531); the top-k distillation of tinker-cookbook.
 ///
 /// ```
@@ -51,7 +51,7 @@ pub fn target_forward_kl(lp: &Ragged, target: &Ragged) -> Ragged {
 
 /// KL to a target distribution, per position: `Σ_k P·(ln P - ln p)` with `P = softmax(l)`, which seeks the teacher's modes.
 ///
-/// Shapes as in [`target_cross_entropy`]. P is normalised over the K targets, the target is taken as given and must be
+/// Shapes as in [`target_cross_entropy`]. P is normalized over the K targets, the target is taken as given and must be
 /// positive. Gradient: `P_j (a_j - Σ_k P_k a_k)` with `a = ln P - ln p`. On-policy distillation: Agarwal et al., 2023
 /// (arXiv:2306.13649).
 ///

@@ -53,7 +53,7 @@
 //! | predict returns | [`value_loss`] |
 //! | prefer one answer to another | [`dpo`], [`ipo`], [`hinge`], [`simpo`], [`orpo`], [`bradley_terry`] |
 //! | learn from thumbs up and down | [`kto`] |
-//! | distil a teacher | [`target_cross_entropy`], [`target_forward_kl`], [`target_reverse_kl`], [`reverse_kl_topk`] |
+//! | distill a teacher | [`target_cross_entropy`], [`target_forward_kl`], [`target_reverse_kl`], [`reverse_kl_topk`] |
 //! | decide between K answers | [`brier`], [`choice_cross_entropy`] |
 //! | pick one of many candidates | [`info_nce`] |
 //! | keep a policy near another | [`kl_k1`], [`kl_k2`], [`kl_k3`], [`kl_penalty`] |

@@ -1,4 +1,4 @@
-//! Imitation: the weighted negative log-likelihood and the ways to normalise it.
+//! Imitation: the weighted negative log-likelihood and the ways to normalize it.
 
 use tinsmith_grad::{DType, Ragged, Var};
 

@@ -72,7 +72,7 @@ fn prompt_lengths_must_be_as_many_as_sequences() {
 }
 
 #[test]
-fn the_penalised_function_must_use_its_argument() {
+fn the_penalized_function_must_use_its_argument() {
     let error = gradient_penalty(&ragged(&[&[-1.0]]), 1.0, |_| Var::scalar(1.0))
         .item()
         .unwrap_err();

@@ -127,6 +127,4 @@ pub(super) const LONG_FILES: &[(&str, usize)] = &[];
 /// Folders and files whose comments may be wide, and stay so under `--fix`.
 pub(super) const WIDE_COMMENTS: &[&str] = &[
     "crates/grad/",
-    "crates/losses/",
-    "tools/src/vectors/losses/",
 ];

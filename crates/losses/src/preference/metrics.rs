@@ -1,9 +1,11 @@
 use tinsmith_grad::Var;
 
 use super::pairs::pairs;
+use crate::aggregate::Reduction;
 use crate::at_caller;
 
-/// What a preference run is watched by; each a scalar. Made by [`preference_metrics`].
+/// What a preference run is watched by; each a scalar, 0 of no pairs. Made by
+/// [`preference_metrics`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PreferenceMetrics {
@@ -39,11 +41,12 @@ pub struct PreferenceMetrics {
 pub fn preference_metrics(rewards: &Var) -> PreferenceMetrics {
     at_caller! {
         let (chosen, rejected) = pairs(rewards);
+        let mean = |x: &Var| Reduction::Mean.apply(x);
         PreferenceMetrics {
-            accuracy: chosen.gt(&rejected).to_dtype(rewards.dtype()).mean(),
-            margin: (&chosen - &rejected).mean(),
-            chosen_reward: chosen.mean(),
-            rejected_reward: rejected.mean(),
+            accuracy: mean(&chosen.gt(&rejected).to_dtype(rewards.dtype())),
+            margin: mean(&(&chosen - &rejected)),
+            chosen_reward: mean(&chosen),
+            rejected_reward: mean(&rejected),
         }
     }
 }

@@ -125,7 +125,7 @@ pub fn l2(lp: &Ragged) -> Var {
     l2_with(lp, &L2Config::default())
 }
 
-/// [`l2`] of the distance from a centre, with a factor and a limit, summed or averaged.
+/// [`l2`] of the distance from a center, with a factor and a limit, summed or averaged.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};

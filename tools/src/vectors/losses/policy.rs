@@ -126,15 +126,23 @@ pub(super) fn recipe(name: &str, inputs: &Inputs) -> Result<Recorded> {
         inputs.per_seq("advantages")?,
     );
     let sampled = inputs.ragged("rollout_logprobs")?;
-    let cap = params.number("ratio_log_cap")?;
+    // A setting that a recipe has no use for stays unread, and is refused.
+    let cap = match name {
+        "dro" | "gspo" => None,
+        _ => params.number("ratio_log_cap")?,
+    };
     let capped = |rollout: Rollout| match cap {
         Some(cap) => rollout.ratio_log_cap(cap),
         None => rollout,
     };
+    let tis = match name {
+        "reinforce" => TisConfig::default(),
+        _ => tis(params, ["tis_cap", "tis_level", "tis_log_cap"])?,
+    };
     let mut rollout = capped(Rollout::new(&old, &advantages))
         .sampled(&sampled)
         .weights(&inputs.ragged("weights")?)
-        .tis(tis(params, ["tis_cap", "tis_level", "tis_log_cap"])?)
+        .tis(tis)
         .prompt_lens(&params.required::<Vec<usize>>("prompt_lens")?);
     if let Some(reference) = inputs.optional("ref_logprobs")? {
         rollout = rollout.reference(&reference);
