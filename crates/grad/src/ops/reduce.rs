@@ -199,7 +199,8 @@ impl Var {
                 return self.sum();
             }
             let most = self.detach().abs().max();
-            let scale = (&most / &most).eq(1.0).select(&most, 1.0); // unless it is 0 or infinite
+            let finite = most.eq(f64::INFINITY).select(1.0, &most);
+            let scale = most.eq(0.0).select(1.0, finite);
             (self / &scale).square().sum().sqrt_or_zero() * scale
         })
     }
