@@ -4,7 +4,7 @@ use candle_core::DType;
 
 use crate::calculus::backward::Backward;
 use crate::error::{Error, Result};
-use crate::exec::{self, eval};
+use crate::exec;
 use crate::graph::dims::unravel;
 use crate::graph::op::Op;
 use crate::graph::var::{Inputs, Var};
@@ -167,11 +167,6 @@ impl Gradcheck {
                     numeric,
                 ))
             };
-            let element = |index: usize| {
-                let mut direction = vec![0.0; analytic.len()];
-                direction[index] = 1.0;
-                along(&direction)
-            };
             let describe =
                 |index: Option<usize>, (analytic, numeric): (f64, f64)| Error::Gradcheck {
                     op: output.0.op.name(),
@@ -182,13 +177,20 @@ impl Gradcheck {
                     at: output.0.at,
                 };
 
-            if analytic.len() <= self.exhaustive_up_to {
+            let each_element = |report: &mut GradcheckReport| {
                 for index in 0..analytic.len() {
-                    let pair = element(index)?;
+                    let mut direction = vec![0.0; analytic.len()];
+                    direction[index] = 1.0;
+                    let pair = along(&direction)?;
                     if !report.admit(pair, self.tolerance) {
                         return Err(describe(Some(index), pair));
                     }
                 }
+                Ok(())
+            };
+
+            if analytic.len() <= self.exhaustive_up_to {
+                each_element(&mut report)?;
                 continue;
             }
             for _ in 0..self.directions {
@@ -200,12 +202,7 @@ impl Gradcheck {
                 if report.admit(pair, self.tolerance) {
                     continue;
                 }
-                for index in 0..analytic.len() {
-                    let pair = element(index)?;
-                    if !report.admit(pair, self.tolerance) {
-                        return Err(describe(Some(index), pair));
-                    }
-                }
+                each_element(&mut report)?;
                 return Err(describe(None, pair));
             }
         }
@@ -236,7 +233,8 @@ impl<'a> Held<'a> {
         let is_detached = |&at: &usize| matches!(graph.nodes[at].0.op, Op::Detach);
         let detached: Vec<usize> = (0..graph.len()).filter(is_detached).collect();
         let vars: Vec<&Var> = detached.iter().map(|&at| graph.nodes[at]).collect();
-        let values = eval(&vars)?.into_iter().map(Var::new);
+        let values = exec::run(&Graph::reaching(vars.iter().copied()), &vars)?;
+        let values = values.into_iter().map(Var::new);
         Ok(Held {
             leaves: leaves.iter().map(|leaf| graph.position(leaf)).collect(),
             constants: detached.iter().copied().zip(values).collect(),
