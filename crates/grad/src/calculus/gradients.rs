@@ -6,7 +6,7 @@ use crate::diagnose::non_finite;
 use crate::error::{Loc, Result};
 use crate::exec;
 
-/// The value of a root, and of what else [`Backward::aux`] named.
+/// The value of a root, and of what else [`Backward::aux`](crate::Backward::aux) named.
 #[derive(Debug, Clone)]
 pub struct Values {
     pub(super) root: Tensor,
@@ -24,7 +24,7 @@ impl Values {
         &self.root
     }
 
-    /// The values of the extra roots that [`Backward::aux`] named.
+    /// The values of the extra roots that [`Backward::aux`](crate::Backward::aux) named.
     pub fn aux(&self) -> &[Tensor] {
         &self.aux
     }
@@ -34,7 +34,7 @@ impl Values {
     }
 }
 
-/// What [`Var::backward`] found: the value of the root and one gradient for each leaf asked for, in that order, each
+/// What [`Var::backward`](crate::Var::backward) found: the value of the root and one gradient for each leaf asked for, in that order, each
 /// with the leaf's shape, dtype and device.
 #[derive(Debug, Clone)]
 pub struct Gradients {
@@ -63,7 +63,7 @@ impl Gradients {
         self.grads
     }
 
-    /// The values of the extra roots that [`Backward::aux`] named.
+    /// The values of the extra roots that [`Backward::aux`](crate::Backward::aux) named.
     pub fn aux(&self) -> &[Tensor] {
         self.values.aux()
     }

@@ -75,7 +75,7 @@ fn with<R>(caller: Caller, record: impl FnOnce() -> R) -> R {
 
 /// The line to blame for what is being recorded: that of [`located`], or else the caller's.
 ///
-/// For functions outside of this crate that refuse their arguments with an [`Error`] of their own.
+/// For functions outside of this crate that refuse their arguments with an [`Error`](crate::Error) of their own.
 ///
 /// ```
 /// use std::panic::Location;

@@ -5,6 +5,10 @@ use tinsmith_grad::{DType, Device, Ragged, Var};
 
 use table::{binary_ops, compare_ops, reduce_ops, unary_ops};
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "the crate and its tests expand one table"
+)]
 #[path = "../../src/graph/table.rs"]
 mod table;
 
@@ -119,7 +123,7 @@ fn ragged(x: &Var, n: usize) -> Ragged {
 pub type Step = fn(&Var, &Var, usize) -> Var;
 
 /// Steps without kinks, their results bounded so that difference quotients stay exact.
-#[allow(dead_code)] // not every test binary uses them
+#[allow(dead_code, reason = "not every test binary uses them")]
 pub fn smooth() -> Vec<Step> {
     let mut steps = SMOOTH_COMPOSITES.to_vec();
     elementwise(&mut steps, &mut Vec::new());
@@ -127,7 +131,7 @@ pub fn smooth() -> Vec<Step> {
 }
 
 /// Those, steps with kinks, and steps without a gradient.
-#[allow(dead_code)] // not every test binary uses them
+#[allow(dead_code, reason = "not every test binary uses them")]
 pub fn all_steps() -> Vec<Step> {
     let (mut smooth, mut kinked) = (SMOOTH_COMPOSITES.to_vec(), KINKED_COMPOSITES.to_vec());
     elementwise(&mut smooth, &mut kinked);
