@@ -13,7 +13,8 @@ config! {
     pub struct NormalizeConfig {
         /// Added to the standard deviation. Recipes use 1e-8, 1e-6 or 1e-4.
         eps: f64 = 1e-8,
-        /// What is subtracted from the number of rewards in the deviation: 1, or 0 for the population's.
+        /// What is subtracted from the number of rewards in the deviation: 1, or 0 for the
+        /// population's.
         correction: f64 = 1.0,
         /// Whether a standard deviation below `eps` is taken to be 1, as Fireworks' cookbook does.
         floor: bool = true,
@@ -160,7 +161,8 @@ impl Spread {
     }
 }
 
-/// From a reward at each step to the discounted sum of those to come, the step's own included: `Σ_k γ^k x[t+k]`.
+/// From a reward at each step to the discounted sum of those to come, the step's own included:
+/// `Σ_k γ^k x[t+k]`.
 ///
 /// ```
 /// use tinsmith_losses::advantages;
@@ -177,8 +179,9 @@ pub fn discounted_future_sum(x: &[f64], gamma: f64) -> Vec<f64> {
 
 /// Advantages less a KL penalty to a base policy: `A + c·m·(avg - (q - base))`.
 ///
-/// All are `[tokens]` per sequence: q the sampled tokens' logprobs, m a mask of 0 and 1, avg the mean of `q - base` under
-/// it, so that the penalty shifts advantages between tokens and not on the whole. From tinker-cookbook.
+/// All are `[tokens]` per sequence: q the sampled tokens' logprobs, m a mask of 0 and 1, avg the
+/// mean of `q - base` under it, so that the penalty shifts advantages between tokens and not on the
+/// whole. From tinker-cookbook.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
@@ -210,10 +213,11 @@ pub fn kl_penalized(
     }
 }
 
-/// Advantages of on-policy distillation: `A - c·m·(q - teacher)`, to be trained with importance sampling.
+/// Advantages of on-policy distillation: `A - c·m·(q - teacher)`, to be trained with importance
+/// sampling.
 ///
-/// Arguments as in [`kl_penalized`], without the average: the teacher is to be imitated. From tinker-cookbook, where c is 1
-/// and A is 0.
+/// Arguments as in [`kl_penalized`], without the average: the teacher is to be imitated. From
+/// tinker-cookbook, where c is 1 and A is 0.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};

@@ -10,10 +10,12 @@ use crate::masked::{masked, masked_sum_per_seq, or_one, total, total_per_seq};
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Aggregation {
-    /// The sum over all tokens: what the trainers' built-in losses do. Long answers and big batches weigh more.
+    /// The sum over all tokens: what the trainers' built-in losses do. Long answers and big batches
+    /// weigh more.
     #[default]
     Sum,
-    /// The mean over all active tokens of the batch (DAPO): each token weighs the same, long answers weigh more.
+    /// The mean over all active tokens of the batch (DAPO): each token weighs the same, long
+    /// answers weigh more.
     TokenMean,
     /// The mean over active sequences of their token sums.
     SeqMeanTokenSum,

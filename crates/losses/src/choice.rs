@@ -1,4 +1,5 @@
-//! Losses on the decision between K answers, taken from the K target logprobs at a sequence's last position.
+//! Losses on the decision between K answers, taken from the K target logprobs at a sequence's last
+//! position.
 
 use tinsmith_grad::{Ragged, Var};
 
@@ -6,10 +7,11 @@ use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::inputs::{alike, out_of_range, slots};
 
-/// The log-probabilities of the K choices, `[n, K]`: the log-softmax of each sequence's last row of `lp`, `[tokens, K]`.
+/// The log-probabilities of the K choices, `[n, K]`: the log-softmax of each sequence's last row of
+/// `lp`, `[tokens, K]`.
 ///
-/// The start of any loss on choices, such as [`brier`] and [`choice_cross_entropy`] below; rows before the last have no
-/// gradient. From tinker-cookbook's decisions recipe.
+/// The start of any loss on choices, such as [`brier`] and [`choice_cross_entropy`] below; rows
+/// before the last have no gradient. From tinker-cookbook's decisions recipe.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -26,10 +28,12 @@ pub fn choice_logprobs(lp: &Ragged) -> Var {
     }
 }
 
-/// Brier score of the choice: `Σ_k (P - t)²`, the mean over sequences, with P from [`choice_logprobs`].
+/// Brier score of the choice: `Σ_k (P - t)²`, the mean over sequences, with P from
+/// [`choice_logprobs`].
 ///
-/// `target` is `[tokens, K]` as `lp`; its last row t is the distribution to match. Between 0 and 2, and bounded where
-/// [`choice_cross_entropy`] is not. Gradient at the last row: `2 P_j ((P - t)_j - Σ_k P_k (P - t)_k)/N`. Brier, 1950.
+/// `target` is `[tokens, K]` as `lp`; its last row t is the distribution to match. Between 0 and 2,
+/// and bounded where [`choice_cross_entropy`] is not. Gradient at the last row:
+/// `2 P_j ((P - t)_j - Σ_k P_k (P - t)_k)/N`. Brier, 1950.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};

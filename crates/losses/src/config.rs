@@ -1,5 +1,6 @@
-/// Declares the options of a loss: public fields, the published values as `Default`, and a setter for each field, so
-/// that a call reads `DpoConfig::default().beta(0.2)` and a later option breaks nobody.
+/// Declares the options of a loss: public fields, the published values as `Default`, and a setter
+/// for each field, so that a call reads `DpoConfig::default().beta(0.2)` and a later option breaks
+/// nobody.
 macro_rules! config {
     (
         $(#[$meta:meta])*

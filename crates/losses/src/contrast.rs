@@ -16,14 +16,14 @@ config! {
     }
 }
 
-/// InfoNCE on given scores: `-s₊/τ + ln Σ_k e^(s_k/τ)` per query, the likelihood of picking the right
-/// candidate among those of the query.
+/// InfoNCE on given scores: `-s₊/τ + ln Σ_k e^(s_k/τ)` per query, the likelihood of picking the
+/// right candidate among those of the query.
 ///
 /// A sequence is a query, its rows are the scores of its candidates, of any number: `scores` and
-/// `positives` are `[candidates]` per query. `positives` is 1 at the right candidate; with several, or
-/// with fractions, the loss is their weighted mean. Scores come from wherever two things are
-/// compared; logprobs of answers are scores. Gradient: `(softmax(s/τ) - positives/Σ positives)/(τ N)`.
-/// van den Oord et al., 2018 (arXiv:1807.03748).
+/// `positives` are `[candidates]` per query. `positives` is 1 at the right candidate; with several,
+/// or with fractions, the loss is their weighted mean. Scores come from wherever two things are
+/// compared; logprobs of answers are scores. Gradient:
+/// `(softmax(s/τ) - positives/Σ positives)/(τ N)`. van den Oord et al., 2018 (arXiv:1807.03748).
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};

@@ -1,4 +1,5 @@
-//! Learning a teacher's distribution over K tokens per position: logprobs and targets are `[tokens, K]` per sequence.
+//! Learning a teacher's distribution over K tokens per position: logprobs and targets are
+//! `[tokens, K]` per sequence.
 
 use tinsmith_grad::{Ragged, Var};
 
@@ -9,9 +10,10 @@ use crate::masked::{masked, only, or_one};
 /// Cross-entropy to a target distribution, per position: `-Σ_k p·l`.
 ///
 /// `lp` and `target` are `[tokens, K]`; the result is `[tokens]`, to be summed or averaged with
-/// [`aggregate`](crate::aggregate). Gradient: `-p`. `target` is usually the teacher's probabilities of its K likeliest tokens,
-/// normalized over them; its rows need not sum to 1. With the sum over all positions this is the trainers' own cross
-/// entropy with K targets. Hinton et al., 2015 (arXiv:1503.02531); the top-k distillation of tinker-cookbook.
+/// [`aggregate`](crate::aggregate). Gradient: `-p`. `target` is usually the teacher's probabilities
+/// of its K likeliest tokens, normalized over them; its rows need not sum to 1. With the sum over
+/// all positions this is the trainers' own cross entropy with K targets. Hinton et al., 2015
+/// (arXiv:1503.02531); the top-k distillation of tinker-cookbook.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -28,10 +30,11 @@ pub fn target_cross_entropy(lp: &Ragged, target: &Ragged) -> Ragged {
     }
 }
 
-/// KL from a target distribution, per position: `Σ_k p·(ln p - l)`, the "forward" KL that covers all of the teacher.
+/// KL from a target distribution, per position: `Σ_k p·(ln p - l)`, the "forward" KL that covers
+/// all of the teacher.
 ///
-/// Shapes and gradient as in [`target_cross_entropy`]; it differs by the target's own entropy, a constant, so that equal
-/// distributions give 0. A target of 0 contributes 0.
+/// Shapes and gradient as in [`target_cross_entropy`]; it differs by the target's own entropy, a
+/// constant, so that equal distributions give 0. A target of 0 contributes 0.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -49,11 +52,12 @@ pub fn target_forward_kl(lp: &Ragged, target: &Ragged) -> Ragged {
     }
 }
 
-/// KL to a target distribution, per position: `Σ_k P·(ln P - ln p)` with `P = softmax(l)`, which seeks the teacher's modes.
+/// KL to a target distribution, per position: `Σ_k P·(ln P - ln p)` with `P = softmax(l)`, which
+/// seeks the teacher's modes.
 ///
-/// Shapes as in [`target_cross_entropy`]. P is normalized over the K targets, the target is taken as given and must be
-/// positive. Gradient: `P_j (a_j - Σ_k P_k a_k)` with `a = ln P - ln p`. On-policy distillation: Agarwal et al., 2023
-/// (arXiv:2306.13649).
+/// Shapes as in [`target_cross_entropy`]. P is normalized over the K targets, the target is taken
+/// as given and must be positive. Gradient: `P_j (a_j - Σ_k P_k a_k)` with `a = ln P - ln p`.
+/// On-policy distillation: Agarwal et al., 2023 (arXiv:2306.13649).
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -75,10 +79,10 @@ pub fn target_reverse_kl(lp: &Ragged, target: &Ragged) -> Ragged {
 
 /// Reverse KL over the teacher's likeliest tokens, summed over positions: `Σ P·sg(ln P - ln w)`.
 ///
-/// `lp` and `weights` are `[tokens, K]`; `weights` holds the teacher's probabilities, 0 in slots that are not used. P is the
-/// softmax of `lp` over a position's used slots; a position without any counts 0. Gradient: as
-/// [`target_reverse_kl`]'s, 0 in unused slots, whatever they hold. A custom loss of tinker-cookbook; see
-/// [`reverse_kl_topk_metrics`].
+/// `lp` and `weights` are `[tokens, K]`; `weights` holds the teacher's probabilities, 0 in slots
+/// that are not used. P is the softmax of `lp` over a position's used slots; a position without any
+/// counts 0. Gradient: as [`target_reverse_kl`]'s, 0 in unused slots, whatever they hold. A custom
+/// loss of tinker-cookbook; see [`reverse_kl_topk_metrics`].
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -108,7 +112,8 @@ pub struct TopkMetrics {
     pub student_entropy_mean: Var,
 }
 
-/// Positions, loss and student's entropy of [`reverse_kl_topk`], the latter two per position and 0 if there is none.
+/// Positions, loss and student's entropy of [`reverse_kl_topk`], the latter two per position and 0
+/// if there is none.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -135,7 +140,8 @@ pub fn reverse_kl_topk_metrics(lp: &Ragged, weights: &Ragged) -> TopkMetrics {
     }
 }
 
-/// The student's distribution over the used slots of each position; 0 in the others, its logarithm too.
+/// The student's distribution over the used slots of each position; 0 in the others, its logarithm
+/// too.
 struct Topk<'a> {
     weights: &'a Ragged,
     used: Ragged,

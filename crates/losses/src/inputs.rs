@@ -11,8 +11,8 @@ macro_rules! tokens {
 }
 pub(crate) use tokens;
 
-/// Replaces each batch by itself, or by the error that the first has not the shape `[tokens, K]`, or
-/// another not the first's.
+/// Replaces each batch by itself, or by the error that the first has not the shape `[tokens, K]`,
+/// or another not the first's.
 macro_rules! slots {
     ($op:expr; $first:ident $(, $x:ident)*) => {
         let $first = &$crate::inputs::per_slot($op, stringify!($first), $first);

@@ -1,7 +1,10 @@
-//! Estimates of the KL divergence from the logprobs of sampled tokens, and the penalty made of them.
+//! Estimates of the KL divergence from the logprobs of sampled tokens, and the penalty made of
+//! them.
 //!
-//! With samples from the policy and `d = ref - l` these are the estimators of Schulman, "Approximating KL divergence",
-//! 2020. Each returns one value per token; average it with [`aggregate`](crate::aggregate) or a mean.
+//! With samples from the policy and `d = ref - l` these are the estimators of Schulman,
+//! "Approximating KL divergence",
+//! 2020. Each returns one value per token; average it with [`aggregate`](crate::aggregate) or a
+//!       mean.
 
 use tinsmith_grad::{Ragged, Var};
 
@@ -40,8 +43,8 @@ impl KlEstimator {
 
 /// The log ratio itself, `l - ref`: unbiased, of either sign, of high variance. Gradient: 1.
 ///
-/// As a loss it does not pull towards the reference: its gradient is a constant push down on every sampled token. Use
-/// it as a figure to watch, or inside of a reward.
+/// As a loss it does not pull towards the reference: its gradient is a constant push down on every
+/// sampled token. Use it as a figure to watch, or inside of a reward.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
@@ -59,7 +62,8 @@ pub fn kl_k1(lp: &Ragged, reference: &Ragged) -> Ragged {
     }
 }
 
-/// Half the squared log ratio, `d²/2`: biased, of low variance. Gradient: `l - ref`, an unbiased gradient of the KL.
+/// Half the squared log ratio, `d²/2`: biased, of low variance. Gradient: `l - ref`, an unbiased
+/// gradient of the KL.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
@@ -77,10 +81,12 @@ pub fn kl_k2(lp: &Ragged, reference: &Ragged) -> Ragged {
     }
 }
 
-/// `e^d - d - 1`: unbiased, never negative, of low variance near the reference. Gradient: `1 - e^d`.
+/// `e^d - d - 1`: unbiased, never negative, of low variance near the reference. Gradient:
+/// `1 - e^d`.
 ///
-/// The KL term of GRPO (Shao et al., 2024, arXiv:2402.03300). Computed as `expm1(d) - d`, which keeps its digits for
-/// small `d`. Infinite where a token is more likely to the reference by more than e^88 in f32, e^709 in f64.
+/// The KL term of GRPO (Shao et al., 2024, arXiv:2402.03300). Computed as `expm1(d) - d`, which
+/// keeps its digits for small `d`. Infinite where a token is more likely to the reference by more
+/// than e^88 in f32, e^709 in f64.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
@@ -151,9 +157,11 @@ pub fn kl_penalty(
     }
 }
 
-/// The entropy of the policy per token as its samples show it: the mean of `-l` over the weighted tokens.
+/// The entropy of the policy per token as its samples show it: the mean of `-l` over the weighted
+/// tokens.
 ///
-/// An estimate, noisy for few tokens: the entropy itself needs the probabilities of all tokens, not of the sampled one.
+/// An estimate, noisy for few tokens: the entropy itself needs the probabilities of all tokens, not
+/// of the sampled one.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};

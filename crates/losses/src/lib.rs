@@ -22,21 +22,25 @@
 //!
 //! # Conventions
 //!
-//! * `lp` holds the policy's logprobs of the target tokens, `[tokens]` per sequence, or `[tokens, K]` where a position
-//!   has K targets. It is the only argument that a loss is meant to be differentiated by.
-//! * A loss returns one number, a [`Var`](tinsmith_grad::Var). A function that keeps one value per token returns a
-//!   [`Ragged`](tinsmith_grad::Ragged), to be summed, averaged or given to [`aggregate`]. What one watches beside a loss
-//!   (accuracy, clip fraction, KL) is a function of its own: evaluated together with the loss it costs next to nothing.
-//! * All inputs have `lp`'s dtype, f32 or f64, its number of sequences and its lengths. What has one value a sequence
-//!   (a sequence's advantage) is a `Var` of shape `[n]`; [`Ragged::expand`](tinsmith_grad::Ragged::expand) spreads it
-//!   over the tokens.
+//! * `lp` holds the policy's logprobs of the target tokens, `[tokens]` per sequence, or
+//!   `[tokens, K]` where a position has K targets. It is the only argument that a loss is meant to
+//!   be differentiated by.
+//! * A loss returns one number, a [`Var`](tinsmith_grad::Var). A function that keeps one value per
+//!   token returns a [`Ragged`](tinsmith_grad::Ragged), to be summed, averaged or given to
+//!   [`aggregate`]. What one watches beside a loss (accuracy, clip fraction, KL) is a function of
+//!   its own: evaluated together with the loss it costs next to nothing.
+//! * All inputs have `lp`'s dtype, f32 or f64, its number of sequences and its lengths. What has
+//!   one value a sequence (a sequence's advantage) is a `Var` of shape `[n]`;
+//!   [`Ragged::expand`](tinsmith_grad::Ragged::expand) spreads it over the tokens.
 //! * Preference pairs are interleaved: chosen, rejected, chosen, rejected, ...
-//! * Options are structs whose `Default` is what the source publishes: `DpoConfig::default().beta(0.2)`.
-//! * Nothing here fails or computes. A length that does not match, an unpaired sequence, is an error inside of the
-//!   returned value, with the line that called the loss; the evaluating call returns it.
-//! * Losses are safe where their formula is not: an importance ratio that overflows gives no NaN on a token that
-//!   clipping or a zero advantage takes out of the loss. Where the objective really is unbounded the result is
-//!   infinite, and stays so.
+//! * Options are structs whose `Default` is what the source publishes:
+//!   `DpoConfig::default().beta(0.2)`.
+//! * Nothing here fails or computes. A length that does not match, an unpaired sequence, is an
+//!   error inside of the returned value, with the line that called the loss; the evaluating call
+//!   returns it.
+//! * Losses are safe where their formula is not: an importance ratio that overflows gives no NaN on
+//!   a token that clipping or a zero advantage takes out of the loss. Where the objective really is
+//!   unbounded the result is infinite, and stays so.
 //!
 //! * What is masked takes no part, in value and gradient, whatever stands there: NaN, infinities,
 //!   numbers that overflow. A token is masked by a weight of 0, an advantage of 0, a target of 0.

@@ -8,9 +8,9 @@ use crate::masked::{masked, or_one, total, total_per_seq};
 
 /// Weighted negative log-likelihood, summed: `-Σ w·l` over all tokens and sequences.
 ///
-/// `weights` has the shape of `lp`, `[tokens]` or `[tokens, K]`; they may be fractional or negative.
-/// Where the weight is 0 the logprob takes no part, whatever it is.
-/// Gradient: `-w`. As it is linear, this is also the carrier of every custom loss: trained with `w = -∂loss/∂l` it takes
+/// `weights` has the shape of `lp`, `[tokens]` or `[tokens, K]`; they may be fractional or
+/// negative. Where the weight is 0 the logprob takes no part, whatever it is. Gradient: `-w`. As it
+/// is linear, this is also the carrier of every custom loss: trained with `w = -∂loss/∂l` it takes
 /// the very same step. The `cross_entropy` of Tinker, Fireworks and SkyRL.
 ///
 /// ```
@@ -29,10 +29,12 @@ pub fn cross_entropy(lp: &Ragged, weights: &Ragged) -> Var {
     }
 }
 
-/// Weighted negative log-likelihood per sequence: `-(1/N) Σ w·l` for N sequences, however long they are.
+/// Weighted negative log-likelihood per sequence: `-(1/N) Σ w·l` for N sequences, however long they
+/// are.
 ///
-/// Gradient: `-w/N`. The custom-loss example of Fireworks' documentation. It cuts logprobs and weights of unequal
-/// length to the shorter of the two; here that is [`Ragged::truncate_to`], said by the caller.
+/// Gradient: `-w/N`. The custom-loss example of Fireworks' documentation. It cuts logprobs and
+/// weights of unequal length to the shorter of the two; here that is [`Ragged::truncate_to`], said
+/// by the caller.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
@@ -47,10 +49,11 @@ pub fn mean_cross_entropy(lp: &Ragged, weights: &Ragged) -> Var {
     at_caller! { cross_entropy(lp, weights) / lp.num_seqs().max(1) as f64 }
 }
 
-/// Weighted negative log-likelihood per unit of weight: `-Σ w·l / Σ w`, over sequences whose weights sum to more than 0.
+/// Weighted negative log-likelihood per unit of weight: `-Σ w·l / Σ w`, over sequences whose
+/// weights sum to more than 0.
 ///
-/// Gradient: `-w / Σ w`, and 0 in a sequence that is left out. If no sequence is left the loss is 0.
-/// Its exponential is the [`perplexity`]. Fireworks' cookbook trains SFT with it.
+/// Gradient: `-w / Σ w`, and 0 in a sequence that is left out. If no sequence is left the loss
+/// is 0. Its exponential is the [`perplexity`]. Fireworks' cookbook trains SFT with it.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};
@@ -76,7 +79,8 @@ pub fn token_mean_cross_entropy(lp: &Ragged, weights: &Ragged) -> Var {
     }
 }
 
-/// Weighted negative log-likelihood per unit of weight, as a figure to report: `-Σ w·l / Σ w`, NaN if nothing counts.
+/// Weighted negative log-likelihood per unit of weight, as a figure to report: `-Σ w·l / Σ w`, NaN
+/// if nothing counts.
 ///
 /// Unlike [`token_mean_cross_entropy`] it leaves no sequence out and does not hide an empty batch.
 /// `compute_mean_nll` of tinker-cookbook.

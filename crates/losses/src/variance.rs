@@ -2,9 +2,11 @@ use tinsmith_grad::{Ragged, Var};
 
 use crate::at_caller;
 
-/// The variance of all logprobs of the batch: `Σ (l - mean)² / (n - correction)`. Gradient: `2 (l - mean) / (n - correction)`.
+/// The variance of all logprobs of the batch: `Σ (l - mean)² / (n - correction)`. Gradient:
+/// `2 (l - mean) / (n - correction)`.
 ///
-/// `correction` is 1 for the unbiased estimate, 0 for the population's. NaN where `n <= correction`, as in PyTorch.
+/// `correction` is 1 for the unbiased estimate, 0 for the population's. NaN where
+/// `n <= correction`, as in PyTorch.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};

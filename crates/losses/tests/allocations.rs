@@ -1,4 +1,5 @@
-//! What a training step allocates once it has run before: fresh pages cost more than the arithmetic of a loss.
+//! What a training step allocates once it has run before: fresh pages cost more than the arithmetic
+//! of a loss.
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ fn batch(slope: f32) -> Ragged {
     Ragged::new(Var::from_vec(values, &[rows], &Device::Cpu), &LENGTHS)
 }
 
-/// A step of 200,000 tokens, whose arrays take 800 kB each, never holds 64 KiB that it has allocated itself.
+/// A step of 200,000 tokens, whose arrays take 800 kB each, never holds 64 KiB that it has
+/// allocated itself.
 #[test]
 fn a_repeated_step_allocates_no_arrays() {
     let (lp, old, reference) = (batch(0.7), batch(0.71), batch(0.3));

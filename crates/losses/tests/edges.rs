@@ -1,5 +1,5 @@
-//! What a loss does at the edges: an error that names the place where no number would be right, and the number that is
-//! right where a formula alone would give NaN.
+//! What a loss does at the edges: an error that names the place where no number would be right, and
+//! the number that is right where a formula alone would give NaN.
 
 use tinsmith_grad::{DType, Device, Error, Ragged, Var, check_finite};
 use tinsmith_losses::recipes::Rollout;

@@ -1,5 +1,5 @@
-//! Every loss's gradient against something that is not this crate: central differences, or the formula in its
-//! documentation where part of the loss is cut off from the gradient on purpose.
+//! Every loss's gradient against something that is not this crate: central differences, or the
+//! formula in its documentation where part of the loss is cut off from the gradient on purpose.
 
 mod support;
 
@@ -12,7 +12,8 @@ use tinsmith_losses::*;
 
 type Loss<B> = fn(&Ragged, &B) -> Var;
 
-/// Losses whose gradient is the derivative of their value. β of the hinge keeps its kink off the grid.
+/// Losses whose gradient is the derivative of their value. β of the hinge keeps its kink off the
+/// grid.
 const LOSSES: &[(&str, Loss<Batch>)] = &[
     ("cross_entropy", |lp, b| cross_entropy(lp, &b.mask)),
     ("mean_cross_entropy", |lp, b| {
@@ -304,7 +305,8 @@ proptest! {
     }
 }
 
-/// `-e^m·A` on active tokens where PPO's condition on `e^m` holds, m being the mean of `l - old` over the `counted` tokens.
+/// `-e^m·A` on active tokens where PPO's condition on `e^m` holds, m being the mean of `l - old`
+/// over the `counted` tokens.
 fn sequence_ratio_gradient(
     b: &Batch,
     (low, high): (f64, f64),

@@ -166,7 +166,8 @@ proptest! {
 
     #[test]
     fn kl_estimators_agree_in_expectation(logits in prop::collection::vec((-2.0..2.0, -1.0..1.0), 2..6)) {
-        // Over all tokens, weighted by their probability: k1 and k3 give the KL itself, k2 gives it to second order.
+        // Over all tokens, weighted by their probability: k1 and k3 give the KL itself, k2 gives it
+        // to second order.
         let (scale, n) = (1e-2f64, logits.len());
         let row = |x: Vec<f64>| Ragged::new(Var::from_vec(x, &[n], &Device::Cpu).log_softmax(0), &[n]);
         let reference = row(logits.iter().map(|(x, _)| *x).collect());

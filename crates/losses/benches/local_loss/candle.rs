@@ -7,8 +7,8 @@ use crate::batch::Batch;
 use crate::check::Outcome;
 use crate::{CLIP, DPO_BETA, Form, KL_BETA, Loss};
 
-/// A leaf for the whole batch, and one for each sequence: differentiating slices of one leaf would cost candle a
-/// gradient of the whole batch for each slice.
+/// A leaf for the whole batch, and one for each sequence: differentiating slices of one leaf would
+/// cost candle a gradient of the whole batch for each slice.
 pub struct Leaves {
     whole: Whole,
     seqs: Vec<Seq>,

@@ -26,8 +26,8 @@ pub fn of_fused(batch: &Batch) -> Outcome {
     }
 }
 
-/// Panics unless both losses and both gradients agree to 1e-4, the gradients in the sum of all tokens: a ratio within
-/// rounding of PPO's bounds may be clipped by one and not by the other.
+/// Panics unless both losses and both gradients agree to 1e-4, the gradients in the sum of all
+/// tokens: a ratio within rounding of PPO's bounds may be clipped by one and not by the other.
 pub fn assert_same(row: &str, ours: &Outcome, other: &Outcome) {
     let loss_error = (ours.loss - other.loss).abs() / other.loss.abs();
     assert!(

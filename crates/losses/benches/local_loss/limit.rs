@@ -1,4 +1,5 @@
-//! What no engine can beat: loops written by hand for the one job, into a buffer that is there already.
+//! What no engine can beat: loops written by hand for the one job, into a buffer that is there
+//! already.
 
 use pulp::{Arch, Simd, WithSimd};
 

@@ -9,8 +9,9 @@
 //! | `limit/fused/Wn` | PPO and its gradient written by hand in one pass over memory: the practical limit |
 //! | `limit/triad/Wn` | `g = x + y * z` over as many tokens: the bytes that PPO must move |
 //!
-//! Leaves and the buffer for the gradient are made once, outside of the timed part. Before a row is timed, its loss and gradient are compared with those
-//! of the rows beside it, so that no row times something else. `cargo xtask bench loss` prints the ratios; a quick look:
+//! Leaves and the buffer for the gradient are made once, outside of the timed part. Before a row is
+//! timed, its loss and gradient are compared with those of the rows beside it, so that no row times
+//! something else. `cargo xtask bench loss` prints the ratios; a quick look:
 //! `cargo bench -p tinsmith-losses -- ppo --measurement-time 0.2 --sample-size 10`.
 
 mod batch;
@@ -67,7 +68,8 @@ const DPO_BETA: f64 = 0.1;
 const CLIP: (f32, f32) = (0.8, 1.2);
 
 fn main() -> Result<ExitCode> {
-    // candle reads its number of threads from the environment, which a process cannot safely change for itself.
+    // candle reads its number of threads from the environment, which a process cannot safely change
+    // for itself.
     const THREADS: &str = "CANDLE_NUM_THREADS";
     if env::var_os(THREADS).is_none_or(|threads| threads != "1") {
         let again = Command::new(env::current_exe()?)
@@ -86,9 +88,11 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// All rows of a workload, neighbours in the table measured one after the other: on a busy machine only ratios count.
+/// All rows of a workload, neighbours in the table measured one after the other: on a busy machine
+/// only ratios count.
 fn bench(workload: &Workload) {
-    // A row that the command line filters out costs nothing: what it needs is made when its turn comes.
+    // A row that the command line filters out costs nothing: what it needs is made when its turn
+    // comes.
     let batch = LazyCell::new(|| Batch::new(workload));
     let ours = LazyCell::new(|| ours::Leaves::new(&batch));
     let candle = LazyCell::new(|| candle::Leaves::new(&batch).expect("candle takes the batch"));

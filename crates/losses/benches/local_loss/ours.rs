@@ -6,7 +6,8 @@ use tinsmith_losses as losses;
 use crate::batch::Batch;
 use crate::{CLIP, DPO_BETA, Form, KL_BETA, Loss};
 
-/// The inputs as a training step has them: the logprobs' vector taken over, constants made before the loss.
+/// The inputs as a training step has them: the logprobs' vector taken over, constants made before
+/// the loss.
 pub struct Leaves {
     logprobs: Ragged,
     old: Ragged,

@@ -27,8 +27,8 @@ config! {
 /// With `x = Σ w·(l - ref)` of a sequence: `λ_D (1 - σ(β (x - kl)))` if it is desirable, else
 /// `λ_U (1 - σ(β (kl - x)))`; the mean over the N sequences. `lp`, `reference` and `weights` are
 /// `[tokens]` per sequence; `desirable` is `[N]`, of any dtype, not 0 where desirable; `kl` is one
-/// number, `[]`, of any float dtype, usually [`kto_kl`], and gets no gradient. Gradient on a desirable sequence:
-/// `-λ_D β σ(z) σ(-z)·w/N`. Ethayarajh et al., 2024 (arXiv:2402.01306).
+/// number, `[]`, of any float dtype, usually [`kto_kl`], and gets no gradient. Gradient on a
+/// desirable sequence: `-λ_D β σ(z) σ(-z)·w/N`. Ethayarajh et al., 2024 (arXiv:2402.01306).
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};

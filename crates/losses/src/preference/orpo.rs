@@ -20,8 +20,8 @@ config! {
     }
 }
 
-/// Odds-ratio preference optimization: `-v_c - λ ln σ(o)` per pair, imitation of the chosen sequence
-/// and preference in one.
+/// Odds-ratio preference optimization: `-v_c - λ ln σ(o)` per pair, imitation of the chosen
+/// sequence and preference in one.
 ///
 /// `lp` and `weights` are `[tokens]` per sequence. `v = Σ w·l / n` with `n = max(Σ w, 1)` is a
 /// sequence's mean logprob; o the log odds ratio, see [`orpo_log_odds_ratio`]. Pairs are

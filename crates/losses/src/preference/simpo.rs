@@ -23,8 +23,8 @@ config! {
 /// Simple preference optimization: `-ln σ(β (S_c/n_c - S_r/n_r) - γ)` per pair. It needs no
 /// reference.
 ///
-/// `lp` and `weights` are `[tokens]` per sequence; n is the sum of a sequence's weights. Gradient on
-/// the chosen sequence: `-β σ(-z)·w/(n_c P)` with z the argument of σ. Meng et al., 2024
+/// `lp` and `weights` are `[tokens]` per sequence; n is the sum of a sequence's weights. Gradient
+/// on the chosen sequence: `-β σ(-z)·w/(n_c P)` with z the argument of σ. Meng et al., 2024
 /// (arXiv:2405.14734).
 ///
 /// ```

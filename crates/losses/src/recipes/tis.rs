@@ -4,8 +4,8 @@ use crate::config::config;
 pub(super) const LOG_CAP: f64 = 20.0;
 
 config! {
-    /// The weight of truncated importance sampling, [`tis_weight`](super::tis_weight), which corrects for a sampler
-    /// whose logprobs differ from the trainer's.
+    /// The weight of truncated importance sampling, [`tis_weight`](super::tis_weight), which
+    /// corrects for a sampler whose logprobs differ from the trainer's.
     pub struct TisConfig {
         /// The greatest weight.
         cap: f64 = 5.0,

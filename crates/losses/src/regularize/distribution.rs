@@ -24,7 +24,8 @@ config! {
     pub struct EntropyConfig {
         /// The sign.
         mode: EntropyMode = EntropyMode::Maximize,
-        /// Whether to divide by the entropy of the uniform distribution, ln K, to get a number in `0..=1`.
+        /// Whether to divide by the entropy of the uniform distribution, ln K, to get a number in
+        /// `0..=1`.
         normalize: bool = false,
         /// If T, the entropy is that of `softmax(l/T)` in place of `e^l`.
         temperature: Option<f64> = None,
@@ -81,10 +82,12 @@ config! {
     }
 }
 
-/// The entropy of each row's distribution, `H = -Σ p·l` with `p = e^l`, to be raised (the default) or lowered.
+/// The entropy of each row's distribution, `H = -Σ p·l` with `p = e^l`, to be raised (the default)
+/// or lowered.
 ///
-/// For `lp` of `[tokens, K]` a row is a position, and H its entropy over the K tokens. For `[tokens]` a row is a sequence, and the
-/// sum runs over its tokens: not the entropy of anything, but a pressure of the same kind. Logprobs of -50 and below count as
+/// For `lp` of `[tokens, K]` a row is a position, and H its entropy over the K tokens. For
+/// `[tokens]` a row is a sequence, and the sum runs over its tokens: not the entropy of anything,
+/// but a pressure of the same kind. Logprobs of -50 and below count as
 /// 0. Gradient of H: `-p (1 + l)`.
 ///
 /// ```
@@ -115,11 +118,13 @@ pub fn entropy(lp: &Ragged, config: &EntropyConfig) -> Var {
     }
 }
 
-/// The KL divergence between each row's distribution and a reference's: `Σ p·clip(ln p - ln q, ±100)`.
+/// The KL divergence between each row's distribution and a reference's:
+/// `Σ p·clip(ln p - ln q, ±100)`.
 ///
-/// `lp` and `reference` are logprobs of one shape; rows as in [`entropy`]. Terms with `p <= 1e-10` count as 0. Over sampled tokens
-/// (`[tokens]`) the estimators [`kl_k1`](crate::kl_k1) to [`kl_k3`](crate::kl_k3) are the ones to use. Gradient forward:
-/// `p (ln p - ln q + 1)`; reverse: `-q`.
+/// `lp` and `reference` are logprobs of one shape; rows as in [`entropy`]. Terms with `p <= 1e-10`
+/// count as 0. Over sampled tokens (`[tokens]`) the estimators [`kl_k1`](crate::kl_k1) to
+/// [`kl_k3`](crate::kl_k3) are the ones to use. Gradient forward: `p (ln p - ln q + 1)`; reverse:
+/// `-q`.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -140,10 +145,11 @@ pub fn kl_divergence(lp: &Ragged, reference: &Ragged, config: &KlDivergenceConfi
     }
 }
 
-/// The Jensen-Shannon divergence between each row's distribution and a reference's, over rows: the mean of the KL of both
-/// to their mixture, between 0 and ln 2 for distributions that sum to 1.
+/// The Jensen-Shannon divergence between each row's distribution and a reference's, over rows: the
+/// mean of the KL of both to their mixture, between 0 and ln 2 for distributions that sum to 1.
 ///
-/// Shapes as in [`kl_divergence`]. Computed without forming the mixture, so that no probability underflows. Lin, 1991.
+/// Shapes as in [`kl_divergence`]. Computed without forming the mixture, so that no probability
+/// underflows. Lin, 1991.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -168,7 +174,8 @@ pub fn jensen_shannon(lp: &Ragged, reference: &Ragged, reduction: Reduction) -> 
     }
 }
 
-/// Keeps the logprobs near those of a paired input, such as a paraphrase: `lp` and `paired` have one shape.
+/// Keeps the logprobs near those of a paired input, such as a paraphrase: `lp` and `paired` have
+/// one shape.
 ///
 /// Gradient, summed: `2 (l - l')` for the square, the sign of `l - l'` for the absolute value.
 ///

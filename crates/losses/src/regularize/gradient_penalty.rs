@@ -2,11 +2,13 @@ use tinsmith_grad::{Ragged, Var, grad};
 
 use crate::at_caller;
 
-/// Keeps the slope of a function of the logprobs near a target: `(‖∇f(x)‖ - target)²`, the norm over all elements of x.
+/// Keeps the slope of a function of the logprobs near a target: `(‖∇f(x)‖ - target)²`, the norm
+/// over all elements of x.
 ///
-/// `f` is recorded once, at `x`: the logprobs themselves, or an interpolation such as `&lp * 0.25 + &reference * 0.75`. `f` must
-/// depend on its argument. The penalty's own gradient takes f's second derivatives, which the engine has.
-/// Gulrajani et al., 2017 (arXiv:1704.00028), where the target is 1.
+/// `f` is recorded once, at `x`: the logprobs themselves, or an interpolation such as
+/// `&lp * 0.25 + &reference * 0.75`. `f` must depend on its argument. The penalty's own gradient
+/// takes f's second derivatives, which the engine has. Gulrajani et al., 2017 (arXiv:1704.00028),
+/// where the target is 1.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};

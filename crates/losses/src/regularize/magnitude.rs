@@ -47,7 +47,8 @@ config! {
         lambda: f64 = 1.0,
         /// Where the square is 0.
         center: Center = Center::Zero,
-        /// If c, distances are limited to ±c before they are squared, so that far values have no gradient.
+        /// If c, distances are limited to ±c before they are squared, so that far values have no
+        /// gradient.
         clip: Option<f64> = None,
         /// The sum or the mean over elements.
         reduction: Reduction = Reduction::Sum,
@@ -154,7 +155,8 @@ pub fn l2_with(lp: &Ragged, config: &L2Config) -> Var {
     }
 }
 
-/// A mixture of [`l1`] and [`l2`]: `λ (a Σ |l| + (1 - a) Σ l²)`. Gradient: `λ (a sign(l) + 2 (1 - a) l)`.
+/// A mixture of [`l1`] and [`l2`]: `λ (a Σ |l| + (1 - a) Σ l²)`. Gradient:
+/// `λ (a sign(l) + 2 (1 - a) l)`.
 ///
 /// Zou and Hastie, 2005.
 ///

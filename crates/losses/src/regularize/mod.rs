@@ -1,7 +1,8 @@
 //! Terms that are added to a loss to hold the logprobs back: `loss + 0.01 * regularize::l2(&lp)`.
 //!
-//! Terms over elements reduce over all elements of all sequences; terms over rows (distributions) over all rows. A row is
-//! the K values of one position where `lp` is `[tokens, K]`, and a whole sequence where it is `[tokens]`.
+//! Terms over elements reduce over all elements of all sequences; terms over rows (distributions)
+//! over all rows. A row is the K values of one position where `lp` is `[tokens, K]`, and a whole
+//! sequence where it is `[tokens]`.
 
 mod distribution;
 mod gradient_penalty;

@@ -40,10 +40,11 @@ config! {
     }
 }
 
-/// Keeps the vectors of a sequence apart: a measure of `G = X Xᵀ`, per sequence X of `[tokens, K]`, summed over sequences.
+/// Keeps the vectors of a sequence apart: a measure of `G = X Xᵀ`, per sequence X of `[tokens, K]`,
+/// summed over sequences.
 ///
-/// One matrix product a sequence, of cost tokens²·K for rows. Gradient of soft, unnormalized: `4 (G - diag G) X`.
-/// Soft orthogonality: Bansal et al., 2018 (arXiv:1810.09102).
+/// One matrix product a sequence, of cost tokens²·K for rows. Gradient of soft, unnormalized:
+/// `4 (G - diag G) X`. Soft orthogonality: Bansal et al., 2018 (arXiv:1810.09102).
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};

@@ -1,5 +1,6 @@
-//! Random ragged batches. All numbers lie on a grid that keeps them off the kinks of every loss, so that difference
-//! quotients are right: logprobs are odd multiples of 1/128, what they are compared with even ones.
+//! Random ragged batches. All numbers lie on a grid that keeps them off the kinks of every loss, so
+//! that difference quotients are right: logprobs are odd multiples of 1/128, what they are compared
+//! with even ones.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -94,7 +95,8 @@ pub fn batch() -> impl Strategy<Value = Batch> {
     })
 }
 
-/// Sequences with K logprobs at each position, and target distributions whose rows sum to 1, all positive.
+/// Sequences with K logprobs at each position, and target distributions whose rows sum to 1, all
+/// positive.
 #[derive(Clone, Debug)]
 pub struct TargetBatch {
     pub lp: Ragged,

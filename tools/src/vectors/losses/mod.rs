@@ -19,7 +19,8 @@ pub use helpers::helper;
 use super::file::Case;
 use params::Params;
 
-/// A loss as recorded: its scalar, the leaves it is differentiated by, and its metrics under their names in the file.
+/// A loss as recorded: its scalar, the leaves it is differentiated by, and its metrics under their
+/// names in the file.
 pub struct Outcome {
     pub loss: Var,
     /// One per sequence, in order, as [`Case::leaves`] made them.
@@ -28,8 +29,8 @@ pub struct Outcome {
     pub metrics: Vec<(String, Var)>,
 }
 
-/// Records the loss named `loss` (the file's name for it) over the inputs of `case`, in `dtype`. A parameter or input that
-/// the loss does not know is an error.
+/// Records the loss named `loss` (the file's name for it) over the inputs of `case`, in `dtype`. A
+/// parameter or input that the loss does not know is an error.
 pub fn evaluate(loss: &str, case: &Case, dtype: DType) -> Result<Outcome> {
     let leaves = case.leaves(dtype);
     let inputs = Inputs {
