@@ -236,7 +236,7 @@ fn a_sum_over_a_constant_does_not_see_lengths() {
     // Dr. GRPO: no deviation in the advantages, no length in the mean.
     let advantages = per_seq(&advantages::centered(&[1.0, 0.0]));
     let config = GrpoConfig::default().aggregation(Aggregation::SumOver(2.0 * 8.0));
-    let loss = grpo(&lp, &lp, None, &advantages, &weights, &config);
+    let loss = grpo(&lp, &lp.detach(), None, &advantages, &weights, &config);
     assert_eq!(
         gradient(&loss, &lp),
         [-0.5, 0.0, -1.0, 0.5].map(|g| g / 16.0)
