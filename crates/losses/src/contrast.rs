@@ -3,7 +3,7 @@ use tinsmith_grad::{Ragged, Var};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::{out_of_range, tokens};
+use crate::inputs::{positive, tokens};
 use crate::masked::masked_mean_per_seq;
 
 config! {
@@ -39,11 +39,11 @@ config! {
 pub fn info_nce(scores: &Ragged, positives: &Ragged, config: &InfoNceConfig) -> Var {
     at_caller! {
         tokens!("info_nce"; scores, positives);
-        if !(config.temperature > 0.0) {
-            let why = format!("the temperature is {}; it must be above 0", config.temperature);
-            return out_of_range("info_nce", why).into();
-        }
-        let log_p = (scores / config.temperature).log_softmax_per_seq();
+        let temperature = match positive("info_nce", "temperature", config.temperature) {
+            Ok(temperature) => temperature,
+            Err(error) => return error.into(),
+        };
+        let log_p = (scores / temperature).log_softmax_per_seq();
         config.reduction.apply(&-masked_mean_per_seq(&log_p, positives))
     }
 }

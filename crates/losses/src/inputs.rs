@@ -114,3 +114,15 @@ pub(crate) fn out_of_range(op: &'static str, why: String) -> Error {
         at: here(),
     }
 }
+
+/// `x`, or the error that the option is not above 0, as NaN is not.
+#[track_caller]
+pub(crate) fn positive(op: &'static str, name: &str, x: f64) -> Result<f64, Error> {
+    match x > 0.0 {
+        true => Ok(x),
+        false => Err(out_of_range(
+            op,
+            format!("`{name}` is {x}; it must be above 0"),
+        )),
+    }
+}

@@ -127,7 +127,7 @@ fn other_options_out_of_range_are_refused() {
     );
     let rollout = Rollout::new(&lp, &a).sampled(&lp);
     for bad in [f64::NAN, 0.0, -3.0] {
-        let cap = "the cap must be above 0";
+        let cap = "must be above 0";
         let config = ImportanceSamplingConfig::default().ratio_log_cap(bad);
         refused(&importance_sampling(&lp, &lp, &lp, &config), cap);
         refused(

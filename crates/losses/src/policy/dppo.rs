@@ -65,7 +65,7 @@ pub fn dppo(
 ) -> Var {
     at_caller! {
         tokens!("dppo"; lp, old, weights);
-        if !(config.threshold >= 0.0) {
+        if !(0.0..=f64::INFINITY).contains(&config.threshold) {
             let why = format!("the threshold is {}; it must be 0 or more", config.threshold);
             return out_of_range("dppo", why).into();
         }

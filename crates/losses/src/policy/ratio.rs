@@ -4,7 +4,7 @@ use tinsmith_grad::Ragged;
 
 use crate::at_caller;
 use crate::clip::Clip;
-use crate::inputs::{out_of_range, refused, tokens};
+use crate::inputs::{out_of_range, positive, refused, tokens};
 use crate::masked::{masked, masked_mean_per_seq, only};
 
 /// Which tokens have an importance ratio out of bounds, as 1 and 0.
@@ -45,13 +45,10 @@ pub(crate) fn outside(op: &'static str, log_ratio: &Ragged, clip: Clip) -> Ragge
 /// The log ratio limited to plus and minus `cap`, beyond which it has no gradient.
 #[track_caller]
 pub(crate) fn capped(op: &'static str, log_ratio: Ragged, cap: Option<f64>) -> Ragged {
-    match cap {
-        None => log_ratio,
-        Some(cap) if cap > 0.0 => log_ratio.clamp(-cap, cap),
-        Some(cap) => {
-            let why = format!("a log ratio cannot be limited to ±{cap}; the cap must be above 0");
-            refused(&log_ratio, out_of_range(op, why))
-        }
+    let Some(cap) = cap else { return log_ratio };
+    match positive(op, "ratio_log_cap", cap) {
+        Ok(cap) => log_ratio.clamp(-cap, cap),
+        Err(error) => refused(&log_ratio, error),
     }
 }
 

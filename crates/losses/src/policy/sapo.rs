@@ -4,7 +4,7 @@ use super::ratio::{capped, importance};
 use crate::aggregate::{Aggregation, aggregate};
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::{out_of_range, per_seq, tokens};
+use crate::inputs::{per_seq, positive, tokens};
 use crate::masked::only;
 
 config! {
@@ -52,11 +52,11 @@ pub fn sapo(
 ) -> Var {
     at_caller! {
         tokens!("sapo"; lp, old, weights);
-        let (pos, neg) = (config.tau_pos, config.tau_neg);
-        if !(pos > 0.0 && neg > 0.0) {
-            let why = format!("the temperatures are {pos} and {neg}; they must be above 0");
-            return out_of_range("sapo", why).into();
-        }
+        let tau = |name, tau| positive("sapo", name, tau);
+        let (pos, neg) = match (tau("tau_pos", config.tau_pos), tau("tau_neg", config.tau_neg)) {
+            (Ok(pos), Ok(neg)) => (pos, neg),
+            (Err(error), _) | (_, Err(error)) => return error.into(),
+        };
         let active = weights.ne(0.0);
         let advantages = per_seq("sapo", "advantages", advantages, lp.num_seqs());
         let advantages = only(&active, &lp.expand(&advantages));

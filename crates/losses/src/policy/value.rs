@@ -3,7 +3,7 @@ use tinsmith_grad::{Ragged, Var};
 use crate::aggregate::{Aggregation, aggregate};
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::{out_of_range, tokens};
+use crate::inputs::{positive, tokens};
 use crate::masked::only;
 
 config! {
@@ -48,15 +48,15 @@ pub fn value_loss(
 ) -> Var {
     at_caller! {
         tokens!("value_loss"; values, old, returns, weights);
-        if !(config.clip > 0.0) {
-            let why = format!("values cannot be clipped to ±{}; it must be above 0", config.clip);
-            return out_of_range("value_loss", why).into();
-        }
+        let clip = match positive("value_loss", "clip", config.clip) {
+            Ok(clip) => clip,
+            Err(error) => return error.into(),
+        };
         let active = weights.ne(0.0);
         let on = |x: &Ragged| only(&active, x);
         let (old, error) = (on(old), on(&(values - returns)));
         let moved = on(values) - &old;
-        let limited = old + moved.clamp(-config.clip, config.clip) - on(returns);
+        let limited = old + moved.clamp(-clip, clip) - on(returns);
         let loss = error.square().maximum(limited.square()) * 0.5;
         aggregate(&loss, weights, config.aggregation)
     }
