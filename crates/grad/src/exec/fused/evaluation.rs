@@ -7,9 +7,7 @@ use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 use super::Scalar;
 use super::plan::{Item, ItemId, Kind, Plan};
 use super::pool::Pool;
-use super::program::KernelOp;
 use crate::error::{Error, Result};
-use crate::exec::math::Kernels;
 use crate::exec::{backend, reference};
 use crate::graph::op::Op;
 use crate::graph::walk::Graph;
@@ -157,7 +155,7 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
         for &id in work {
             let item = self.item(id);
             let over = match &item.kind {
-                Kind::Map(_) | Kind::Expand(_) if item.len != 1 => item.len,
+                Kind::Map(_) | Kind::Expand(_) => item.len,
                 Kind::Reduce(..) => self.item(item.inputs[0]).len,
                 _ => continue,
             };
@@ -174,7 +172,6 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
         for &id in work {
             let item = self.item(id);
             let value = match &item.kind {
-                Kind::Map(op) if item.len == 1 => Value::Number(self.number_op(*op, &item.inputs)?),
                 Kind::Cat => Value::Array(self.cat(id)?),
                 Kind::Opaque { node } => Value::Tensor(self.opaque(*node, id)?),
                 Kind::Spread { from, to } => {
@@ -228,26 +225,6 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
 
     pub(super) fn number(&self, id: ItemId) -> Result<T> {
         Ok(self.read(id)?.slice()[0])
-    }
-
-    fn number_op(&self, op: KernelOp, inputs: &[ItemId]) -> Result<T> {
-        let x = inputs
-            .iter()
-            .map(|&id| self.number(id))
-            .collect::<Result<smallvec::SmallVec<[T; 3]>>>()?;
-        let kernels = Kernels::get();
-        let mut y = [x[0]];
-        match op {
-            KernelOp::Copy => {}
-            KernelOp::Unary(op) => kernels.unary(op, &[x[0]], &mut y),
-            KernelOp::Binary(op) => kernels.binary(op, x[..1].into(), x[1..2].into(), &mut y),
-            KernelOp::Compare(op) => kernels.compare(op, x[..1].into(), x[1..2].into(), &mut y),
-            KernelOp::Select => kernels.select(&[x[0]], x[1..2].into(), x[2..3].into(), &mut y),
-            KernelOp::Choose(..) | KernelOp::Expand { .. } => {
-                unreachable!("made of others when a kernel is formed")
-            }
-        }
-        Ok(y[0])
     }
 
     fn cat(&mut self, id: ItemId) -> Result<Buffer<'o, T>> {

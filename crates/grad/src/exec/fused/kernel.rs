@@ -159,7 +159,10 @@ impl<T: Scalar> Evaluation<'_, '_, T> {
         };
         self.pool.give_registers(scratch);
         for (id, array) in stored.into_iter().zip(arrays) {
-            self.values[id as usize] = Value::Array(array);
+            self.values[id as usize] = match self.item(id).len {
+                1 => Value::Number(array[0]),
+                _ => Value::Array(array),
+            };
         }
         for (id, rows) in reduced.into_iter().zip(reductions) {
             let mut rows = rows.into_iter().map(T::from_f64);

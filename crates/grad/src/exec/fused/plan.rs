@@ -330,7 +330,6 @@ impl Planner<'_> {
         for &input in inputs {
             let item = &self.items[input as usize];
             let is_recomputed = is_inside(item)
-                && len != 1
                 && !(item.is_stored && item.stage < stage)
                 && !(item.stage < stage && item.cost > LONGEST_RECOMPUTATION);
             if is_recomputed {
@@ -339,13 +338,12 @@ impl Planner<'_> {
                 self.store(input);
             }
         }
-        let is_stored = len == 1 && matches!(kind, Kind::Map(_));
         self.items.push(Item {
             kind,
             inputs: SmallVec::from_slice(inputs),
             len,
             stage,
-            is_stored,
+            is_stored: false,
             cost,
         });
         self.items.len() as ItemId - 1

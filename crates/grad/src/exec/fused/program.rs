@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use super::compile::compile;
+use crate::exec::math::Then;
 use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 
 /// A kernel in single-assignment form, free of lengths and addresses: what programs are cached by. Node i is the i-th
@@ -36,15 +37,6 @@ pub(super) enum KernelOp {
     Expand {
         rows: u32,
     },
-}
-
-/// What a choice does to the value that it takes if its comparison holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Then {
-    Nothing,
-    Neg,
-    Minimum(Number),
-    Maximum(Number),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,7 +6,8 @@
 use rustc_hash::FxHashMap;
 
 use super::compile::node_of;
-use super::program::{Arg, Kernel, KernelOp, Node, Outcome, Then};
+use super::program::{Arg, Kernel, KernelOp, Node, Outcome};
+use crate::exec::math::Then;
 use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 
 /// The nodes that remain of a kernel, operands first, and its results in terms of them.
