@@ -87,7 +87,9 @@ fn run_fused<T: fused::Scalar>(
         direct.push(now);
         later.push(rest);
     }
-    let tensors = fused::evaluate::<T>(graph, positions, threads, direct)?;
+    let plan = fused::Plan::new(graph, positions, T::DTYPE);
+    let leaves: Vec<&Var> = plan.leaves.iter().map(|&at| graph.nodes[at]).collect();
+    let tensors = fused::evaluate::<T>(&plan, &leaves, threads, direct)?;
     let each = tensors.into_iter().zip(roots).zip(later);
     each.map(|((tensor, root), place)| {
         tensor.map_or(Ok(None), |tensor| hand_over(root, tensor, place))

@@ -1,6 +1,6 @@
 //! From a kernel to its program: the order of the instructions, and where each value lies.
 
-use super::program::{Arg, Instruction, Kernel, KernelOp, Node, Outcome, Program};
+use super::program::{Arg, Instruction, Kernel, KernelOp, Node, Output, Program};
 use super::simplify::simplified;
 use crate::graph::op::Number;
 
@@ -29,12 +29,12 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
     let mut reductions = Vec::new();
     let mut stores = 0;
     for &result in &results {
-        let Outcome::Store { value } = result else {
+        let Output::Store { value } = result else {
             reductions.push((last_of(result), result, reductions.len() as u32));
             continue;
         };
         let place = Place::Stored(stores);
-        match node_of(&value) {
+        match value.node() {
             Some(node) if compiler.places[node] == Place::Nowhere => compiler.places[node] = place,
             _ => copies.push((value, place)),
         }
@@ -69,23 +69,23 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
 }
 
 /// The node that a reduction has to wait for.
-fn last_of(result: Outcome) -> Option<usize> {
-    result.values().filter_map(|value| node_of(&value)).max()
+fn last_of(result: Output) -> Option<usize> {
+    result.values().filter_map(|value| value.node()).max()
 }
 
 /// For each node, the values that are not read after it. Copies are made at the end.
-fn lifetimes(nodes: &[Node], results: &[Outcome], copies: &[(Arg, Place)]) -> Vec<Vec<usize>> {
+fn lifetimes(nodes: &[Node], results: &[Output], copies: &[(Arg, Place)]) -> Vec<Vec<usize>> {
     let mut last_use: Vec<usize> = (0..nodes.len()).collect();
     for (i, node) in nodes.iter().enumerate() {
-        let operands = node.args.iter().filter_map(node_of);
+        let operands = node.args.iter().filter_map(|arg| arg.node());
         operands.for_each(|operand| last_use[operand] = i);
     }
     for &result in results {
-        let values = result.values().filter_map(|value| node_of(&value));
+        let values = result.values().filter_map(|value| value.node());
         values
             .for_each(|value| last_use[value] = last_use[value].max(last_of(result).unwrap_or(0)));
     }
-    let copied = copies.iter().filter_map(|(value, _)| node_of(value));
+    let copied = copies.iter().filter_map(|(value, _)| value.node());
     copied.for_each(|value| last_use[value] = usize::MAX);
 
     let mut finished = vec![Vec::new(); nodes.len()];
@@ -95,13 +95,6 @@ fn lifetimes(nodes: &[Node], results: &[Outcome], copies: &[(Arg, Place)]) -> Ve
         }
     }
     finished
-}
-
-pub(super) fn node_of(arg: &Arg) -> Option<usize> {
-    match arg {
-        Arg::Node(node) => Some(*node as usize),
-        _ => None,
-    }
 }
 
 struct Compiler {
@@ -128,21 +121,21 @@ impl Compiler {
         self.code.push(instruction);
     }
 
-    fn reduce(&mut self, result: Outcome, into: u32) {
+    fn reduce(&mut self, result: Output, into: u32) {
         let instruction = match result {
-            Outcome::Reduce { op, rows, value } => Instruction::Reduce {
+            Output::Reduce { op, rows, value } => Instruction::Reduce {
                 op,
                 rows,
                 value: self.place(value),
                 into,
             },
-            Outcome::Dot { rows, a, b } => Instruction::Dot {
+            Output::Dot { rows, a, b } => Instruction::Dot {
                 rows,
                 a: self.place(a),
                 b: self.place(b),
                 into,
             },
-            Outcome::Store { .. } => unreachable!("not a reduction"),
+            Output::Store { .. } => unreachable!("not a reduction"),
         };
         self.code.push(instruction);
     }

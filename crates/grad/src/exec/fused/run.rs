@@ -22,7 +22,7 @@ const LINE: usize = 64;
 const STRIDE: usize = BLOCK + 16;
 
 /// Elements that a thread must have to itself: waking it takes as long as a simple kernel takes for half of them.
-const SHARE: usize = 1 << 16;
+const SHARE: usize = 1 << 14;
 
 /// What a kernel works on. Arrays that are read elementwise have `len` elements, those that are expanded one for each row.
 pub(super) struct Operands<'a, T> {
