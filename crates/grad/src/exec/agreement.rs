@@ -150,8 +150,13 @@ fn agree(program: &Program, dtype: DType) -> Result<(), TestCaseError> {
             let same = match agreement {
                 _ if want.is_nan() => got.is_nan(),
                 Agreement::Bits => want == got,
-                // 8 units in the last place: of f32, 9.5e-7.
-                _ => want == got || (want - got).abs() <= 8.0 * epsilon * scale.abs(),
+                // 8 units in the last place: of f32, 9.5e-7. candle adds terms one after another.
+                Agreement::Function => {
+                    want == got || (want - got).abs() <= 8.0 * epsilon * scale.abs()
+                }
+                Agreement::Terms => {
+                    want == got || (want - got).abs() <= 64.0 * epsilon * scale.abs()
+                }
             };
             prop_assert!(same, "{var:?}: reference {want:e}, fused {got:e}");
         }

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 
 use super::Scalar;
 use super::kernel::Binding;
-use super::plan::{Fallback, Item, ItemId, Kind, Plan, Root, Step};
+use super::plan::{Fallback, Item, ItemId, Kind, Plan, Step};
 use super::pool::Pool;
 use super::run::{self, Operands};
 use crate::error::{Error, Result};
@@ -50,10 +50,10 @@ pub(in crate::exec) fn evaluate<'p, T: Scalar>(
         }
     }
     let mut tensors = Vec::with_capacity(plan.roots.len());
-    for (Root { item, node }, destination) in plan.roots.iter().zip(destinations) {
-        let id = *item;
+    for (root, destination) in plan.roots.iter().zip(destinations) {
+        let id = root.item;
         tensors.push(match destination {
-            Destination::Tensor => Some(evaluation.tensor(id, node.shape(), node.dtype())?),
+            Destination::Tensor => Some(evaluation.tensor(id, &root.shape, root.dtype)?),
             Destination::Written => None,
             Destination::Copied(place) => {
                 place.copy_from_slice(evaluation.read(id)?.slice());
@@ -330,7 +330,7 @@ impl<'p, 'o, T: Scalar> Evaluation<'p, 'o, T> {
 
     fn blame(&self, e: candle_core::Error) -> Error {
         let root = self.plan.roots.last();
-        backend(&root.expect("what is evaluated has a root").node, e)
+        root.expect("what is evaluated has a root").backend(e)
     }
 
     /// Gives the memory of intermediate values back for the next evaluation.

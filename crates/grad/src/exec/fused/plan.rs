@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::kernel::{Binding, Former};
 use super::program::KernelOp;
+use crate::error::{Error, Loc};
 use crate::graph::dims::{Dims, elem_count};
 use crate::graph::op::{BinaryOp, Number, Op, ReduceOp};
 use crate::graph::segments::Segments;
@@ -86,15 +87,24 @@ pub(in crate::exec) struct Plan {
     pub(super) items: Vec<Item>,
     /// What is to be computed, in this order.
     pub(super) steps: Vec<Step>,
-    pub(super) roots: Vec<Root>,
+    pub(in crate::exec) roots: Vec<Root>,
     /// Where the leaves stand in the graph.
     pub(in crate::exec) leaves: Vec<usize>,
 }
 
-/// Where the value of a root is, and the root without its operands.
-pub(super) struct Root {
+/// Where the value of a root is, and what the root is.
+pub(in crate::exec) struct Root {
     pub(super) item: ItemId,
-    pub(super) node: Var,
+    pub(super) shape: Dims,
+    pub(super) dtype: DType,
+    op: &'static str,
+    at: Loc,
+}
+
+impl Root {
+    pub(in crate::exec) fn backend(&self, e: candle_core::Error) -> Error {
+        Error::backend(self.op, e, self.at)
+    }
 }
 
 pub(super) enum Step {
@@ -120,7 +130,10 @@ impl Plan {
         }
         let root = |&at: &usize| Root {
             item: planner.full(at),
-            node: graph.nodes[at].without_inputs(),
+            shape: graph.nodes[at].0.shape.clone(),
+            dtype: graph.nodes[at].dtype(),
+            op: graph.nodes[at].0.op.name(),
+            at: graph.nodes[at].0.at,
         };
         let roots: Vec<Root> = roots.iter().map(root).collect();
         for root in &roots {
