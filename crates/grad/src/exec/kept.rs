@@ -79,6 +79,8 @@ struct Cache {
 /// More structures than a training loop has losses, and metrics.
 const MOST: usize = 32;
 const MET: usize = 256;
+/// Nodes that a fingerprint looks at.
+const SAMPLES: usize = 64;
 
 static CACHE: Mutex<Cache> = Mutex::new(Cache {
     kept: Vec::new(),
@@ -91,9 +93,8 @@ impl Request<'_> {
         &self,
         make: impl FnOnce() -> Result<Schedule, E>,
     ) -> Result<Arc<Kept>, E> {
-        let is_told = self.is_told_by_structure();
         let fingerprint = self.fingerprint();
-        if is_told && let Some(kept) = self.find(fingerprint) {
+        if let Some(kept) = self.find(fingerprint) {
             return Ok(kept);
         }
         let made = Arc::new(Kept {
@@ -101,16 +102,15 @@ impl Request<'_> {
             schedule: make()?,
             structure: self.structure(),
         });
-        if !is_told {
-            return Ok(made);
-        }
-        let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.met.contains(&fingerprint) {
-            cache.kept.truncate(MOST - 1);
-            cache.kept.insert(0, made.clone());
-        } else {
-            cache.met.truncate(MET - 1);
-            cache.met.push_front(fingerprint);
+        if self.is_told_by_structure() {
+            let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+            if cache.met.contains(&fingerprint) {
+                cache.kept.truncate(MOST - 1);
+                cache.kept.insert(0, made.clone());
+            } else {
+                cache.met.truncate(MET - 1);
+                cache.met.push_front(fingerprint);
+            }
         }
         Ok(made)
     }
@@ -136,7 +136,12 @@ impl Request<'_> {
         let mut mix = |x: usize| {
             mixed = (mixed.rotate_left(5) ^ x as u64).wrapping_mul(0x517c_c1b7_2722_0a95);
         };
-        for var in &self.graph.nodes {
+        for var in self
+            .graph
+            .nodes
+            .iter()
+            .step_by(1 + self.graph.len() / SAMPLES)
+        {
             let size = var.shape().first().copied().unwrap_or(0);
             mix(size << 8 | var.shape().len() << 4 | var.0.inputs.len());
         }

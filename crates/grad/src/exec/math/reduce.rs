@@ -16,16 +16,7 @@ impl<T: Real> WithSimd for Sum<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> f64 {
-        let (chunks, rest) = self.x.as_chunks::<CHUNK>();
-        sum(
-            chunks.len(),
-            rest.len(),
-            |i| {
-                let chunk = &chunks[i];
-                move |j| chunk[j]
-            },
-            |j| rest[j],
-        )
+        sum(self.x, self.x, |x, _| x)
     }
 }
 
@@ -40,16 +31,7 @@ impl<T: Real> WithSimd for Dot<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> f64 {
-        let ((a, a_rest), (b, b_rest)) = (self.a.as_chunks::<CHUNK>(), self.b.as_chunks::<CHUNK>());
-        sum(
-            a.len(),
-            a_rest.len(),
-            |i| {
-                let (a, b) = (&a[i], &b[i]);
-                move |j| a[j] * b[j]
-            },
-            |j| a_rest[j] * b_rest[j],
-        )
+        sum(self.a, self.b, |a, b| a * b)
     }
 }
 
@@ -79,35 +61,43 @@ impl<T: Real> WithSimd for Min<'_, T> {
     }
 }
 
-/// The sum of `chunks` chunks and `rest` elements after them.
 #[inline(always)]
-fn sum<T: Real, G: Fn(usize) -> T>(
-    chunks: usize,
-    rest: usize,
-    chunk: impl Fn(usize) -> G,
-    after: impl Fn(usize) -> T,
-) -> f64 {
+fn sum<T: Real>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> f64 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<CHUNK>(), b.as_chunks::<CHUNK>());
     let mut lanes = [0.0; LANES];
-    if chunks > 0 {
+    if !a.is_empty() {
         let mut sums = [0.0; CHUNK];
-        for pair in 0..chunks / 2 {
-            let (a, b) = (chunk(2 * pair), chunk(2 * pair + 1));
-            for (j, sum) in sums.iter_mut().enumerate() {
-                *sum += a(j).into() + b(j).into();
+        // Two at once, as sums that are kept in memory are read and written each time.
+        let (a_pairs, a_last) = a.as_chunks::<2>();
+        let (b_pairs, b_last) = b.as_chunks::<2>();
+        for ([a, c], [b, d]) in a_pairs.iter().zip(b_pairs) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum += term(a[i], b[i]).into() + term(c[i], d[i]).into();
             }
         }
-        if chunks % 2 == 1 {
-            let last = chunk(chunks - 1);
-            for (j, sum) in sums.iter_mut().enumerate() {
-                *sum += last(j).into();
+        for (a, b) in a_last.iter().zip(b_last) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum += term(a[i], b[i]).into();
             }
         }
         lanes = halved(&sums, |a, b| a + b);
     }
-    for j in 0..rest {
-        lanes[j % LANES] += after(j).into();
+    let ((a, a_rest), (b, b_rest)) = (a_rest.as_chunks(), b_rest.as_chunks());
+    let last = (padded(a_rest), padded(b_rest));
+    for (a, b) in a.iter().zip(b).chain([(&last.0, &last.1)]) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += term(a, b).into();
+        }
     }
     join(lanes, |a, b| a + b)
+}
+
+/// The last, incomplete row of lanes.
+#[inline(always)]
+fn padded<T: Real>(rest: &[T]) -> [T; LANES] {
+    let mut row = [T::ZERO; LANES];
+    row[..rest.len()].copy_from_slice(rest);
+    row
 }
 
 /// Folds with `f`, which must not mind the order of its operands and leave them as they are when joined with `start`.
