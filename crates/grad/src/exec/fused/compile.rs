@@ -12,6 +12,8 @@ enum Place {
     Array(u32),
     Number(u32),
     Constant(u32),
+    /// The same for all elements.
+    Uniform(u32),
     Nowhere,
 }
 
@@ -22,7 +24,15 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
         code: Vec::with_capacity(nodes.len() + results.len()),
         constants: Vec::new(),
         scratch: Registers::default(),
+        uniform: Vec::new(),
     };
+    for (i, node) in nodes.iter().enumerate() {
+        if compiler.is_uniform(node) {
+            compiler.places[i] = Place::Uniform(compiler.uniform.len() as u32);
+            let args = node.args.map(|arg| compiler.place(arg));
+            compiler.uniform.push((node.op, args));
+        }
+    }
 
     // A value that is stored is computed where it is to lie. One that is stored twice, or is not computed here, is copied.
     let mut copies = Vec::new();
@@ -52,7 +62,9 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
             // Taken before the operands' registers are free, so that no instruction writes what it reads.
             compiler.places[i] = Place::Scratch(compiler.scratch.take());
         }
-        compiler.compute(node, compiler.places[i]);
+        if !matches!(compiler.places[i], Place::Uniform(_)) {
+            compiler.compute(node, compiler.places[i]);
+        }
         while let Some((_, result, into)) = reductions.next_if(|(last, ..)| *last == Some(i)) {
             compiler.reduce(result, into);
         }
@@ -103,9 +115,20 @@ struct Compiler {
     code: Vec<Instruction<Place>>,
     constants: Vec<Number>,
     scratch: Registers,
+    uniform: Vec<(KernelOp, [Place; 4])>,
 }
 
 impl Compiler {
+    /// Whether `node` is made of numbers only.
+    fn is_uniform(&self, node: &Node) -> bool {
+        let is_number = |arg: &Arg| match *arg {
+            Arg::Node(node) => matches!(self.places[node as usize], Place::Uniform(_)),
+            Arg::Array(_) => false,
+            Arg::Number(_) | Arg::Constant(_) | Arg::Absent => true,
+        };
+        node.args.iter().all(is_number)
+    }
+
     fn compute(&mut self, node: &Node, to: Place) {
         let instruction = match (node.op, node.args) {
             (KernelOp::Expand { rows }, [Arg::Array(array), ..]) => {
@@ -162,12 +185,14 @@ impl Compiler {
         let arrays = scratch + stores;
         let numbers = arrays + kernel.arrays;
         let constants = numbers + kernel.numbers;
+        let uniform = constants + self.constants.len() as u32;
         let slot = |place| match place {
             Place::Scratch(register) => register,
             Place::Stored(store) => scratch + store,
             Place::Array(array) => arrays + array,
             Place::Number(number) => numbers + number,
             Place::Constant(constant) => constants + constant,
+            Place::Uniform(number) => uniform + number,
             Place::Nowhere => 0,
         };
         let code = self.code.into_iter().map(|instruction| match instruction {
@@ -204,6 +229,11 @@ impl Compiler {
             scratch: scratch as usize,
             stores: stores as usize,
             constants: self.constants,
+            uniform: self
+                .uniform
+                .into_iter()
+                .map(|(op, args)| (op, args.map(slot)))
+                .collect(),
         }
     }
 }

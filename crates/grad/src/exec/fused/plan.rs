@@ -258,6 +258,7 @@ impl Planner<'_> {
             {
                 same(self.reduce(*op, Rows::Segments(segments.clone()), inputs[0], len))
             }
+            Op::SegmentExpand(_) if self.of[inputs[0]].1 == Form::Number => self.of[inputs[0]],
             Op::SegmentExpand(segments) if len == segments.rows() && len != 1 => {
                 let per_row = self.full(inputs[0]);
                 match self.items[per_row as usize].len {

@@ -1,6 +1,6 @@
 //! A kernel's code: a linear program over registers that each hold one block of elements and stay in L1.
 
-use crate::exec::math::Then;
+use crate::exec::math::{Step, Then};
 use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 
 /// A kernel in single-assignment form, free of lengths and addresses: what programs are cached by. Node i is the i-th
@@ -29,6 +29,8 @@ pub(super) enum KernelOp {
     Select,
     /// `args[0] op args[1] ? then(args[2]) : args[3]` for a comparison.
     Choose(CompareOp, Then),
+    /// `(args[0] first args[1]) second args[2]`
+    Pair(Step, Step),
     /// Array `args[0]`, one element a row, to all elements of the rows.
     Expand {
         rows: u32,
@@ -64,13 +66,15 @@ pub(super) enum Output {
 }
 
 /// The code: instructions over slots. Slots hold blocks of scratch memory first, then blocks of the stored outputs, of the
-/// arrays, and after these the numbers and constants.
+/// arrays, and after these the numbers, the constants, and what is computed of them.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) code: Vec<Instruction>,
     pub(super) scratch: usize,
     pub(super) stores: usize,
     pub(super) constants: Vec<Number>,
+    /// What is the same for all elements, computed once: the slots after the constants, in this order.
+    pub(super) uniform: Vec<(KernelOp, [u32; 4])>,
 }
 
 #[derive(Clone, Copy, Debug)]

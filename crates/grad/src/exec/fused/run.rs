@@ -117,36 +117,38 @@ fn run_range<'a, T: Scalar>(
         return;
     }
     let numbers = operands.numbers.len() + program.constants.len();
+    let filled = numbers + program.uniform.len();
     let staged = program.stores + operands.arrays.len();
-    let size = program.scratch * STRIDE + (numbers + staged) * CHUNK + LINE;
+    let size = program.scratch * STRIDE + (filled + staged) * CHUNK + LINE;
     if scratch.len() < size {
         scratch.resize(size, T::ZERO);
     }
     let aligned = scratch.as_ptr().align_offset(LINE);
     let (registers, rest) = scratch[aligned..].split_at_mut(program.scratch * STRIDE);
-    let (filled, staging) = rest.as_chunks_mut().0.split_at_mut(numbers);
-    let constants = program
-        .constants
-        .iter()
-        .map(|number| T::narrowed(number.get()));
-    for (chunk, number) in filled
-        .iter_mut()
-        .zip(operands.numbers.iter().copied().chain(constants))
-    {
+    let (filled, staging) = rest.as_chunks_mut().0.split_at_mut(filled);
+    let (filled, uniform) = filled.split_at_mut(numbers);
+    let constants = program.constants.iter();
+    let constants = constants.map(|number| T::narrowed(number.get()));
+    let numbers = operands.numbers.iter().copied().chain(constants);
+    for (chunk, number) in filled.iter_mut().zip(numbers) {
         *chunk = [number; CHUNK];
     }
-    let registers = registers
-        .chunks_exact_mut(STRIDE)
-        .map(|register| Slot::Register(register[..BLOCK].as_chunks_mut().0));
-    let arrays = (0..staged).map(|_| Slot::Block(&[]));
+    let registers = registers.chunks_exact_mut(STRIDE);
+    let registers = registers.map(|register| register[..BLOCK].as_chunks_mut().0);
+    let slots = registers.map(Slot::Register);
+    let slots = slots.chain((0..staged).map(|_| Slot::Block(&[])));
+    let mut slots: Vec<Slot<T>> = slots.chain(filled.iter().map(Slot::Number)).collect();
+    let kernels = Kernels::get();
+    for ((op, args), out) in program.uniform.iter().zip(uniform) {
+        let read = |i: usize| slots[args[i] as usize].read();
+        compute(kernels, *op, read, std::slice::from_mut(out));
+        slots.push(Slot::Number(out));
+    }
     let mut blocks = Blocks {
-        kernels: Kernels::get(),
+        kernels,
         program,
         operands,
-        slots: registers
-            .chain(arrays)
-            .chain(filled.iter().map(Slot::Number))
-            .collect(),
+        slots,
         cursors: operands
             .rows
             .iter()
@@ -338,6 +340,9 @@ fn compute<'r, T: Scalar>(
         KernelOp::Select => kernels.select(read(0), read(1), read(2), out),
         KernelOp::Choose(op, then) => {
             kernels.choose(op, then, [read(0), read(1)], [read(2), read(3)], out);
+        }
+        KernelOp::Pair(first, second) => {
+            kernels.pair(first, second, [read(0), read(1), read(2)], out);
         }
         KernelOp::Expand { .. } => unreachable!("an instruction of its own"),
     }

@@ -6,7 +6,7 @@
 use rustc_hash::FxHashMap;
 
 use super::program::{Arg, Kernel, KernelOp, Node, Output};
-use crate::exec::math::Then;
+use crate::exec::math::{Step, Then};
 use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 
 /// The nodes that remain of a kernel, operands first, and its results in terms of them.
@@ -22,6 +22,7 @@ pub(super) fn simplified(kernel: &Kernel) -> (Vec<Node>, Vec<Output>) {
         .map(|result| result.with(|arg| rename(arg, &renamed)))
         .collect();
     values.reduce_products(&mut results);
+    values.pair_steps(&results);
     values.keep_needed(results)
 }
 
@@ -147,13 +148,19 @@ impl Values {
         }
     }
 
+    /// How often each value is needed.
+    fn uses(&self, results: &[Output]) -> Vec<u32> {
+        let mut uses = vec![0; self.nodes.len()];
+        let operands = self.nodes.iter().flat_map(|node| node.args);
+        let reduced = results.iter().flat_map(|result| result.values());
+        let used = operands.chain(reduced).filter_map(Arg::node);
+        used.for_each(|value| uses[value] += 1);
+        uses
+    }
+
     /// Sums of products that nothing else needs are formed without the products.
     fn reduce_products(&self, results: &mut [Output]) {
-        let mut uses = vec![0; self.nodes.len()];
-        let operands = self.nodes.iter().flat_map(|node| &node.args);
-        let reduced: Vec<Arg> = results.iter().flat_map(|result| result.values()).collect();
-        let used = operands.chain(&reduced).filter_map(|arg| arg.node());
-        used.for_each(|value| uses[value] += 1);
+        let uses = self.uses(results);
         for result in results {
             if let Output::Reduce {
                 op: ReduceOp::Sum,
@@ -166,6 +173,34 @@ impl Values {
             {
                 let [a, b, ..] = self.nodes[value].args;
                 *result = Output::Dot { rows, a, b };
+            }
+        }
+    }
+
+    /// A step of arithmetic whose result only another step needs becomes one instruction with it.
+    fn pair_steps(&mut self, results: &[Output]) {
+        let uses = self.uses(results);
+        let step = |node: &Node| match node.op {
+            KernelOp::Binary(op) => Step::of(op),
+            _ => None,
+        };
+        for at in 0..self.nodes.len() {
+            let Some(second) = step(&self.nodes[at]) else {
+                continue;
+            };
+            let [x, y, ..] = self.nodes[at].args;
+            let orders = [(x, y), (y, x)];
+            let orders = &orders[..if second == Step::Sub { 1 } else { 2 }];
+            let paired = orders.iter().find_map(|&(inner, c)| {
+                let inner = inner.node().filter(|&inner| uses[inner] == 1)?;
+                let [a, b, ..] = self.nodes[inner].args;
+                // What is made of numbers only is computed once, and not for each block.
+                let is_number = |arg| matches!(arg, Arg::Number(_) | Arg::Constant(_));
+                let first = step(&self.nodes[inner]).filter(|_| !is_number(a) || !is_number(b))?;
+                Some(Node::new(KernelOp::Pair(first, second), &[a, b, c]))
+            });
+            if let Some(paired) = paired {
+                self.nodes[at] = paired;
             }
         }
     }
@@ -345,6 +380,35 @@ mod tests {
             let (count, got, _) = evaluate(nodes, &[Output::Store { value }]);
             assert_eq!(got, bits(pairs().map(|(a, b)| formula(a, b))), "{nodes:?}");
             assert_eq!(count, instructions, "{nodes:?}");
+        }
+    }
+
+    #[test]
+    fn two_steps_of_arithmetic_are_one_instruction_with_the_same_bits() {
+        type Plain = fn(f32, f32) -> f32;
+        let steps: [(BinaryOp, Plain); 3] = [
+            (BinaryOp::Add, |a, b| a + b),
+            (BinaryOp::Sub, |a, b| a - b),
+            (BinaryOp::Mul, |a, b| a * b),
+        ];
+        for (first, f) in steps {
+            for (second, g) in steps {
+                let inner = (KernelOp::Binary(first), &[A, B][..]);
+                for (last, is_paired) in [
+                    ([Arg::Node(0), A], true),
+                    ([A, Arg::Node(0)], second != BinaryOp::Sub),
+                ] {
+                    let nodes = [inner, (KernelOp::Binary(second), &last[..])];
+                    let store = |value| Output::Store { value };
+                    let want = |a, b| match last {
+                        [A, _] => g(a, f(a, b)),
+                        _ => g(f(a, b), a),
+                    };
+                    let (count, got, _) = evaluate(&nodes, &[store(Arg::Node(1))]);
+                    assert_eq!(got, bits(pairs().map(|(a, b)| want(a, b))), "{nodes:?}");
+                    assert_eq!(count, if is_paired { 1 } else { 2 }, "{nodes:?}");
+                }
+            }
         }
     }
 

@@ -25,6 +25,7 @@ mod exp;
 mod hyper;
 mod log;
 mod loops;
+mod pair;
 mod polynomial;
 mod pow;
 mod real;
@@ -40,6 +41,7 @@ use pulp::Arch;
 use std::sync::OnceLock;
 
 pub(crate) use choose::Then;
+pub(crate) use pair::Step;
 pub(crate) use real::Real;
 
 /// Elements of a chunk: vectors of every width divide it.
@@ -135,6 +137,23 @@ impl Kernels {
                 out,
             },
         );
+    }
+
+    /// `out = (a first b) second c`, each rounded.
+    pub(crate) fn pair<T: Real>(
+        self,
+        first: Step,
+        second: Step,
+        args: [Arg<T>; 3],
+        out: &mut [Chunk<T>],
+    ) {
+        let pair = pair::Pair {
+            first,
+            second,
+            args,
+            out,
+        };
+        T::dispatch(self.arch, pair);
     }
 
     /// A block in `f64`: its sum, accumulated in an order that depends on the length alone, or its largest or smallest
