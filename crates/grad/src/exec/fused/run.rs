@@ -362,10 +362,7 @@ fn dot<T: Scalar>(kernels: Kernels, a: Arg<T>, b: Arg<T>, part: Range<usize>) ->
             kernels.dot(&a.as_flattened()[part.clone()], &b.as_flattened()[part])
         }
         (Arg::Block(x), Arg::Number(number)) | (Arg::Number(number), Arg::Block(x)) => {
-            let parts = x.as_flattened()[part].chunks(CHUNK);
-            parts
-                .map(|part| kernels.dot(part, &number[..part.len()]))
-                .sum()
+            kernels.scaled_sum(&x.as_flattened()[part], number[0])
         }
         (Arg::Number(a), Arg::Number(b)) => (a[0] * b[0]).into() * part.len() as f64,
     }

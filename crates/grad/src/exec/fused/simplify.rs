@@ -158,7 +158,7 @@ impl Values {
         uses
     }
 
-    /// Sums of products that nothing else needs are formed without the products.
+    /// Sums of products, squares and negatives that nothing else needs are formed without these.
     fn reduce_products(&self, results: &mut [Output]) {
         let uses = self.uses(results);
         for result in results {
@@ -169,10 +169,17 @@ impl Values {
             } = *result
                 && let Some(value) = value.node()
                 && uses[value] == 1
-                && self.nodes[value].op == KernelOp::Binary(BinaryOp::Mul)
             {
                 let [a, b, ..] = self.nodes[value].args;
-                *result = Output::Dot { rows, a, b };
+                let factors = match self.nodes[value].op {
+                    KernelOp::Binary(BinaryOp::Mul) => Some((a, b)),
+                    KernelOp::Unary(UnaryOp::Square) => Some((a, a)),
+                    KernelOp::Unary(UnaryOp::Neg) => Some((a, Arg::Constant(Number::new(-1.0)))),
+                    _ => None,
+                };
+                if let Some((a, b)) = factors {
+                    *result = Output::Dot { rows, a, b };
+                }
             }
         }
     }

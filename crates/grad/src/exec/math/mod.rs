@@ -170,4 +170,9 @@ impl Kernels {
     pub(crate) fn dot<T: Real>(self, a: &[T], b: &[T]) -> f64 {
         T::dispatch(self.arch, reduce::Dot { a, b })
     }
+
+    /// The sum of `x * by`, with the bits of the sum of the block of products.
+    pub(crate) fn scaled_sum<T: Real>(self, x: &[T], by: T) -> f64 {
+        T::dispatch(self.arch, reduce::Scaled { x, by })
+    }
 }

@@ -35,6 +35,21 @@ impl<T: Real> WithSimd for Dot<'_, T> {
     }
 }
 
+/// The sum of products with one number, each rounded to `T` first.
+pub(super) struct Scaled<'a, T> {
+    pub(super) x: &'a [T],
+    pub(super) by: T,
+}
+
+impl<T: Real> WithSimd for Scaled<'_, T> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        sum(self.x, self.x, |x, _| x * self.by)
+    }
+}
+
 pub(super) struct Max<'a, T> {
     pub(super) x: &'a [T],
 }
@@ -80,14 +95,19 @@ fn sum<T: Real>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> f64 {
                 *sum += term(a[i], b[i]).into();
             }
         }
-        lanes = halved(&sums, |a, b| a + b);
+        lanes = halved(sums, |a, b| a + b);
     }
     let ((a, a_rest), (b, b_rest)) = (a_rest.as_chunks(), b_rest.as_chunks());
-    let last = (padded(a_rest), padded(b_rest));
-    for (a, b) in a.iter().zip(b).chain([(&last.0, &last.1)]) {
+    let add = |lanes: &mut [f64; LANES], a: &[T; LANES], b: &[T; LANES]| {
         for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
             *lane += term(a, b).into();
         }
+    };
+    for (a, b) in a.iter().zip(b) {
+        add(&mut lanes, a, b);
+    }
+    if !a_rest.is_empty() {
+        add(&mut lanes, &padded(a_rest), &padded(b_rest));
     }
     join(lanes, |a, b| a + b)
 }
@@ -110,7 +130,7 @@ fn fold<T: Real>(x: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
             *best = f(*best, x);
         }
     }
-    let mut lanes = halved(&best, &f);
+    let mut lanes = halved(best, &f);
     for (j, &x) in rest.iter().enumerate() {
         lanes[j % LANES] = f(lanes[j % LANES], x);
     }
@@ -119,10 +139,21 @@ fn fold<T: Real>(x: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
 
 /// Element `i` with `i + 64`, then `i` with `i + 32`, then `i` with `i + 16`.
 #[inline(always)]
-fn halved<T: Real>(chunk: &Chunk<T>, f: impl Fn(T, T) -> T) -> [T; LANES] {
-    let quarters: [T; CHUNK / 2] = std::array::from_fn(|i| f(chunk[i], chunk[i + CHUNK / 2]));
-    let eighths: [T; CHUNK / 4] = std::array::from_fn(|i| f(quarters[i], quarters[i + CHUNK / 4]));
-    std::array::from_fn(|i| f(eighths[i], eighths[i + LANES]))
+fn halved<T: Real>(mut chunk: Chunk<T>, f: impl Fn(T, T) -> T) -> [T; LANES] {
+    let (low, high) = chunk.split_at_mut(CHUNK / 2);
+    join_halves(low, high, &f);
+    let (low, high) = low.split_at_mut(CHUNK / 4);
+    join_halves(low, high, &f);
+    let (low, high) = low.split_at_mut(LANES);
+    join_halves(low, high, &f);
+    std::array::from_fn(|i| low[i])
+}
+
+#[inline(always)]
+fn join_halves<T: Real>(low: &mut [T], high: &[T], f: impl Fn(T, T) -> T) {
+    for (low, &high) in low.iter_mut().zip(high) {
+        *low = f(*low, high);
+    }
 }
 
 /// Lane `i` with lane `i + 8`, then `i` with `i + 4`, and so on.

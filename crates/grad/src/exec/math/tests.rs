@@ -600,12 +600,14 @@ fn a_dot_product_has_the_bits_of_the_sum_of_the_products() {
         for len in [0, 1, 15, 16, 17, 128, 300, 512, 999] {
             let a: Vec<f32> = x[..len].iter().map(|x| x % 10.0).collect();
             let b: Vec<f32> = a.iter().rev().copied().collect();
-            let products = binary(kernels, BinaryOp::Mul, Block(&a), Block(&b), len);
-            let (got, want) = (
-                kernels.dot(&a, &b),
-                kernels.reduce(ReduceOp::Sum, &products),
-            );
-            assert_eq!(got.to_bits(), want.to_bits(), "{kernels:?} {len}");
+            for (b, got) in [
+                (Block(&b), kernels.dot(&a, &b)),
+                (One(0.3), kernels.scaled_sum(&a, 0.3)),
+            ] {
+                let products = binary(kernels, BinaryOp::Mul, Block(&a), b, len);
+                let want = kernels.reduce(ReduceOp::Sum, &products);
+                assert_eq!(got.to_bits(), want.to_bits(), "{kernels:?} {len} {b:?}");
+            }
         }
     }
 }
