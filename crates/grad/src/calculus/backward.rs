@@ -172,23 +172,35 @@ impl<'a> Backward<'a> {
             .collect();
         exec::no_error(&recorded)?;
         let graph = Graph::reaching(recorded.iter().copied());
-        let batched = autobatch(&graph, &graph.positions(&recorded), &graph.positions(wrt));
-        let roots: Vec<&Var> = batched
-            .as_ref()
-            .map_or(recorded, |batched| batched.iter().collect());
-        let grads = match batched {
-            None => self.gradients(&graph, self.root, wrt)?,
-            Some(_) => self.gradients(&Graph::reaching([roots[0]]), roots[0], wrt)?,
+        let (positions, leaves) = (graph.positions(&recorded), graph.positions(wrt));
+        let request = exec::Request {
+            graph: &graph,
+            roots: &positions,
+            wrt: &leaves,
+            allow_unused: self.allow_unused,
         };
-        let mut evaluated = roots.clone();
-        evaluated.extend(&grads);
-        into.splice(0..0, roots.iter().map(|_| None));
-        let mut aux = exec::run_into(
-            &Graph::reaching(evaluated.iter().copied()),
-            &evaluated,
-            into,
-        )?;
-        let grads = aux.split_off(roots.len());
+        let make = || {
+            let batched = autobatch(&graph, &positions, &leaves);
+            let roots: Vec<&Var> = match &batched {
+                Some(batched) => batched.iter().collect(),
+                None => recorded.clone(),
+            };
+            let grads = match &batched {
+                None => self.gradients(&graph, self.root, wrt)?,
+                Some(_) => self.gradients(&Graph::reaching([roots[0]]), roots[0], wrt)?,
+            };
+            Ok(roots.into_iter().cloned().chain(grads).collect())
+        };
+        into.splice(0..0, recorded.iter().map(|_| None));
+        let mut aux = match self.seed.is_none() && leaves.len() == wrt.len() {
+            true => exec::run_kept(&request, into, make)?,
+            false => {
+                let made = make()?;
+                let roots: Vec<&Var> = made.iter().collect();
+                exec::run_into(&exec::graph_of(&roots)?, &roots, into)?
+            }
+        };
+        let grads = aux.split_off(recorded.len());
         let mut aux: Vec<Tensor> = aux.into_iter().flatten().collect();
         let root = aux.remove(0);
         Ok((Values { root, aux }, grads))

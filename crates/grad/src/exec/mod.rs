@@ -3,11 +3,14 @@
 #[cfg(test)]
 mod agreement;
 mod fused;
+mod kept;
 mod math;
 pub(crate) mod reference;
 
 use candle_core::{DType, Tensor};
 
+pub(crate) use self::kept::Request;
+use self::kept::Schedule;
 use crate::autobatch::autobatch;
 use crate::error::{Error, Result};
 use crate::graph::element::{Element, Floats};
@@ -26,13 +29,42 @@ use crate::graph::walk::Graph;
 /// ```
 pub fn eval(roots: &[&Var]) -> Result<Vec<Tensor>> {
     let graph = graph_of(roots)?;
-    match autobatch(&graph, &graph.positions(roots), &[]) {
-        Some(batched) => {
-            let roots: Vec<&Var> = batched.iter().collect();
-            run(&graph_of(&roots)?, &roots)
-        }
-        None => run(&graph, roots),
+    let positions = graph.positions(roots);
+    let request = Request {
+        graph: &graph,
+        roots: &positions,
+        wrt: &[],
+        allow_unused: false,
+    };
+    let tensors = run_kept(&request, roots.iter().map(|_| None).collect(), || {
+        let batched = autobatch(&graph, &positions, &[]);
+        Ok(batched.unwrap_or_else(|| roots.iter().map(|&root| root.clone()).collect()))
+    })?;
+    Ok(tensors.into_iter().flatten().collect())
+}
+
+/// Evaluates what `made` gives for a request, as [`run_into`], unless its schedule is known from an earlier request of the same
+/// structure.
+pub(crate) fn run_kept(
+    request: &Request,
+    into: Vec<Option<Floats>>,
+    make: impl FnOnce() -> Result<Vec<Var>>,
+) -> Result<Vec<Option<Tensor>>> {
+    let recorded = request.graph;
+    let roots = request.roots.iter().map(|&at| recorded.nodes[at]);
+    let is_fused = matches!(EXECUTOR.get(), Executor::Fused { .. });
+    if !is_fused || dtype_of(recorded).is_none() || !on_cpu(roots) {
+        let made = make()?;
+        let roots: Vec<&Var> = made.iter().collect();
+        return run_into(&graph_of(&roots)?, &roots, into);
     }
+    let kept = request.schedule(|| {
+        let made = make()?;
+        let roots: Vec<&Var> = made.iter().collect();
+        let graph = graph_of(&roots)?;
+        Ok(Schedule::new(recorded, &graph, &graph.positions(&roots)))
+    })?;
+    run_schedule(&kept.schedule, recorded, into)
 }
 
 /// Evaluates `roots`, which `graph` leads to, as they are.
@@ -47,36 +79,47 @@ pub(crate) fn run_into(
     roots: &[&Var],
     into: Vec<Option<Floats>>,
 ) -> Result<Vec<Option<Tensor>>> {
-    let dtype = graph
-        .nodes
-        .iter()
-        .find(|var| var.is_float())
-        .map(|var| var.dtype());
     let positions = graph.positions(roots);
-    let on_cpu = roots.iter().all(|root| root.device().is_cpu());
-    match (EXECUTOR.get(), dtype) {
-        (Executor::Fused { threads }, Some(DType::F32)) if on_cpu => {
-            run_fused::<f32>(graph, roots, &positions, threads, into)
-        }
-        (Executor::Fused { threads }, Some(DType::F64)) if on_cpu => {
-            run_fused::<f64>(graph, roots, &positions, threads, into)
-        }
-        _ => {
-            let tensors = reference::evaluate(graph, &positions, |_, _| Ok(()))?;
-            let each = tensors.into_iter().zip(roots).zip(into);
-            each.map(|((tensor, root), place)| hand_over(root, tensor, place))
-                .collect()
-        }
+    let is_fused = matches!(EXECUTOR.get(), Executor::Fused { .. });
+    if is_fused && dtype_of(graph).is_some() && on_cpu(roots.iter().copied()) {
+        return run_schedule(&Schedule::new(graph, graph, &positions), graph, into);
+    }
+    let tensors = reference::evaluate(graph, &positions, |_, _| Ok(()))?;
+    let each = tensors.into_iter().zip(roots).zip(into);
+    each.map(|((tensor, root), place)| hand_over(tensor, place).map_err(|e| backend(root, e)))
+        .collect()
+}
+
+/// What most floats of a graph are.
+fn dtype_of(graph: &Graph) -> Option<DType> {
+    let first = graph.nodes.iter().find(|var| var.is_float());
+    first.map(|var| var.dtype())
+}
+
+fn on_cpu<'a>(mut roots: impl Iterator<Item = &'a Var>) -> bool {
+    roots.all(|root| root.device().is_cpu())
+}
+
+fn run_schedule(
+    schedule: &Schedule,
+    recorded: &Graph,
+    into: Vec<Option<Floats>>,
+) -> Result<Vec<Option<Tensor>>> {
+    match schedule.dtype {
+        DType::F64 => run_fused::<f64>(schedule, recorded, into),
+        _ => run_fused::<f32>(schedule, recorded, into),
     }
 }
 
 fn run_fused<T: fused::Scalar>(
-    graph: &Graph,
-    roots: &[&Var],
-    positions: &[usize],
-    threads: usize,
+    schedule: &Schedule,
+    recorded: &Graph,
     into: Vec<Option<Floats>>,
 ) -> Result<Vec<Option<Tensor>>> {
+    let threads = match EXECUTOR.get() {
+        Executor::Fused { threads } => threads,
+        Executor::Reference => 1,
+    };
     // Places of the other float dtype are filled from tensors.
     let (mut direct, mut later) = (
         Vec::with_capacity(into.len()),
@@ -87,15 +130,17 @@ fn run_fused<T: fused::Scalar>(
         direct.push(now);
         later.push(rest);
     }
-    let tensors = fused::evaluate::<T>(graph, positions, threads, direct)?;
-    let each = tensors.into_iter().zip(roots).zip(later);
-    each.map(|((tensor, root), place)| {
-        tensor.map_or(Ok(None), |tensor| hand_over(root, tensor, place))
+    let leaves = schedule.leaves(recorded);
+    let tensors = fused::evaluate::<T>(&schedule.plan, &leaves, threads, direct)?;
+    let each = tensors.into_iter().zip(&schedule.plan.roots).zip(later);
+    each.map(|((tensor, root), place)| match tensor {
+        Some(tensor) => hand_over(tensor, place).map_err(|e| root.backend(e)),
+        None => Ok(None),
     })
     .collect()
 }
 
-fn hand_over(root: &Var, tensor: Tensor, place: Option<Floats>) -> Result<Option<Tensor>> {
+fn hand_over(tensor: Tensor, place: Option<Floats>) -> candle_core::Result<Option<Tensor>> {
     fn fill<T: Element>(place: &mut [T], tensor: &Tensor) -> candle_core::Result<()> {
         place.copy_from_slice(&tensor.flatten_all()?.to_vec1::<T>()?);
         Ok(())
@@ -104,8 +149,7 @@ fn hand_over(root: &Var, tensor: Tensor, place: Option<Floats>) -> Result<Option
         None => return Ok(Some(tensor)),
         Some(Floats::F32(place)) => fill(place, &tensor),
         Some(Floats::F64(place)) => fill(place, &tensor),
-    }
-    .map_err(|e| backend(root, e))?;
+    }?;
     Ok(None)
 }
 

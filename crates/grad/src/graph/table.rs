@@ -10,7 +10,7 @@
 //! | head | documentation, variant, and the method with its operand and parameters, which are f64 |
 //! | `example` | parameters, operand and result: the method's doc test |
 //! | `candle` | the op on candle tensors, for every device |
-//! | `f32`, `f64` | the op on a block of elements in instruction set `S`: a function of `each` element, or of the whole `block` |
+//! | `f32`, `f64` | the op on a block of elements in instruction set `S`: a function of `each` element, or of a `block` of them |
 //! | `agree` | how closely the executors agree: in `Bits`, or as two approximations of one `Function` |
 //! | `check` | `smooth` or `kinked`, the range in which derivatives are checked, and the parameters that are tried |
 
@@ -29,7 +29,7 @@ macro_rules! unary_ops {
             Exp = exp(x) {
                 example: () [0.0] => [1.0],
                 candle: x.exp(),
-                f32: each(exp::exp::<S>), f64: each(f64::exp),
+                f32: block(exp::exp::<S>), f64: each(f64::exp),
                 agree: Function, check: smooth(-1.5..1.5) [()],
             }
             /// e^x - 1, exact for small x. Gradient g e^x.

@@ -319,6 +319,11 @@ impl Var {
         }))
     }
 
+    /// The same op, shape and dtype, for who computes it on operands that are not its inputs.
+    pub(crate) fn without_inputs(&self) -> Var {
+        self.on(Inputs::new(), self.shape())
+    }
+
     /// The same op on other inputs, which give it `shape`.
     pub(crate) fn on(&self, inputs: Inputs, shape: &[usize]) -> Var {
         Var::node(

@@ -1,6 +1,6 @@
 //! From a kernel to its program: the order of the instructions, and where each value lies.
 
-use super::program::{Arg, Instruction, Kernel, KernelOp, Node, Outcome, Program};
+use super::program::{Arg, Instruction, Kernel, KernelOp, Node, Output, Program};
 use super::simplify::simplified;
 use crate::graph::op::Number;
 
@@ -12,6 +12,8 @@ enum Place {
     Array(u32),
     Number(u32),
     Constant(u32),
+    /// The same for all elements.
+    Uniform(u32),
     Nowhere,
 }
 
@@ -22,19 +24,27 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
         code: Vec::with_capacity(nodes.len() + results.len()),
         constants: Vec::new(),
         scratch: Registers::default(),
+        uniform: Vec::new(),
     };
+    for (i, node) in nodes.iter().enumerate() {
+        if compiler.is_uniform(node) {
+            compiler.places[i] = Place::Uniform(compiler.uniform.len() as u32);
+            let args = node.args.map(|arg| compiler.place(arg));
+            compiler.uniform.push((node.op, args));
+        }
+    }
 
     // A value that is stored is computed where it is to lie. One that is stored twice, or is not computed here, is copied.
     let mut copies = Vec::new();
     let mut reductions = Vec::new();
     let mut stores = 0;
     for &result in &results {
-        let Outcome::Store { value } = result else {
+        let Output::Store { value } = result else {
             reductions.push((last_of(result), result, reductions.len() as u32));
             continue;
         };
         let place = Place::Stored(stores);
-        match node_of(&value) {
+        match value.node() {
             Some(node) if compiler.places[node] == Place::Nowhere => compiler.places[node] = place,
             _ => copies.push((value, place)),
         }
@@ -52,7 +62,9 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
             // Taken before the operands' registers are free, so that no instruction writes what it reads.
             compiler.places[i] = Place::Scratch(compiler.scratch.take());
         }
-        compiler.compute(node, compiler.places[i]);
+        if !matches!(compiler.places[i], Place::Uniform(_)) {
+            compiler.compute(node, compiler.places[i]);
+        }
         while let Some((_, result, into)) = reductions.next_if(|(last, ..)| *last == Some(i)) {
             compiler.reduce(result, into);
         }
@@ -69,23 +81,23 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
 }
 
 /// The node that a reduction has to wait for.
-fn last_of(result: Outcome) -> Option<usize> {
-    result.values().filter_map(|value| node_of(&value)).max()
+fn last_of(result: Output) -> Option<usize> {
+    result.values().filter_map(|value| value.node()).max()
 }
 
 /// For each node, the values that are not read after it. Copies are made at the end.
-fn lifetimes(nodes: &[Node], results: &[Outcome], copies: &[(Arg, Place)]) -> Vec<Vec<usize>> {
+fn lifetimes(nodes: &[Node], results: &[Output], copies: &[(Arg, Place)]) -> Vec<Vec<usize>> {
     let mut last_use: Vec<usize> = (0..nodes.len()).collect();
     for (i, node) in nodes.iter().enumerate() {
-        let operands = node.args.iter().filter_map(node_of);
+        let operands = node.args.iter().filter_map(|arg| arg.node());
         operands.for_each(|operand| last_use[operand] = i);
     }
     for &result in results {
-        let values = result.values().filter_map(|value| node_of(&value));
+        let values = result.values().filter_map(|value| value.node());
         values
             .for_each(|value| last_use[value] = last_use[value].max(last_of(result).unwrap_or(0)));
     }
-    let copied = copies.iter().filter_map(|(value, _)| node_of(value));
+    let copied = copies.iter().filter_map(|(value, _)| value.node());
     copied.for_each(|value| last_use[value] = usize::MAX);
 
     let mut finished = vec![Vec::new(); nodes.len()];
@@ -97,22 +109,26 @@ fn lifetimes(nodes: &[Node], results: &[Outcome], copies: &[(Arg, Place)]) -> Ve
     finished
 }
 
-pub(super) fn node_of(arg: &Arg) -> Option<usize> {
-    match arg {
-        Arg::Node(node) => Some(*node as usize),
-        _ => None,
-    }
-}
-
 struct Compiler {
     /// Of each node.
     places: Vec<Place>,
     code: Vec<Instruction<Place>>,
     constants: Vec<Number>,
     scratch: Registers,
+    uniform: Vec<(KernelOp, [Place; 4])>,
 }
 
 impl Compiler {
+    /// Whether `node` is made of numbers only.
+    fn is_uniform(&self, node: &Node) -> bool {
+        let is_number = |arg: &Arg| match *arg {
+            Arg::Node(node) => matches!(self.places[node as usize], Place::Uniform(_)),
+            Arg::Array(_) => false,
+            Arg::Number(_) | Arg::Constant(_) | Arg::Absent => true,
+        };
+        node.args.iter().all(is_number)
+    }
+
     fn compute(&mut self, node: &Node, to: Place) {
         let instruction = match (node.op, node.args) {
             (KernelOp::Expand { rows }, [Arg::Array(array), ..]) => {
@@ -128,21 +144,21 @@ impl Compiler {
         self.code.push(instruction);
     }
 
-    fn reduce(&mut self, result: Outcome, into: u32) {
+    fn reduce(&mut self, result: Output, into: u32) {
         let instruction = match result {
-            Outcome::Reduce { op, rows, value } => Instruction::Reduce {
+            Output::Reduce { op, rows, value } => Instruction::Reduce {
                 op,
                 rows,
                 value: self.place(value),
                 into,
             },
-            Outcome::Dot { rows, a, b } => Instruction::Dot {
+            Output::Dot { rows, a, b } => Instruction::Dot {
                 rows,
                 a: self.place(a),
                 b: self.place(b),
                 into,
             },
-            Outcome::Store { .. } => unreachable!("not a reduction"),
+            Output::Store { .. } => unreachable!("not a reduction"),
         };
         self.code.push(instruction);
     }
@@ -169,12 +185,14 @@ impl Compiler {
         let arrays = scratch + stores;
         let numbers = arrays + kernel.arrays;
         let constants = numbers + kernel.numbers;
+        let uniform = constants + self.constants.len() as u32;
         let slot = |place| match place {
             Place::Scratch(register) => register,
             Place::Stored(store) => scratch + store,
             Place::Array(array) => arrays + array,
             Place::Number(number) => numbers + number,
             Place::Constant(constant) => constants + constant,
+            Place::Uniform(number) => uniform + number,
             Place::Nowhere => 0,
         };
         let code = self.code.into_iter().map(|instruction| match instruction {
@@ -211,6 +229,11 @@ impl Compiler {
             scratch: scratch as usize,
             stores: stores as usize,
             constants: self.constants,
+            uniform: self
+                .uniform
+                .into_iter()
+                .map(|(op, args)| (op, args.map(slot)))
+                .collect(),
         }
     }
 }

@@ -5,36 +5,33 @@ use std::ops::{Deref, DerefMut};
 use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 
 use super::Scalar;
-use super::plan::{Item, ItemId, Kind, Plan};
+use super::kernel::Binding;
+use super::plan::{Fallback, Item, ItemId, Kind, Plan, Step};
 use super::pool::Pool;
-use super::program::KernelOp;
+use super::run::{self, Operands};
 use crate::error::{Error, Result};
-use crate::exec::math::Kernels;
 use crate::exec::{backend, reference};
 use crate::graph::op::Op;
-use crate::graph::walk::Graph;
+use crate::graph::var::Var;
 
-/// Evaluates `roots` (positions in `graph`), whose float nodes are mostly of type `T`. A root goes to its place in `into`
-/// where there is one, and else becomes a tensor.
-pub(in crate::exec) fn evaluate<T: Scalar>(
-    graph: &Graph,
-    roots: &[usize],
+/// Carries out `plan` with the values of its leaves. A root goes to its place in `into` where there is one, and else becomes a
+/// tensor.
+pub(in crate::exec) fn evaluate<'p, T: Scalar>(
+    plan: &'p Plan,
+    leaves: &[&'p Var],
     threads: usize,
     into: Vec<Option<&mut [T]>>,
 ) -> Result<Vec<Option<Tensor>>> {
-    let plan = Plan::new(graph, roots, T::DTYPE);
     let mut evaluation = Evaluation::<T> {
-        graph,
-        plan: &plan,
+        plan,
         values: plan.items.iter().map(|_| Value::Missing).collect(),
         pool: T::pool(),
         given: Vec::new(),
         threads,
-        marks: vec![(0, 0); plan.items.len()],
-        epoch: 0,
     };
-    let mut destinations = Vec::with_capacity(roots.len());
-    for (&id, place) in plan.roots.iter().zip(into) {
+    let mut destinations = Vec::with_capacity(plan.roots.len());
+    for (root, place) in plan.roots.iter().zip(into) {
+        let id = root.item;
         let is_free = evaluation.given.iter().all(|(taken, _)| *taken != id);
         destinations.push(match place {
             Some(place) if is_free && plan.items[id as usize].is_written() => {
@@ -45,14 +42,18 @@ pub(in crate::exec) fn evaluate<T: Scalar>(
             None => Destination::Tensor,
         });
     }
-    evaluation.read_leaves()?;
-    for stage in 0..plan.stages.len() {
-        evaluation.run_stage(stage as u32)?;
+    evaluation.read_leaves(leaves)?;
+    for step in &plan.steps {
+        match step {
+            Step::Kernel(binding) => evaluation.run_kernel(binding)?,
+            Step::Item(id) => evaluation.run_item(*id)?,
+        }
     }
-    let mut tensors = Vec::with_capacity(roots.len());
-    for ((&at, &id), destination) in roots.iter().zip(&plan.roots).zip(destinations) {
+    let mut tensors = Vec::with_capacity(plan.roots.len());
+    for (root, destination) in plan.roots.iter().zip(destinations) {
+        let id = root.item;
         tensors.push(match destination {
-            Destination::Tensor => Some(evaluation.take_root(at, id)?),
+            Destination::Tensor => Some(evaluation.tensor(id, &root.shape, root.dtype)?),
             Destination::Written => None,
             Destination::Copied(place) => {
                 place.copy_from_slice(evaluation.read(id)?.slice());
@@ -74,7 +75,7 @@ enum Destination<'o, T> {
 }
 
 /// What is known of an item.
-pub(super) enum Value<'g, 'o, T> {
+enum Value<'g, 'o, T> {
     Missing,
     Number(T),
     Array(Buffer<'o, T>),
@@ -84,7 +85,7 @@ pub(super) enum Value<'g, 'o, T> {
 }
 
 /// Memory to write a value to.
-pub(super) enum Buffer<'o, T> {
+enum Buffer<'o, T> {
     Pooled(Vec<T>),
     /// By the caller, for a root.
     Given(&'o mut [T]),
@@ -110,31 +111,26 @@ impl<T> DerefMut for Buffer<'_, T> {
     }
 }
 
-pub(super) struct Evaluation<'g, 'o, T: Scalar> {
-    pub(super) graph: &'g Graph<'g>,
-    pub(super) plan: &'g Plan,
-    pub(super) values: Vec<Value<'g, 'o, T>>,
-    pub(super) pool: Pool<T>,
+struct Evaluation<'p, 'o, T: Scalar> {
+    plan: &'p Plan,
+    values: Vec<Value<'p, 'o, T>>,
+    pool: Pool<T>,
     /// Where the values of some items go.
     given: Vec<(ItemId, &'o mut [T])>,
-    pub(super) threads: usize,
-    /// For each item, the group of results that first needed it in the kernels being formed, or its place in the kernel being
-    /// bound; only entries with the current `epoch` count.
-    pub(super) marks: Vec<(u32, u32)>,
-    pub(super) epoch: u32,
+    threads: usize,
 }
 
-impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
-    pub(super) fn item(&self, id: ItemId) -> &'g Item {
+impl<'p, 'o, T: Scalar> Evaluation<'p, 'o, T> {
+    fn item(&self, id: ItemId) -> &'p Item {
         &self.plan.items[id as usize]
     }
 
-    fn read_leaves(&mut self) -> Result<()> {
+    fn read_leaves(&mut self, leaves: &[&'p Var]) -> Result<()> {
         for (value, item) in self.values.iter_mut().zip(&self.plan.items) {
             *value = match item.kind {
                 Kind::Constant(number) => Value::Number(T::from_f64(number.get())),
-                Kind::Leaf { node } => {
-                    let var = self.graph.nodes[node];
+                Kind::Leaf(number) => {
+                    let var = leaves[number];
                     match &var.0.op {
                         Op::Leaf(leaf) if let Some(shared) = T::of_leaf(leaf) => {
                             Value::Shared(shared)
@@ -151,44 +147,78 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
         Ok(())
     }
 
-    fn run_stage(&mut self, stage: u32) -> Result<()> {
-        let work = &self.plan.stages[stage as usize];
-        let mut kernels: Vec<(usize, Vec<ItemId>)> = Vec::new();
-        for &id in work {
-            let item = self.item(id);
-            let over = match &item.kind {
-                Kind::Map(_) | Kind::Expand(_) if item.len != 1 => item.len,
-                Kind::Reduce(..) => self.item(item.inputs[0]).len,
-                _ => continue,
+    fn run_kernel(&mut self, binding: &Binding) -> Result<()> {
+        let stored = binding.stored.iter();
+        let mut arrays: Vec<Buffer<T>> = stored.map(|&id| self.buffer(id)).collect();
+        let mut scratch = self.pool.take_registers();
+        let reductions = {
+            let reads = binding.arrays.iter().map(|&id| self.read(id));
+            let reads = reads.collect::<Result<Vec<_>>>()?;
+            let numbers = binding.numbers.iter().map(|&id| self.number(id));
+            let operands = Operands {
+                len: binding.len,
+                arrays: reads.iter().map(Read::slice).collect(),
+                numbers: numbers.collect::<Result<_>>()?,
+                rows: binding
+                    .rows
+                    .iter()
+                    .map(|&id| self.item(id).rows())
+                    .collect(),
             };
-            match kernels.iter_mut().find(|(len, _)| *len == over) {
-                Some((_, results)) => results.push(id),
-                None => kernels.push((over, vec![id])),
-            }
-        }
-        for (len, results) in kernels {
-            for component in self.components(stage, len, &results) {
-                self.run_kernel(len, &component)?;
-            }
-        }
-        for &id in work {
-            let item = self.item(id);
-            let value = match &item.kind {
-                Kind::Map(op) if item.len == 1 => Value::Number(self.number_op(*op, &item.inputs)?),
-                Kind::Cat => Value::Array(self.cat(id)?),
-                Kind::Opaque { node } => Value::Tensor(self.opaque(*node, id)?),
-                Kind::Spread { from, to } => {
-                    Value::Tensor(self.spread(item.inputs[0], from, to)?)
+            let outputs = arrays.iter_mut().map(|array| &mut **array).collect();
+            run::run(
+                &binding.program,
+                &operands,
+                outputs,
+                &mut scratch,
+                self.threads,
+            )
+        };
+        self.pool.give_registers(scratch);
+        for (&id, array) in binding.stored.iter().zip(arrays) {
+            self.values[id as usize] = match array {
+                Buffer::Pooled(array) if array.len() == 1 => {
+                    let number = array[0];
+                    self.pool.give(array);
+                    Value::Number(number)
                 }
-                _ => continue,
+                array => Value::Array(array),
             };
-            self.values[id as usize] = value;
+        }
+        for (&id, rows) in binding.reduced.iter().zip(reductions) {
+            let mut rows = rows.into_iter().map(T::from_f64);
+            self.values[id as usize] = match self.item(id).len {
+                1 => Value::Number(rows.next().expect("one row")),
+                _ => {
+                    let mut array = self.buffer(id);
+                    array.iter_mut().zip(rows).for_each(|(to, row)| *to = row);
+                    Value::Array(array)
+                }
+            };
         }
         Ok(())
     }
 
+    fn run_item(&mut self, id: ItemId) -> Result<()> {
+        let item = self.item(id);
+        self.values[id as usize] = match &item.kind {
+            Kind::Cat => Value::Array(self.cat(id)?),
+            Kind::Fallback(fallback) => Value::Tensor(self.fallback(fallback, &item.inputs)?),
+            Kind::Broadcast { from, to } => {
+                Value::Tensor(self.broadcast(item.inputs[0], from, to)?)
+            }
+            Kind::Leaf(_)
+            | Kind::Constant(_)
+            | Kind::View { .. }
+            | Kind::Map(_)
+            | Kind::Expand(_)
+            | Kind::Reduce(..) => unreachable!("known from the start, or a kernel's"),
+        };
+        Ok(())
+    }
+
     /// Memory for the elements of `id`.
-    pub(super) fn buffer(&mut self, id: ItemId) -> Buffer<'o, T> {
+    fn buffer(&mut self, id: ItemId) -> Buffer<'o, T> {
         match self.given.iter().position(|(given, _)| *given == id) {
             Some(at) => Buffer::Given(self.given.swap_remove(at).1),
             None => Buffer::Pooled(self.pool.take(self.item(id).len)),
@@ -196,7 +226,7 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
     }
 
     /// The elements of `id` in memory.
-    pub(super) fn read(&self, id: ItemId) -> Result<Read<'_, T>> {
+    fn read(&self, id: ItemId) -> Result<Read<'_, T>> {
         let mut id = id;
         let mut start = 0;
         let len = self.item(id).len;
@@ -226,28 +256,8 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
         })
     }
 
-    pub(super) fn number(&self, id: ItemId) -> Result<T> {
+    fn number(&self, id: ItemId) -> Result<T> {
         Ok(self.read(id)?.slice()[0])
-    }
-
-    fn number_op(&self, op: KernelOp, inputs: &[ItemId]) -> Result<T> {
-        let x = inputs
-            .iter()
-            .map(|&id| self.number(id))
-            .collect::<Result<smallvec::SmallVec<[T; 3]>>>()?;
-        let kernels = Kernels::get();
-        let mut y = [x[0]];
-        match op {
-            KernelOp::Copy => {}
-            KernelOp::Unary(op) => kernels.unary(op, &[x[0]], &mut y),
-            KernelOp::Binary(op) => kernels.binary(op, x[..1].into(), x[1..2].into(), &mut y),
-            KernelOp::Compare(op) => kernels.compare(op, x[..1].into(), x[1..2].into(), &mut y),
-            KernelOp::Select => kernels.select(&[x[0]], x[1..2].into(), x[2..3].into(), &mut y),
-            KernelOp::Choose(..) | KernelOp::Expand { .. } => {
-                unreachable!("made of others when a kernel is formed")
-            }
-        }
-        Ok(y[0])
     }
 
     fn cat(&mut self, id: ItemId) -> Result<Buffer<'o, T>> {
@@ -262,21 +272,15 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
         Ok(joined)
     }
 
-    /// Runs graph node `node` by the reference executor.
-    fn opaque(&mut self, node: usize, id: ItemId) -> Result<Tensor> {
-        let var = self.graph.nodes[node];
-        let inputs: Vec<Tensor> = self
-            .item(id)
-            .inputs
-            .iter()
-            .zip(&var.0.inputs)
-            .map(|(&input, var)| self.tensor(input, var.shape(), var.dtype()))
-            .collect::<Result<_>>()?;
-        let value = reference::compute(var, &inputs)?;
-        reference::dense(&value).map_err(|e| backend(var, e))
+    fn fallback(&mut self, fallback: &Fallback, inputs: &[ItemId]) -> Result<Tensor> {
+        let Fallback { node, operands } = fallback;
+        let inputs = inputs.iter().zip(operands);
+        let inputs = inputs.map(|(&input, (shape, dtype))| self.tensor(input, shape, *dtype));
+        let value = reference::compute(node, &inputs.collect::<Result<Vec<_>>>()?)?;
+        reference::dense(&value).map_err(|e| backend(node, e))
     }
 
-    fn spread(&mut self, input: ItemId, from: &[usize], to: &[usize]) -> Result<Tensor> {
+    fn broadcast(&mut self, input: ItemId, from: &[usize], to: &[usize]) -> Result<Tensor> {
         let whole = self.tensor(input, from, T::DTYPE)?;
         whole
             .broadcast_as(to)
@@ -324,19 +328,9 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
             .map_err(|e| self.blame(e))
     }
 
-    fn take_root(&mut self, at: usize, id: ItemId) -> Result<Tensor> {
-        let var = self.graph.nodes[at];
-        self.tensor(id, var.shape(), var.dtype())
-    }
-
     fn blame(&self, e: candle_core::Error) -> Error {
-        backend(
-            self.graph
-                .nodes
-                .last()
-                .expect("a graph with work has nodes"),
-            e,
-        )
+        let root = self.plan.roots.last();
+        root.expect("what is evaluated has a root").backend(e)
     }
 
     /// Gives the memory of intermediate values back for the next evaluation.
@@ -350,14 +344,14 @@ impl<'g, 'o, T: Scalar> Evaluation<'g, 'o, T> {
     }
 }
 
-pub(super) enum Read<'a, T> {
+enum Read<'a, T> {
     Slice(&'a [T]),
     Storage(StorageRef<'a>, std::ops::Range<usize>),
     Owned(Vec<T>),
 }
 
 impl<T: Scalar> Read<'_, T> {
-    pub(super) fn slice(&self) -> &[T] {
+    fn slice(&self) -> &[T] {
         match self {
             Read::Slice(slice) => slice,
             Read::Owned(values) => values,

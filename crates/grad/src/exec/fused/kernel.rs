@@ -1,38 +1,73 @@
 //! The kernels of a pass: which values they compute together, and what they read and leave behind.
 
-use super::Scalar;
-use super::evaluation::{Buffer, Evaluation, Read, Value};
-use super::plan::{Item, ItemId, Kind, Plan, Rows};
-use super::program::{self, Arg, Kernel, KernelOp, Node, Outcome};
-use super::run::{self, Operands};
-use crate::error::Result;
+use std::sync::Arc;
+
+use super::cache::compiled;
+use super::plan::{Item, ItemId, Kind, Rows};
+use super::program::{Arg, Kernel, KernelOp, Node, Output, Program};
+
+/// A program, and the items that it works on.
+pub(super) struct Binding {
+    /// Elements.
+    pub(super) len: usize,
+    pub(super) program: Arc<Program>,
+    pub(super) arrays: Vec<ItemId>,
+    pub(super) numbers: Vec<ItemId>,
+    /// Items that expand or reduce the program's rows.
+    pub(super) rows: Vec<ItemId>,
+    pub(super) stored: Vec<ItemId>,
+    pub(super) reduced: Vec<ItemId>,
+}
 
 /// What one run of a program computes, operands first, and leaves behind.
 #[derive(Default)]
-pub(super) struct Component {
+struct Cluster {
     inside: Vec<ItemId>,
     results: Vec<ItemId>,
 }
 
 /// A kernel, and the items that its arrays, numbers and rows are.
 #[derive(Default)]
-struct Binding {
+struct Forming {
     kernel: Kernel,
     arrays: Vec<ItemId>,
     numbers: Vec<ItemId>,
-    /// Items that expand or reduce these rows.
     rows: Vec<ItemId>,
 }
 
-impl<T: Scalar> Evaluation<'_, '_, T> {
-    /// Divides `results`, which are computed over `len` elements in one stage, into groups that share values or arrays,
-    /// each with all that has to be computed for it, operands first.
-    pub(super) fn components(
-        &mut self,
-        stage: u32,
-        len: usize,
-        results: &[ItemId],
-    ) -> Vec<Component> {
+/// Forms the kernels of a plan.
+pub(super) struct Former<'p> {
+    items: &'p [Item],
+    /// For each item, the group of results that first needed it in the clusters being formed, or its place in the kernel being
+    /// formed; only entries with the current `epoch` count.
+    marks: Vec<(u32, u32)>,
+    epoch: u32,
+}
+
+impl<'p> Former<'p> {
+    pub(super) fn new(items: &'p [Item]) -> Former<'p> {
+        Former {
+            items,
+            marks: vec![(0, 0); items.len()],
+            epoch: 0,
+        }
+    }
+
+    /// The kernels for `results`, which are computed over `len` elements in one stage.
+    pub(super) fn kernels(&mut self, stage: u32, len: usize, results: &[ItemId]) -> Vec<Binding> {
+        let clusters = self.clusters(stage, len, results);
+        clusters
+            .iter()
+            .map(|cluster| self.form(len, cluster))
+            .collect()
+    }
+
+    fn item(&self, id: ItemId) -> &'p Item {
+        &self.items[id as usize]
+    }
+
+    /// Divides `results`, which are computed over `len` elements in one stage, into clusters that share values or arrays.
+    fn clusters(&mut self, stage: u32, len: usize, results: &[ItemId]) -> Vec<Cluster> {
         self.epoch += 1;
         let mut leader: Vec<usize> = (0..results.len()).collect();
         fn find(leader: &mut [usize], mut group: usize) -> usize {
@@ -69,29 +104,28 @@ impl<T: Scalar> Evaluation<'_, '_, T> {
             }
         }
         inside.sort_unstable();
-        let mut components: Vec<Component> = Vec::new();
+        let mut clusters: Vec<Cluster> = Vec::new();
         let mut place: Vec<Option<usize>> = vec![None; results.len()];
-        let mut component =
-            |group: usize, components: &mut Vec<Component>, leader: &mut Vec<usize>| {
-                let group = find(leader, group);
-                *place[group].get_or_insert_with(|| {
-                    components.push(Component::default());
-                    components.len() - 1
-                })
-            };
+        let mut cluster = |group: usize, clusters: &mut Vec<Cluster>, leader: &mut Vec<usize>| {
+            let group = find(leader, group);
+            *place[group].get_or_insert_with(|| {
+                clusters.push(Cluster::default());
+                clusters.len() - 1
+            })
+        };
         for id in inside {
-            let at = component(
+            let at = cluster(
                 self.marks[id as usize].1 as usize,
-                &mut components,
+                &mut clusters,
                 &mut leader,
             );
-            components[at].inside.push(id);
+            clusters[at].inside.push(id);
         }
         for (group, &result) in results.iter().enumerate() {
-            let at = component(group, &mut components, &mut leader);
-            components[at].results.push(result);
+            let at = cluster(group, &mut clusters, &mut leader);
+            clusters[at].results.push(result);
         }
-        components
+        clusters
     }
 
     fn mark(&self, id: ItemId) -> Option<u32> {
@@ -105,99 +139,73 @@ impl<T: Scalar> Evaluation<'_, '_, T> {
         item.is_inside(len) && !(item.is_stored && item.stage < stage)
     }
 
-    pub(super) fn run_kernel(&mut self, len: usize, component: &Component) -> Result<()> {
+    fn form(&mut self, len: usize, cluster: &Cluster) -> Binding {
         self.epoch += 1;
-        let mut binding = Binding::default();
-        for &id in &component.inside {
-            self.bind(id, &mut binding);
+        let mut forming = Forming::default();
+        for &id in &cluster.inside {
+            self.bind(id, &mut forming);
         }
-        let mut stored = Vec::new();
-        let mut reduced = Vec::new();
-        for &id in &component.results {
-            match &self.item(id).kind {
+        let (mut stored, mut reduced) = (Vec::new(), Vec::new());
+        for &id in &cluster.results {
+            let output = match &self.item(id).kind {
                 Kind::Reduce(op, rows) => {
-                    let value = self.arg(self.item(id).inputs[0], &mut binding);
-                    let rows = binding.rows(self.plan, id, rows);
-                    binding.kernel.results.push(Outcome::Reduce {
-                        op: *op,
-                        rows,
-                        value,
-                    });
                     reduced.push(id);
+                    Output::Reduce {
+                        op: *op,
+                        rows: forming.rows(self.items, id, rows),
+                        value: self.arg(self.item(id).inputs[0], &mut forming),
+                    }
                 }
                 _ => {
-                    let value = self.arg(id, &mut binding);
-                    binding.kernel.results.push(Outcome::Store { value });
                     stored.push(id);
-                }
-            }
-        }
-        binding.kernel.arrays = binding.arrays.len() as u32;
-        binding.kernel.numbers = binding.numbers.len() as u32;
-        let program = program::compiled(&binding.kernel);
-
-        let mut arrays: Vec<Buffer<T>> = stored.iter().map(|&id| self.buffer(id)).collect();
-        let mut scratch = self.pool.take_registers();
-        let reductions = {
-            let reads = binding
-                .arrays
-                .iter()
-                .map(|&id| self.read(id))
-                .collect::<Result<Vec<_>>>()?;
-            let operands = Operands {
-                len,
-                arrays: reads.iter().map(Read::slice).collect(),
-                numbers: binding
-                    .numbers
-                    .iter()
-                    .map(|&id| self.number(id))
-                    .collect::<Result<_>>()?,
-                rows: binding.rows.iter().map(|&id| self.rows_of(id)).collect(),
-            };
-            let outputs = arrays.iter_mut().map(|array| &mut **array).collect();
-            run::run(&program, &operands, outputs, &mut scratch, self.threads)
-        };
-        self.pool.give_registers(scratch);
-        for (id, array) in stored.into_iter().zip(arrays) {
-            self.values[id as usize] = Value::Array(array);
-        }
-        for (id, rows) in reduced.into_iter().zip(reductions) {
-            let mut rows = rows.into_iter().map(T::from_f64);
-            self.values[id as usize] = match self.item(id).len {
-                1 => Value::Number(rows.next().expect("one row")),
-                _ => {
-                    let mut array = self.buffer(id);
-                    array.iter_mut().zip(rows).for_each(|(to, row)| *to = row);
-                    Value::Array(array)
+                    let value = self.arg(id, &mut forming);
+                    Output::Store { value }
                 }
             };
+            forming.kernel.outputs.push(output);
         }
-        Ok(())
+        let Forming {
+            mut kernel,
+            arrays,
+            numbers,
+            rows,
+        } = forming;
+        kernel.arrays = arrays.len() as u32;
+        kernel.numbers = numbers.len() as u32;
+        Binding {
+            len,
+            program: compiled(&kernel),
+            arrays,
+            numbers,
+            rows,
+            stored,
+            reduced,
+        }
     }
 
-    fn bind(&mut self, id: ItemId, binding: &mut Binding) {
+    fn bind(&mut self, id: ItemId, forming: &mut Forming) {
         let item = self.item(id);
         let mut args = [Arg::Absent; 4];
         let op = match &item.kind {
             Kind::Expand(rows) => {
-                args[0] = Arg::Array(binding.array(item.inputs[0]));
+                args[0] = Arg::Array(forming.array(item.inputs[0]));
                 KernelOp::Expand {
-                    rows: binding.rows(self.plan, id, rows),
+                    rows: forming.rows(self.items, id, rows),
                 }
             }
             Kind::Map(op) => {
                 for (arg, &input) in args.iter_mut().zip(&item.inputs) {
-                    *arg = self.arg(input, binding);
+                    *arg = self.arg(input, forming);
                 }
                 *op
             }
             _ => unreachable!("only elementwise items are computed inside of a kernel"),
         };
-        binding.kernel.nodes.push(Node { op, args });
-        self.marks[id as usize] = (self.epoch, binding.kernel.nodes.len() as u32 - 1);
+        forming.kernel.nodes.push(Node { op, args });
+        self.marks[id as usize] = (self.epoch, forming.kernel.nodes.len() as u32 - 1);
     }
 
-    fn arg(&self, id: ItemId, binding: &mut Binding) -> Arg {
+    fn arg(&self, id: ItemId, forming: &mut Forming) -> Arg {
         if let Some(node) = self.mark(id) {
             return Arg::Node(node);
         }
@@ -206,20 +214,13 @@ impl<T: Scalar> Evaluation<'_, '_, T> {
                 kind: Kind::Constant(value),
                 ..
             } => Arg::Constant(*value),
-            Item { len: 1, .. } => Arg::Number(binding.number(id)),
-            _ => Arg::Array(binding.array(id)),
-        }
-    }
-
-    fn rows_of(&self, id: ItemId) -> &Rows {
-        match &self.item(id).kind {
-            Kind::Expand(rows) | Kind::Reduce(_, rows) => rows,
-            _ => unreachable!("rows are named by what reduces or expands them"),
+            Item { len: 1, .. } => Arg::Number(forming.number(id)),
+            _ => Arg::Array(forming.array(id)),
         }
     }
 }
 
-impl Binding {
+impl Forming {
     fn array(&mut self, id: ItemId) -> u32 {
         position_or_push(&mut self.arrays, id, |&known| known == id)
     }
@@ -228,12 +229,9 @@ impl Binding {
         position_or_push(&mut self.numbers, id, |&known| known == id)
     }
 
-    fn rows(&mut self, plan: &Plan, id: ItemId, rows: &Rows) -> u32 {
+    fn rows(&mut self, items: &[Item], id: ItemId, rows: &Rows) -> u32 {
         position_or_push(&mut self.rows, id, |&known| {
-            match &plan.items[known as usize].kind {
-                Kind::Expand(other) | Kind::Reduce(_, other) => other == rows,
-                _ => false,
-            }
+            items[known as usize].rows() == rows
         })
     }
 }

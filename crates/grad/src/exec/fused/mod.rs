@@ -5,6 +5,7 @@
 //! `run.rs` interprets those block by block on the functions of `math`. Ops that are not elementwise, and nodes of another dtype, go to the reference
 //! executor.
 
+mod cache;
 mod compile;
 mod evaluation;
 mod kernel;
@@ -24,6 +25,7 @@ use crate::graph::element::{Element, Floats};
 use crate::graph::op::Leaf;
 
 pub(super) use evaluation::evaluate;
+pub(super) use plan::Plan;
 
 /// An element type of this executor.
 pub(super) trait Scalar: Real + Element + Default + Send + Sync + 'static {

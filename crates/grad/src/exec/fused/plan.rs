@@ -10,8 +10,10 @@ use std::collections::HashMap;
 use candle_core::DType;
 use smallvec::SmallVec;
 
+use super::kernel::{Binding, Former};
 use super::program::KernelOp;
-use crate::graph::dims::elem_count;
+use crate::error::{Error, Loc};
+use crate::graph::dims::{Dims, elem_count};
 use crate::graph::op::{BinaryOp, Number, Op, ReduceOp};
 use crate::graph::segments::Segments;
 use crate::graph::var::Var;
@@ -33,10 +35,8 @@ pub(super) struct Item {
 }
 
 pub(super) enum Kind {
-    /// The tensor of graph node `node`, in memory from the start.
-    Leaf {
-        node: usize,
-    },
+    /// The plan's leaf of that number, in memory from the start.
+    Leaf(usize),
     Constant(Number),
     Map(KernelOp),
     /// `inputs[0]` has one element for each row; each becomes all elements of its row.
@@ -49,15 +49,19 @@ pub(super) enum Kind {
     },
     /// The inputs' elements one after another.
     Cat,
-    /// Graph node `node`, by the reference executor.
-    Opaque {
-        node: usize,
-    },
+    /// An op for the reference executor.
+    Fallback(Box<Fallback>),
     /// `inputs[0]` of shape `from` broadcast to `to`, where that is not one of the forms that a kernel reads in place.
-    Spread {
+    Broadcast {
         from: Vec<usize>,
         to: Vec<usize>,
     },
+}
+
+/// What the reference executor has to know of a node.
+pub(super) struct Fallback {
+    pub(super) node: Var,
+    pub(super) operands: Vec<(Dims, DType)>,
 }
 
 /// How the elements of a kernel divide into rows that are reduced or expanded.
@@ -78,50 +82,106 @@ enum Form {
     Rows(usize),
 }
 
-pub(super) struct Plan {
+/// A schedule. It refers to the graph that it was made for by the numbers of its leaves only.
+pub(in crate::exec) struct Plan {
     pub(super) items: Vec<Item>,
-    /// By stage, what is to be computed, inputs first.
-    pub(super) stages: Vec<Vec<ItemId>>,
-    /// The item of each root.
-    pub(super) roots: Vec<ItemId>,
+    /// What is to be computed, in this order.
+    pub(super) steps: Vec<Step>,
+    pub(in crate::exec) roots: Vec<Root>,
+    /// Where the leaves stand in the graph.
+    pub(in crate::exec) leaves: Vec<usize>,
+}
+
+/// Where the value of a root is, and what the root is.
+pub(in crate::exec) struct Root {
+    pub(super) item: ItemId,
+    pub(super) shape: Dims,
+    pub(super) dtype: DType,
+    op: &'static str,
+    at: Loc,
+}
+
+impl Root {
+    pub(in crate::exec) fn backend(&self, e: candle_core::Error) -> Error {
+        Error::backend(self.op, e, self.at)
+    }
+}
+
+pub(super) enum Step {
+    Kernel(Binding),
+    /// An item that is not computed by a kernel.
+    Item(ItemId),
 }
 
 impl Plan {
-    pub(super) fn new(graph: &Graph, roots: &[usize], dtype: DType) -> Plan {
+    /// For `roots` (positions in `graph`), where most floats are of type `dtype`.
+    pub(in crate::exec) fn new(graph: &Graph, roots: &[usize], dtype: DType) -> Plan {
         let mut planner = Planner {
             graph,
             dtype,
             items: Vec::with_capacity(graph.len() + 8),
             of: Vec::with_capacity(graph.len()),
             expands: HashMap::new(),
+            leaves: Vec::new(),
         };
         for at in 0..graph.len() {
             let renamed = planner.classify(at);
             planner.of.push(renamed);
         }
-        let roots: Vec<ItemId> = roots.iter().map(|&at| planner.full(at)).collect();
-        for &root in &roots {
-            planner.store(root);
+        let root = |&at: &usize| Root {
+            item: planner.full(at),
+            shape: graph.nodes[at].0.shape.clone(),
+            dtype: graph.nodes[at].dtype(),
+            op: graph.nodes[at].0.op.name(),
+            at: graph.nodes[at].0.at,
+        };
+        let roots: Vec<Root> = roots.iter().map(root).collect();
+        for root in &roots {
+            planner.store(root.item);
         }
-        let items = planner.items;
-        let count = 1 + items.iter().map(|item| item.stage).max().unwrap_or(0) as usize;
-        let mut stages = vec![Vec::new(); count];
-        for (id, item) in items.iter().enumerate() {
-            let runs = match item.kind {
-                Kind::Leaf { .. } | Kind::Constant(_) | Kind::View { .. } => false,
-                Kind::Map(_) | Kind::Expand(_) => item.is_stored,
-                Kind::Reduce(..) | Kind::Cat | Kind::Opaque { .. } | Kind::Spread { .. } => true,
-            };
-            if runs {
-                stages[item.stage as usize].push(id as ItemId);
-            }
-        }
+        let Planner { items, leaves, .. } = planner;
         Plan {
+            steps: steps(&items),
             items,
-            stages,
             roots,
+            leaves,
         }
     }
+}
+
+/// What computes `items`, stage by stage.
+fn steps(items: &[Item]) -> Vec<Step> {
+    let count = 1 + items.iter().map(|item| item.stage).max().unwrap_or(0) as usize;
+    // By stage, the results of kernels over so many elements, and other items.
+    let mut stages: Vec<(Vec<(usize, Vec<ItemId>)>, Vec<ItemId>)> = vec![Default::default(); count];
+    for (id, item) in items.iter().enumerate() {
+        let id = id as ItemId;
+        let (kernels, others) = &mut stages[item.stage as usize];
+        let over = match item.kind {
+            Kind::Leaf(_) | Kind::Constant(_) | Kind::View { .. } => continue,
+            Kind::Map(_) | Kind::Expand(_) if !item.is_stored => continue,
+            Kind::Map(_) | Kind::Expand(_) => item.len,
+            Kind::Reduce(..) => items[item.inputs[0] as usize].len,
+            Kind::Cat | Kind::Fallback(_) | Kind::Broadcast { .. } => {
+                others.push(id);
+                continue;
+            }
+        };
+        match kernels.iter_mut().find(|(len, _)| *len == over) {
+            Some((_, results)) => results.push(id),
+            None => kernels.push((over, vec![id])),
+        }
+    }
+    let mut former = Former::new(items);
+    let mut steps = Vec::new();
+    for (stage, (kernels, others)) in stages.into_iter().enumerate() {
+        for (len, results) in kernels {
+            let bindings = former.kernels(stage as u32, len, &results);
+            steps.extend(bindings.into_iter().map(Step::Kernel));
+        }
+        steps.extend(others.into_iter().map(Step::Item));
+    }
+    steps
 }
 
 struct Planner<'g> {
@@ -132,6 +192,7 @@ struct Planner<'g> {
     of: Vec<(ItemId, Form)>,
     /// Expansions by row length, so that each is made once.
     expands: HashMap<(ItemId, usize), ItemId>,
+    leaves: Vec<usize>,
 }
 
 impl Planner<'_> {
@@ -148,16 +209,20 @@ impl Planner<'_> {
         let is_ours = match &var.0.op {
             Op::Compare(_) => input(0).dtype() == self.dtype,
             Op::Cast => var.dtype() == self.dtype && input(0).dtype() == DType::U8,
-            Op::Leaf(_) | Op::Full(_) => var.dtype() == self.dtype,
+            Op::Leaf(_) => true,
+            Op::Full(_) => var.dtype() == self.dtype,
             Op::Reshape | Op::Detach | Op::Broadcast | Op::Narrow { .. } => computes(var),
             _ => var.dtype() == self.dtype,
         };
         if !is_ours {
-            return same(self.opaque(at, &inputs));
+            return same(self.fallback(at, &inputs));
         }
 
         match &var.0.op {
-            Op::Leaf(_) => same(self.item(Kind::Leaf { node: at }, &[], len)),
+            Op::Leaf(_) => {
+                self.leaves.push(at);
+                same(self.item(Kind::Leaf(self.leaves.len() - 1), &[], len))
+            }
             Op::Full(value) => (
                 self.item(Kind::Constant(*value), &[], 1),
                 if len == 1 { Form::Same } else { Form::Number },
@@ -170,7 +235,7 @@ impl Planner<'_> {
                     Some(Form::Number) => (id, Form::Number),
                     Some(Form::Rows(n)) if form == Form::Same => (id, Form::Rows(n)),
                     Some(Form::Rows(_)) if form == Form::Number => (id, Form::Number),
-                    _ => same(self.spread(inputs[0], var.shape())),
+                    _ => same(self.broadcast(inputs[0], var.shape())),
                 }
             }
             Op::Unary(op) => same(self.map(at, KernelOp::Unary(*op), &inputs)),
@@ -184,7 +249,7 @@ impl Planner<'_> {
             Op::Reduce { op, dims } => match trailing(input(0).shape(), dims) {
                 Some(_) if len == 1 => same(self.reduce(*op, Rows::One, inputs[0], len)),
                 Some(row) if row > 0 => same(self.reduce(*op, Rows::Of(row), inputs[0], len)),
-                _ => same(self.opaque(at, &inputs)),
+                _ => same(self.fallback(at, &inputs)),
             },
             Op::SegmentReduce { op, segments }
                 if input(0).elem_count() == segments.rows()
@@ -193,6 +258,7 @@ impl Planner<'_> {
             {
                 same(self.reduce(*op, Rows::Segments(segments.clone()), inputs[0], len))
             }
+            Op::SegmentExpand(_) if self.of[inputs[0]].1 == Form::Number => self.of[inputs[0]],
             Op::SegmentExpand(segments) if len == segments.rows() && len != 1 => {
                 let per_row = self.full(inputs[0]);
                 match self.items[per_row as usize].len {
@@ -218,7 +284,7 @@ impl Planner<'_> {
                     inputs.iter().map(|&part| self.full(part)).collect();
                 same(self.item(Kind::Cat, &parts, len))
             }
-            _ => same(self.opaque(at, &inputs)),
+            _ => same(self.fallback(at, &inputs)),
         }
     }
 
@@ -265,7 +331,7 @@ impl Planner<'_> {
                     (Some(Form::Same), Form::Rows(n)) | (Some(Form::Rows(n)), Form::Same) => {
                         self.expand(id, n, len)
                     }
-                    _ => self.spread(input, var.shape()),
+                    _ => self.broadcast(input, var.shape()),
                 }
             })
             .collect();
@@ -286,11 +352,11 @@ impl Planner<'_> {
         made
     }
 
-    fn spread(&mut self, input: usize, to: &[usize]) -> ItemId {
+    fn broadcast(&mut self, input: usize, to: &[usize]) -> ItemId {
         let from = self.graph.nodes[input].shape().to_vec();
         let whole = self.full(input);
         self.item(
-            Kind::Spread {
+            Kind::Broadcast {
                 from,
                 to: to.to_vec(),
             },
@@ -299,10 +365,17 @@ impl Planner<'_> {
         )
     }
 
-    fn opaque(&mut self, at: usize, inputs: &[usize]) -> ItemId {
+    fn fallback(&mut self, at: usize, inputs: &[usize]) -> ItemId {
         let parts: SmallVec<[ItemId; 3]> = inputs.iter().map(|&input| self.full(input)).collect();
+        let node = self.graph.nodes[at];
+        let operands = node.0.inputs.iter();
+        let operands = operands.map(|input| (input.0.shape.clone(), input.dtype()));
+        let fallback = Fallback {
+            node: node.without_inputs(),
+            operands: operands.collect(),
+        };
         self.item(
-            Kind::Opaque { node: at },
+            Kind::Fallback(Box::new(fallback)),
             &parts,
             self.graph.nodes[at].elem_count(),
         )
@@ -330,7 +403,6 @@ impl Planner<'_> {
         for &input in inputs {
             let item = &self.items[input as usize];
             let is_recomputed = is_inside(item)
-                && len != 1
                 && !(item.is_stored && item.stage < stage)
                 && !(item.stage < stage && item.cost > LONGEST_RECOMPUTATION);
             if is_recomputed {
@@ -339,13 +411,12 @@ impl Planner<'_> {
                 self.store(input);
             }
         }
-        let is_stored = len == 1 && matches!(kind, Kind::Map(_));
         self.items.push(Item {
             kind,
             inputs: SmallVec::from_slice(inputs),
             len,
             stage,
-            is_stored,
+            is_stored: false,
             cost,
         });
         self.items.len() as ItemId - 1
@@ -371,6 +442,14 @@ impl Item {
         self.len == len && matches!(self.kind, Kind::Map(_) | Kind::Expand(_))
     }
 
+    /// The rows that this expands or reduces.
+    pub(super) fn rows(&self) -> &Rows {
+        match &self.kind {
+            Kind::Expand(rows) | Kind::Reduce(_, rows) => rows,
+            _ => unreachable!("rows are named by what reduces or expands them"),
+        }
+    }
+
     /// Whether this is computed into an array of its own, if it is stored.
     pub(super) fn is_written(&self) -> bool {
         let is_computed = matches!(
@@ -383,7 +462,7 @@ impl Item {
     /// The first stage that can read this from memory.
     fn available(&self) -> u32 {
         match self.kind {
-            Kind::Leaf { .. } | Kind::Constant(_) => 0,
+            Kind::Leaf(_) | Kind::Constant(_) => 0,
             Kind::View { .. } => self.stage,
             _ => self.stage + 1,
         }

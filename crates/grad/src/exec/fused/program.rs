@@ -1,9 +1,6 @@
 //! A kernel's code: a linear program over registers that each hold one block of elements and stay in L1.
 
-use rustc_hash::FxHashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-
-use super::compile::compile;
+use crate::exec::math::{Step, Then};
 use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 
 /// A kernel in single-assignment form, free of lengths and addresses: what programs are cached by. Node i is the i-th
@@ -11,7 +8,7 @@ use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Kernel {
     pub(super) nodes: Vec<Node>,
-    pub(super) results: Vec<Outcome>,
+    pub(super) outputs: Vec<Output>,
     /// How many arrays and numbers there are.
     pub(super) arrays: u32,
     pub(super) numbers: u32,
@@ -32,19 +29,12 @@ pub(super) enum KernelOp {
     Select,
     /// `args[0] op args[1] ? then(args[2]) : args[3]` for a comparison.
     Choose(CompareOp, Then),
+    /// `(args[0] first args[1]) second args[2]`
+    Pair(Step, Step),
     /// Array `args[0]`, one element a row, to all elements of the rows.
     Expand {
         rows: u32,
     },
-}
-
-/// What a choice does to the value that it takes if its comparison holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Then {
-    Nothing,
-    Neg,
-    Minimum(Number),
-    Maximum(Number),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,7 +48,7 @@ pub(super) enum Arg {
 
 /// What a kernel leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Outcome {
+pub(super) enum Output {
     Store {
         value: Arg,
     },
@@ -76,13 +66,15 @@ pub(super) enum Outcome {
 }
 
 /// The code: instructions over slots. Slots hold blocks of scratch memory first, then blocks of the stored outputs, of the
-/// arrays, and after these the numbers and constants.
+/// arrays, and after these the numbers, the constants, and what is computed of them.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) code: Vec<Instruction>,
     pub(super) scratch: usize,
     pub(super) stores: usize,
     pub(super) constants: Vec<Number>,
+    /// What is the same for all elements, computed once: the slots after the constants, in this order.
+    pub(super) uniform: Vec<(KernelOp, [u32; 4])>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,22 +101,13 @@ pub(super) enum Instruction<Slot = u32> {
     },
 }
 
-/// The program for `kernel`, compiled when this structure is met for the first time.
-pub(super) fn compiled(kernel: &Kernel) -> Arc<Program> {
-    static CACHE: LazyLock<Mutex<FxHashMap<Kernel, Arc<Program>>>> = LazyLock::new(Mutex::default);
-    /// Far more structures than a training loop has; a program that is met only once must not pile up.
-    const MOST: usize = 4096;
-
-    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(program) = cache.get(kernel) {
-        return program.clone();
+impl Arg {
+    pub(super) fn node(self) -> Option<usize> {
+        match self {
+            Arg::Node(node) => Some(node as usize),
+            Arg::Array(_) | Arg::Number(_) | Arg::Constant(_) | Arg::Absent => None,
+        }
     }
-    if cache.len() == MOST {
-        cache.clear();
-    }
-    let program = Arc::new(compile(kernel));
-    cache.insert(kernel.clone(), program.clone());
-    program
 }
 
 impl Node {
@@ -146,24 +129,24 @@ impl Node {
     }
 }
 
-impl Outcome {
+impl Output {
     pub(super) fn values(self) -> impl Iterator<Item = Arg> {
         let (value, other) = match self {
-            Outcome::Store { value } | Outcome::Reduce { value, .. } => (value, None),
-            Outcome::Dot { a, b, .. } => (a, Some(b)),
+            Output::Store { value } | Output::Reduce { value, .. } => (value, None),
+            Output::Dot { a, b, .. } => (a, Some(b)),
         };
         std::iter::once(value).chain(other)
     }
 
-    pub(super) fn with(self, f: impl Fn(Arg) -> Arg) -> Outcome {
+    pub(super) fn with(self, f: impl Fn(Arg) -> Arg) -> Output {
         match self {
-            Outcome::Store { value } => Outcome::Store { value: f(value) },
-            Outcome::Reduce { op, rows, value } => Outcome::Reduce {
+            Output::Store { value } => Output::Store { value: f(value) },
+            Output::Reduce { op, rows, value } => Output::Reduce {
                 op,
                 rows,
                 value: f(value),
             },
-            Outcome::Dot { rows, a, b } => Outcome::Dot {
+            Output::Dot { rows, a, b } => Output::Dot {
                 rows,
                 a: f(a),
                 b: f(b),

@@ -5,21 +5,24 @@ use std::ops::Range;
 use super::Scalar;
 use super::partial::Partial;
 use super::plan::Rows;
-use super::program::{Instruction, KernelOp, Program, Then};
+use super::program::{Instruction, KernelOp, Program};
 use super::rows::Cursor;
-use crate::exec::math::{Arg, Calls, Choice, Dispatch, Kernels, Taken};
-use crate::graph::op::{Number, ReduceOp};
+use crate::exec::math::{Arg, CHUNK, Chunk, Kernels};
+use crate::graph::op::ReduceOp;
 
-/// Elements of a register. 1.5 KiB of f32: enough that an instruction's overhead is small beside its work, and few enough that
-/// registers and operands stay in L1 and the processor, fetching ahead, has the next block there in time. Not a power of two,
-/// so that arrays of one alignment do not compete for the same cache sets.
-const BLOCK: usize = 384;
+/// Elements of a register. 3 KiB of f32: enough that an instruction's overhead is small beside its work, and few enough that
+/// registers and operands stay in L1. Not a power of two, so that arrays of one alignment do not compete for the same cache
+/// sets.
+const BLOCK: usize = 6 * CHUNK;
 
 /// Bytes of a cache line. Registers begin at one: vectors that lie across two lines take twice as long.
 const LINE: usize = 64;
 
 /// Registers are laid a cache line more than a power of two apart, so that they do not compete for the same cache sets.
 const STRIDE: usize = BLOCK + 16;
+
+/// Elements that a thread must have to itself: waking it takes as long as a simple kernel takes for half of them.
+const SHARE: usize = 1 << 14;
 
 /// What a kernel works on. Arrays that are read elementwise have `len` elements, those that are expanded one for each row.
 pub(super) struct Operands<'a, T> {
@@ -40,205 +43,266 @@ pub(super) fn run<T: Scalar>(
     scratch: &mut Vec<T>,
     threads: usize,
 ) -> Vec<Vec<f64>> {
-    let blocks = operands.len.div_ceil(BLOCK);
-    let threads = threads.clamp(1, blocks.max(1));
-    let bounds: Vec<usize> = (0..=threads)
-        .map(|t| (blocks * t / threads * BLOCK).min(operands.len))
-        .collect();
-    let mut shares: Vec<Vec<&mut [T]>> = (0..threads)
-        .map(|_| Vec::with_capacity(outputs.len()))
+    let len = operands.len;
+    let threads = threads.min(len / SHARE).max(1);
+    if threads == 1 {
+        let mut partials = program.reductions(operands, 0);
+        run_range(program, operands, 0..len, outputs, scratch, &mut partials);
+        return partials.into_iter().map(|partial| partial.values).collect();
+    }
+    let blocks = len.div_ceil(BLOCK);
+    let bound = |t: usize| (blocks * t / threads * BLOCK).min(len);
+    let mut shares: Vec<Share<T>> = (0..threads)
+        .map(|t| Share {
+            range: bound(t)..bound(t + 1),
+            outputs: Vec::with_capacity(outputs.len()),
+            partials: program.reductions(operands, bound(t)),
+        })
         .collect();
     for mut output in outputs {
-        for (share, bound) in shares.iter_mut().zip(bounds.windows(2)) {
-            let (mine, rest) = output.split_at_mut(bound[1] - bound[0]);
-            share.push(mine);
+        for share in &mut shares {
+            let (mine, rest) = output.split_at_mut(share.range.len());
+            share.outputs.push(mine);
             output = rest;
         }
     }
-    let registers = program.scratch * STRIDE + LINE;
-    scratch.resize(registers.max(scratch.len()), T::from_f64(0.0));
-    let work = |share, range: Range<usize>, scratch: &mut [T]| {
-        let mut partials = program.reductions(operands, range.start);
-        run_range(program, operands, range, share, scratch, &mut partials);
-        partials
+    let work = |share: &mut Share<T>, scratch: &mut Vec<T>| {
+        let outputs = std::mem::take(&mut share.outputs);
+        run_range(
+            program,
+            operands,
+            share.range.clone(),
+            outputs,
+            scratch,
+            &mut share.partials,
+        );
     };
-    let mut shares = shares
-        .into_iter()
-        .zip(bounds.windows(2).map(|bound| bound[0]..bound[1]));
-    let (own, range) = shares.next().expect("one thread at least");
-    let joined = std::thread::scope(|scope| {
-        let spawn = |(share, range)| {
-            scope.spawn(move || work(share, range, &mut vec![T::from_f64(0.0); registers]))
-        };
-        let workers: Vec<_> = shares.map(spawn).collect();
-        let mut joined = work(own, range, scratch);
-        for worker in workers {
-            let partials = worker.join().expect("kernels do not panic");
-            joined
-                .iter_mut()
-                .zip(partials)
-                .for_each(|(all, part)| all.append(part));
+    let (own, others) = shares.split_first_mut().expect("one thread at least");
+    rayon::in_place_scope(|scope| {
+        for share in others {
+            scope.spawn(|_| work(share, &mut Vec::new()));
         }
-        joined
+        work(own, scratch);
     });
-    joined.into_iter().map(|partial| partial.values).collect()
+    let joined = shares.into_iter().map(|share| share.partials);
+    let joined = joined.reduce(|mut all, next| {
+        all.iter_mut()
+            .zip(next)
+            .for_each(|(all, next)| all.append(next));
+        all
+    });
+    joined
+        .unwrap_or_default()
+        .into_iter()
+        .map(|partial| partial.values)
+        .collect()
 }
 
-fn run_range<T: Scalar>(
-    program: &Program,
-    operands: &Operands<T>,
+/// What one thread does.
+struct Share<'a, T> {
     range: Range<usize>,
-    outputs: Vec<&mut [T]>,
-    scratch: &mut [T],
+    outputs: Vec<&'a mut [T]>,
+    partials: Vec<Partial>,
+}
+
+fn run_range<'a, T: Scalar>(
+    program: &'a Program,
+    operands: &'a Operands<'a, T>,
+    range: Range<usize>,
+    mut outputs: Vec<&'a mut [T]>,
+    scratch: &'a mut Vec<T>,
     partials: &mut [Partial],
 ) {
     if range.is_empty() {
         return;
     }
+    let numbers = operands.numbers.len() + program.constants.len();
+    let filled = numbers + program.uniform.len();
+    let staged = program.stores + operands.arrays.len();
+    let size = program.scratch * STRIDE + (filled + staged) * CHUNK + LINE;
+    if scratch.len() < size {
+        scratch.resize(size, T::ZERO);
+    }
     let aligned = scratch.as_ptr().align_offset(LINE);
-    let registers = scratch[aligned..]
-        .chunks_exact_mut(STRIDE)
-        .take(program.scratch);
-    let number = |&number: &T| Slot::Number(number);
-    let constant = |value: &Number| Slot::Number(T::from_f64(value.get()));
-    let slots = registers
-        .map(|register| Slot::Register(&mut register[..BLOCK]))
-        .chain(outputs.iter().map(|_| Slot::default()))
-        .chain(operands.arrays.iter().map(|_| Slot::default()))
-        .chain(operands.numbers.iter().map(number))
-        .chain(program.constants.iter().map(constant));
-    let cursors = operands.rows.iter();
-    Kernels::get().within(Blocks {
+    let (registers, rest) = scratch[aligned..].split_at_mut(program.scratch * STRIDE);
+    let (filled, staging) = rest.as_chunks_mut().0.split_at_mut(filled);
+    let (filled, uniform) = filled.split_at_mut(numbers);
+    let constants = program.constants.iter();
+    let constants = constants.map(|number| T::narrowed(number.get()));
+    let numbers = operands.numbers.iter().copied().chain(constants);
+    for (chunk, number) in filled.iter_mut().zip(numbers) {
+        *chunk = [number; CHUNK];
+    }
+    let registers = registers.chunks_exact_mut(STRIDE);
+    let registers = registers.map(|register| register[..BLOCK].as_chunks_mut().0);
+    let slots = registers.map(Slot::Register);
+    let slots = slots.chain((0..staged).map(|_| Slot::Block(&[])));
+    let mut slots: Vec<Slot<T>> = slots.chain(filled.iter().map(Slot::Number)).collect();
+    let kernels = Kernels::get();
+    for ((op, args), out) in program.uniform.iter().zip(uniform) {
+        let read = |i: usize| slots[args[i] as usize].read();
+        compute(kernels, *op, read, std::slice::from_mut(out));
+        slots.push(Slot::Number(out));
+    }
+    let mut blocks = Blocks {
+        kernels,
         program,
         operands,
-        slots: slots.collect(),
-        cursors: cursors.map(|rows| Cursor::new(rows, range.start)).collect(),
-        range,
-        outputs,
+        slots,
+        cursors: operands
+            .rows
+            .iter()
+            .map(|rows| Cursor::new(rows, range.start))
+            .collect(),
         partials,
-    });
-}
-
-/// What instructions read and write: one block of it at a time, or one number for all elements.
-enum Slot<'a, T> {
-    Number(T),
-    Array(&'a [T]),
-    Register(&'a mut [T]),
-    /// A register that nobody has to fill, as all of the block lies in one row.
-    Expanded(T, &'a mut [T]),
-}
-
-impl<T: Scalar> Default for Slot<'_, T> {
-    fn default() -> Self {
-        Slot::Number(T::ZERO)
+    };
+    let whole = range.len() / CHUNK * CHUNK;
+    let mut start = range.start;
+    while start < range.start + whole {
+        let end = (range.start + whole).min(start + BLOCK);
+        blocks.run_whole(start..end, &mut outputs);
+        start = end;
+    }
+    if start < range.end {
+        blocks.run_last(start..range.end, outputs, staging);
     }
 }
 
-impl<'a, T: Scalar> Slot<'a, T> {
-    #[inline(always)]
+/// What instructions read and write.
+enum Slot<'a, T> {
+    /// A number for all elements.
+    Number(&'a Chunk<T>),
+    Block(&'a [Chunk<T>]),
+    Register(&'a mut [Chunk<T>]),
+    /// A register of which only the first chunk is filled, as all of the block lies in one row.
+    Expanded(&'a mut [Chunk<T>]),
+}
+
+impl<'a, T> Slot<'a, T> {
     fn read(&self) -> Arg<'_, T> {
         match self {
-            Slot::Number(number) | Slot::Expanded(number, _) => Arg::Number(*number),
-            Slot::Array(block) => Arg::Block(block),
-            Slot::Register(block) => Arg::Block(block),
+            Slot::Number(number) => Arg::Number(number),
+            Slot::Expanded(register) => Arg::Number(&register[0]),
+            Slot::Block(block) => Arg::Block(block),
+            Slot::Register(register) => Arg::Block(register),
         }
     }
 
-    #[inline(always)]
-    fn take(&mut self) -> &'a mut [T] {
-        match std::mem::take(self) {
-            Slot::Register(block) | Slot::Expanded(_, block) => block,
-            Slot::Number(_) | Slot::Array(_) => unreachable!("only registers are written"),
+    fn take(&mut self) -> &'a mut [Chunk<T>] {
+        match std::mem::replace(self, Slot::Block(&[])) {
+            Slot::Register(register) | Slot::Expanded(register) => register,
+            Slot::Number(_) | Slot::Block(_) => unreachable!("only registers are written"),
         }
     }
 }
 
-/// A run over the blocks of `range`.
-struct Blocks<'a, T> {
+/// A run over consecutive blocks.
+struct Blocks<'a, 'p, T> {
+    kernels: Kernels,
     program: &'a Program,
     operands: &'a Operands<'a, T>,
-    range: Range<usize>,
     slots: Vec<Slot<'a, T>>,
     cursors: Vec<Cursor<'a>>,
-    /// What of the outputs is still to be written.
-    outputs: Vec<&'a mut [T]>,
-    partials: &'a mut [Partial],
+    partials: &'p mut [Partial],
 }
 
-impl<T: Scalar> Calls for Blocks<'_, T> {
-    #[inline(always)]
-    fn make(mut self, kernels: Kernels<impl Dispatch>) {
-        let mut start = self.range.start;
-        while start < self.range.end {
-            let end = self.range.end.min(start + BLOCK);
-            self.move_to(start..end);
-            for instruction in &self.program.code {
-                self.execute(kernels, instruction, start..end);
+impl<'a, T: Scalar> Blocks<'a, '_, T> {
+    /// The elements `block`, which make whole chunks. `outputs` are what is still to be written.
+    fn run_whole(&mut self, block: Range<usize>, outputs: &mut [&'a mut [T]]) {
+        let (scratch, stores) = (self.program.scratch, self.program.stores);
+        for (slot, rest) in self.slots[scratch..].iter_mut().zip(outputs) {
+            let output = rest.split_off_mut(..block.len());
+            let output = output.expect("outputs are as long as the range");
+            *slot = Slot::Register(output.as_chunks_mut().0);
+        }
+        for (slot, array) in self.slots[scratch + stores..]
+            .iter_mut()
+            .zip(&self.operands.arrays)
+        {
+            if array.len() == self.operands.len {
+                *slot = Slot::Block(array[block.clone()].as_chunks().0);
             }
-            start = end;
+        }
+        self.run(block);
+    }
+
+    /// The elements `block`, fewer than a chunk, by way of `staging`.
+    fn run_last(
+        &mut self,
+        block: Range<usize>,
+        outputs: Vec<&'a mut [T]>,
+        staging: &'a mut [Chunk<T>],
+    ) {
+        let (scratch, stores) = (self.program.scratch, self.program.stores);
+        let (stored, read) = staging.split_at_mut(stores);
+        for (slot, chunk) in self.slots[scratch..].iter_mut().zip(stored) {
+            *slot = Slot::Register(std::slice::from_mut(chunk));
+        }
+        let arrays = self.slots[scratch + stores..]
+            .iter_mut()
+            .zip(&self.operands.arrays);
+        for ((slot, array), chunk) in arrays.zip(read) {
+            if array.len() == self.operands.len {
+                chunk[..block.len()].copy_from_slice(&array[block.clone()]);
+                *slot = Slot::Block(std::slice::from_ref(chunk));
+            }
+        }
+        let len = block.len();
+        self.run(block);
+        for (slot, output) in self.slots[scratch..].iter_mut().zip(outputs) {
+            output.copy_from_slice(&slot.take().as_flattened()[..len]);
         }
     }
-}
 
-impl<T: Scalar> Blocks<'_, T> {
-    fn move_to(&mut self, block: Range<usize>) {
-        let Program {
-            scratch, stores, ..
-        } = *self.program;
-        let (registers, slots) = self.slots.split_at_mut(scratch);
-        if block.len() < BLOCK {
-            for register in registers {
-                *register = Slot::Register(&mut register.take()[..block.len()]);
-            }
-        }
-        let (stored, slots) = slots.split_at_mut(stores);
-        for (slot, rest) in stored.iter_mut().zip(&mut self.outputs) {
-            let output = rest.split_off_mut(..block.len());
-            *slot = Slot::Register(output.expect("outputs are as long as the range"));
-        }
-        for (slot, array) in slots.iter_mut().zip(&self.operands.arrays) {
-            if array.len() == self.operands.len {
-                *slot = Slot::Array(&array[block.clone()]);
-            }
+    fn run(&mut self, block: Range<usize>) {
+        let chunks = block.len().div_ceil(CHUNK);
+        for register in &mut self.slots[..self.program.scratch] {
+            let all = register.take();
+            *register = Slot::Register(if all.len() == chunks {
+                all
+            } else {
+                &mut all[..chunks]
+            });
         }
         for cursor in &mut self.cursors {
             cursor.advance(block.start);
         }
+        for instruction in &self.program.code {
+            self.execute(instruction, &block);
+        }
     }
 
-    #[inline(always)]
-    fn execute(
-        &mut self,
-        kernels: Kernels<impl Dispatch>,
-        instruction: &Instruction,
-        block: Range<usize>,
-    ) {
+    #[inline]
+    fn execute(&mut self, instruction: &Instruction, block: &Range<usize>) {
+        let slots = &mut self.slots;
         match *instruction {
             Instruction::Compute { op, ref args, to } => {
-                let out = self.slots[to as usize].take();
-                let read = |i: usize| self.slots[args[i] as usize].read();
-                compute(kernels, op, read, out);
-                self.slots[to as usize] = Slot::Register(out);
+                let out = slots[to as usize].take();
+                let read = |i: usize| slots[args[i] as usize].read();
+                compute(self.kernels, op, read, out);
+                slots[to as usize] = Slot::Register(out);
             }
             Instruction::Expand { array, rows, to } => {
                 let per_row = self.operands.arrays[array as usize];
                 let cursor = &self.cursors[rows as usize];
-                let out = self.slots[to as usize].take();
-                self.slots[to as usize] = match cursor.only_row(block.end) {
+                let out = slots[to as usize].take();
+                slots[to as usize] = match cursor.only_row(block.end) {
                     Some(row) if (to as usize) < self.program.scratch => {
-                        Slot::Expanded(per_row[row], out)
+                        out[0] = [per_row[row]; CHUNK];
+                        Slot::Expanded(out)
                     }
                     _ => {
+                        let elements = out.as_flattened_mut();
                         cursor.each_row(block.start, block.len(), |row, part| {
-                            out[part].fill(per_row[row]);
+                            elements[part].fill(per_row[row]);
                         });
                         Slot::Register(out)
                     }
                 };
             }
             Instruction::Dot { rows, a, b, into } => {
-                let (a, b) = (self.slots[a as usize].read(), self.slots[b as usize].read());
-                let partial = &mut self.partials[into as usize];
+                let (a, b) = (slots[a as usize].read(), slots[b as usize].read());
+                let (partial, kernels) = (&mut self.partials[into as usize], self.kernels);
                 self.cursors[rows as usize].each_row(block.start, block.len(), |row, part| {
                     partial.add(row, dot(kernels, a, b, part));
                 });
@@ -249,8 +313,8 @@ impl<T: Scalar> Blocks<'_, T> {
                 value,
                 into,
             } => {
-                let value = self.slots[value as usize].read();
-                let partial = &mut self.partials[into as usize];
+                let value = slots[value as usize].read();
+                let (partial, kernels) = (&mut self.partials[into as usize], self.kernels);
                 self.cursors[rows as usize].each_row(block.start, block.len(), |row, part| {
                     partial.add(row, reduce(kernels, op, value, part));
                 });
@@ -259,82 +323,48 @@ impl<T: Scalar> Blocks<'_, T> {
     }
 }
 
-#[inline(always)]
 fn compute<'r, T: Scalar>(
-    kernels: Kernels<impl Dispatch>,
+    kernels: Kernels,
     op: KernelOp,
     read: impl Fn(usize) -> Arg<'r, T>,
-    out: &mut [T],
+    out: &mut [Chunk<T>],
 ) {
     match op {
-        KernelOp::Copy => fill(read(0), out),
-        KernelOp::Unary(op) => match read(0) {
-            Arg::Block(x) => kernels.unary(op, x, out),
-            Arg::Number(x) => {
-                kernels.unary(op, &[x], &mut out[..1]);
-                out.fill(out[0]);
-            }
+        KernelOp::Copy => match read(0) {
+            Arg::Block(x) => out.copy_from_slice(x),
+            Arg::Number(x) => out.fill(*x),
         },
+        KernelOp::Unary(op) => kernels.unary(op, read(0), out),
         KernelOp::Binary(op) => kernels.binary(op, read(0), read(1), out),
         KernelOp::Compare(op) => kernels.compare(op, read(0), read(1), out),
-        KernelOp::Select => match read(0) {
-            Arg::Block(mask) => kernels.select(mask, read(1), read(2), out),
-            Arg::Number(mask) => fill(read(if mask != T::ZERO { 1 } else { 2 }), out),
-        },
+        KernelOp::Select => kernels.select(read(0), read(1), read(2), out),
         KernelOp::Choose(op, then) => {
-            let number = |bound: Number| T::from_f64(bound.get());
-            let taken = match then {
-                Then::Nothing => Taken::AsIs,
-                Then::Neg => Taken::Negated,
-                Then::Minimum(bound) => Taken::AtMost(number(bound)),
-                Then::Maximum(bound) => Taken::AtLeast(number(bound)),
-            };
-            kernels.choose(
-                Choice { op, taken },
-                [read(0), read(1)],
-                [read(2), read(3)],
-                out,
-            );
+            kernels.choose(op, then, [read(0), read(1)], [read(2), read(3)], out);
+        }
+        KernelOp::Pair(first, second) => {
+            kernels.pair(first, second, [read(0), read(1), read(2)], out);
         }
         KernelOp::Expand { .. } => unreachable!("an instruction of its own"),
     }
 }
 
-#[inline(always)]
-fn fill<T: Copy>(value: Arg<T>, out: &mut [T]) {
-    match value {
-        Arg::Block(x) => out.copy_from_slice(x),
-        Arg::Number(x) => out.fill(x),
-    }
-}
-
-#[inline(always)]
-fn reduce<T: Scalar>(
-    kernels: Kernels<impl Dispatch>,
-    op: ReduceOp,
-    value: Arg<T>,
-    part: Range<usize>,
-) -> f64 {
+fn reduce<T: Scalar>(kernels: Kernels, op: ReduceOp, value: Arg<T>, part: Range<usize>) -> f64 {
     match (op, value) {
-        (ReduceOp::Sum, Arg::Block(x)) => kernels.sum(&x[part]),
-        (ReduceOp::Max, Arg::Block(x)) => kernels.max(&x[part]).into(),
-        (ReduceOp::Min, Arg::Block(x)) => kernels.min(&x[part]).into(),
-        (ReduceOp::Sum, Arg::Number(x)) => x.into() * part.len() as f64,
-        (ReduceOp::Max | ReduceOp::Min, Arg::Number(x)) => x.into(),
+        (op, Arg::Block(x)) => kernels.reduce(op, &x.as_flattened()[part]),
+        (ReduceOp::Sum, Arg::Number(x)) => x[0].into() * part.len() as f64,
+        (ReduceOp::Max | ReduceOp::Min, Arg::Number(x)) => x[0].into(),
     }
 }
 
-#[inline(always)]
-fn dot<T: Scalar>(
-    kernels: Kernels<impl Dispatch>,
-    a: Arg<T>,
-    b: Arg<T>,
-    part: Range<usize>,
-) -> f64 {
+fn dot<T: Scalar>(kernels: Kernels, a: Arg<T>, b: Arg<T>, part: Range<usize>) -> f64 {
     match (a, b) {
-        (Arg::Block(a), Arg::Block(b)) => kernels.dot(&a[part.clone()], Arg::Block(&b[part])),
-        (Arg::Block(x), number) | (number, Arg::Block(x)) => kernels.dot(&x[part], number),
-        (Arg::Number(a), Arg::Number(b)) => (a * b).into() * part.len() as f64,
+        (Arg::Block(a), Arg::Block(b)) => {
+            kernels.dot(&a.as_flattened()[part.clone()], &b.as_flattened()[part])
+        }
+        (Arg::Block(x), Arg::Number(number)) | (Arg::Number(number), Arg::Block(x)) => {
+            kernels.scaled_sum(&x.as_flattened()[part], number[0])
+        }
+        (Arg::Number(a), Arg::Number(b)) => (a[0] * b[0]).into() * part.len() as f64,
     }
 }
 

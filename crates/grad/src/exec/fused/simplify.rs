@@ -5,23 +5,24 @@
 
 use rustc_hash::FxHashMap;
 
-use super::compile::node_of;
-use super::program::{Arg, Kernel, KernelOp, Node, Outcome, Then};
+use super::program::{Arg, Kernel, KernelOp, Node, Output};
+use crate::exec::math::{Step, Then};
 use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 
 /// The nodes that remain of a kernel, operands first, and its results in terms of them.
-pub(super) fn simplified(kernel: &Kernel) -> (Vec<Node>, Vec<Outcome>) {
+pub(super) fn simplified(kernel: &Kernel) -> (Vec<Node>, Vec<Output>) {
     let mut values = Values::default();
     let mut renamed = Vec::with_capacity(kernel.nodes.len());
     for node in &kernel.nodes {
         let node = node.with(|arg| rename(arg, &renamed));
         renamed.push(values.add(node));
     }
-    let results = kernel.results.iter();
-    let mut results: Vec<Outcome> = results
+    let results = kernel.outputs.iter();
+    let mut results: Vec<Output> = results
         .map(|result| result.with(|arg| rename(arg, &renamed)))
         .collect();
     values.reduce_products(&mut results);
+    values.pair_steps(&results);
     values.keep_needed(results)
 }
 
@@ -43,7 +44,7 @@ impl Values {
     fn add(&mut self, node: Node) -> Arg {
         let [a, b, c, d] = node.args;
         match node.op {
-            KernelOp::Copy if node_of(&a).is_some() => a,
+            KernelOp::Copy if a.node().is_some() => a,
             KernelOp::Unary(UnaryOp::Neg) => self.negative(a),
             KernelOp::Unary(UnaryOp::Exp) => {
                 let exponent = self.but_for_zero(a);
@@ -101,7 +102,8 @@ impl Values {
     /// A choice, and what is done to the value that it takes if the comparison holds.
     fn choice(&mut self, op: CompareOp, args: [Arg; 4]) -> Arg {
         let [a, b, x, y] = args;
-        let (then, x) = node_of(&x)
+        let (then, x) = x
+            .node()
             .and_then(|x| then(&self.nodes[x]))
             .unwrap_or((Then::Nothing, x));
         self.push(Node::new(KernelOp::Choose(op, then), &[a, b, x, y]))
@@ -122,7 +124,7 @@ impl Values {
     /// `arg`, or what is simpler and differs from it in the sign of zeros only: `a` for `a == b ? b : a`. The limit of a
     /// ratio that lets the gradient of the unlimited one pass has this form.
     fn but_for_zero(&self, arg: Arg) -> Arg {
-        match node_of(&arg).map(|node| self.nodes[node]) {
+        match arg.node().map(|node| self.nodes[node]) {
             Some(Node {
                 op: KernelOp::Choose(CompareOp::Eq, Then::Nothing),
                 args: [a, b, x, y],
@@ -133,52 +135,93 @@ impl Values {
 
     /// What `arg` is the negative of.
     fn negated(&self, arg: Arg) -> Option<Arg> {
-        let node = &self.nodes[node_of(&arg)?];
+        let node = &self.nodes[arg.node()?];
         (node.op == KernelOp::Unary(UnaryOp::Neg)).then_some(node.args[0])
     }
 
     /// The comparison that `mask` is of.
     fn comparison(&self, mask: Arg) -> Option<(CompareOp, [Arg; 2])> {
-        let node = &self.nodes[node_of(&mask)?];
+        let node = &self.nodes[mask.node()?];
         match node.op {
             KernelOp::Compare(op) => Some((op, [node.args[0], node.args[1]])),
             _ => None,
         }
     }
 
-    /// Sums of products that nothing else needs are formed without the products.
-    fn reduce_products(&self, results: &mut [Outcome]) {
+    /// How often each value is needed.
+    fn uses(&self, results: &[Output]) -> Vec<u32> {
         let mut uses = vec![0; self.nodes.len()];
-        let operands = self.nodes.iter().flat_map(|node| &node.args);
-        let reduced: Vec<Arg> = results.iter().flat_map(|result| result.values()).collect();
-        let used = operands.chain(&reduced).filter_map(node_of);
+        let operands = self.nodes.iter().flat_map(|node| node.args);
+        let reduced = results.iter().flat_map(|result| result.values());
+        let used = operands.chain(reduced).filter_map(Arg::node);
         used.for_each(|value| uses[value] += 1);
+        uses
+    }
+
+    /// Sums of products, squares and negatives that nothing else needs are formed without these.
+    fn reduce_products(&self, results: &mut [Output]) {
+        let uses = self.uses(results);
         for result in results {
-            if let Outcome::Reduce {
+            if let Output::Reduce {
                 op: ReduceOp::Sum,
                 rows,
                 value,
             } = *result
-                && let Some(value) = node_of(&value)
+                && let Some(value) = value.node()
                 && uses[value] == 1
-                && self.nodes[value].op == KernelOp::Binary(BinaryOp::Mul)
             {
                 let [a, b, ..] = self.nodes[value].args;
-                *result = Outcome::Dot { rows, a, b };
+                let factors = match self.nodes[value].op {
+                    KernelOp::Binary(BinaryOp::Mul) => Some((a, b)),
+                    KernelOp::Unary(UnaryOp::Square) => Some((a, a)),
+                    KernelOp::Unary(UnaryOp::Neg) => Some((a, Arg::Constant(Number::new(-1.0)))),
+                    _ => None,
+                };
+                if let Some((a, b)) = factors {
+                    *result = Output::Dot { rows, a, b };
+                }
+            }
+        }
+    }
+
+    /// A step of arithmetic whose result only another step needs becomes one instruction with it.
+    fn pair_steps(&mut self, results: &[Output]) {
+        let uses = self.uses(results);
+        let step = |node: &Node| match node.op {
+            KernelOp::Binary(op) => Step::of(op),
+            _ => None,
+        };
+        for at in 0..self.nodes.len() {
+            let Some(second) = step(&self.nodes[at]) else {
+                continue;
+            };
+            let [x, y, ..] = self.nodes[at].args;
+            let orders = [(x, y), (y, x)];
+            let orders = &orders[..if second == Step::Sub { 1 } else { 2 }];
+            let paired = orders.iter().find_map(|&(inner, c)| {
+                let inner = inner.node().filter(|&inner| uses[inner] == 1)?;
+                let [a, b, ..] = self.nodes[inner].args;
+                // What is made of numbers only is computed once, and not for each block.
+                let is_number = |arg| matches!(arg, Arg::Number(_) | Arg::Constant(_));
+                let first = step(&self.nodes[inner]).filter(|_| !is_number(a) || !is_number(b))?;
+                Some(Node::new(KernelOp::Pair(first, second), &[a, b, c]))
+            });
+            if let Some(paired) = paired {
+                self.nodes[at] = paired;
             }
         }
     }
 
     /// Leaves out what no result needs.
-    fn keep_needed(self, results: Vec<Outcome>) -> (Vec<Node>, Vec<Outcome>) {
+    fn keep_needed(self, results: Vec<Output>) -> (Vec<Node>, Vec<Output>) {
         let mut is_needed = vec![false; self.nodes.len()];
         let values = results.iter().flat_map(|result| result.values());
         values
-            .filter_map(|value| node_of(&value))
+            .filter_map(|value| value.node())
             .for_each(|node| is_needed[node] = true);
         for (at, node) in self.nodes.iter().enumerate().rev() {
             if is_needed[at] {
-                let operands = node.args.iter().filter_map(node_of);
+                let operands = node.args.iter().filter_map(|arg| arg.node());
                 operands.for_each(|operand| is_needed[operand] = true);
             }
         }
@@ -232,13 +275,13 @@ mod tests {
 
     /// The last of `nodes`, stored and summed, for all pairs of some values: the number of instructions, the stored bits (one
     /// NaN as good as another), and the sum.
-    fn evaluate(nodes: &[(KernelOp, &[Arg])], results: &[Outcome]) -> (usize, Vec<u32>, f64) {
+    fn evaluate(nodes: &[(KernelOp, &[Arg])], results: &[Output]) -> (usize, Vec<u32>, f64) {
         let kernel = Kernel {
             nodes: nodes
                 .iter()
                 .map(|&(op, args)| Node::new(op, args))
                 .collect(),
-            results: results.to_vec(),
+            outputs: results.to_vec(),
             arrays: 2,
             numbers: 0,
         };
@@ -341,9 +384,38 @@ mod tests {
         ];
         for (nodes, instructions, formula) in cases {
             let value = n(nodes.len() as u32 - 1);
-            let (count, got, _) = evaluate(nodes, &[Outcome::Store { value }]);
+            let (count, got, _) = evaluate(nodes, &[Output::Store { value }]);
             assert_eq!(got, bits(pairs().map(|(a, b)| formula(a, b))), "{nodes:?}");
             assert_eq!(count, instructions, "{nodes:?}");
+        }
+    }
+
+    #[test]
+    fn two_steps_of_arithmetic_are_one_instruction_with_the_same_bits() {
+        type Plain = fn(f32, f32) -> f32;
+        let steps: [(BinaryOp, Plain); 3] = [
+            (BinaryOp::Add, |a, b| a + b),
+            (BinaryOp::Sub, |a, b| a - b),
+            (BinaryOp::Mul, |a, b| a * b),
+        ];
+        for (first, f) in steps {
+            for (second, g) in steps {
+                let inner = (KernelOp::Binary(first), &[A, B][..]);
+                for (last, is_paired) in [
+                    ([Arg::Node(0), A], true),
+                    ([A, Arg::Node(0)], second != BinaryOp::Sub),
+                ] {
+                    let nodes = [inner, (KernelOp::Binary(second), &last[..])];
+                    let store = |value| Output::Store { value };
+                    let want = |a, b| match last {
+                        [A, _] => g(a, f(a, b)),
+                        _ => g(f(a, b), a),
+                    };
+                    let (count, got, _) = evaluate(&nodes, &[store(Arg::Node(1))]);
+                    assert_eq!(got, bits(pairs().map(|(a, b)| want(a, b))), "{nodes:?}");
+                    assert_eq!(count, if is_paired { 1 } else { 2 }, "{nodes:?}");
+                }
+            }
         }
     }
 
@@ -355,7 +427,7 @@ mod tests {
             (KernelOp::Select, &[Arg::Node(0), B, A]),
             (exp, &[Arg::Node(1)]),
         ];
-        let store = |value| [Outcome::Store { value }];
+        let store = |value| [Output::Store { value }];
         let (count, got, _) = evaluate(&chosen, &store(Arg::Node(2)));
         let (_, want, _) = evaluate(&[(exp, &[A])], &store(Arg::Node(0)));
         assert_eq!((count, got), (1, want));
@@ -378,7 +450,7 @@ mod tests {
                 &[Arg::Node(2), constant(0.1)],
             ),
         ];
-        let sum = Outcome::Reduce {
+        let sum = Output::Reduce {
             op: ReduceOp::Sum,
             rows,
             value: Arg::Node(3),
@@ -390,7 +462,7 @@ mod tests {
         assert!((got - want).abs() < 1e-12, "{got} {want}");
         let stored = [
             sum,
-            Outcome::Store {
+            Output::Store {
                 value: Arg::Node(3),
             },
         ];

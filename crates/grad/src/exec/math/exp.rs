@@ -1,5 +1,6 @@
 //! `exp` and `expm1`: range reduction by `ln 2` (Cody and Waite), then a polynomial.
 
+use super::Chunk;
 use super::arith::clamp;
 use super::polynomial::{mul_add, polynomial};
 use pulp::Simd;
@@ -34,21 +35,51 @@ pub(super) fn pow2(n: i32) -> f32 {
 /// gives some `n` and NaN.
 #[inline(always)]
 pub(super) fn reduce<S: Simd>(x: f32) -> (i32, f32) {
-    let rounded = mul_add::<S, _>(x, LOG2_E, ROUND);
-    let n = rounded - ROUND;
+    let (rounded, expm1) = reduce_to::<S>(x, ROUND);
+    (rounded.wrapping_sub(ROUND.to_bits()) as i32, expm1)
+}
+
+/// As [`reduce`], with the bits of `n + round` in place of `n`.
+#[inline(always)]
+fn reduce_to<S: Simd>(x: f32, round: f32) -> (u32, f32) {
+    let rounded = mul_add::<S, _>(x, LOG2_E, round);
+    let n = rounded - round;
     let r = mul_add::<S, _>(n, -LN_2_HI, x);
     let r = mul_add::<S, _>(n, -LN_2_LO, r);
     let expm1 = mul_add::<S, _>(r * r, polynomial::<S, _, _>(r, EXPM1), r);
-    (
-        rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32,
-        expm1,
-    )
+    (rounded.to_bits(), expm1)
+}
+
+/// `e^x` of a chunk. Worst error 0.98 ulp.
+#[inline(always)]
+pub(super) fn exp<S: Simd>(x: &Chunk<f32>, out: &mut Chunk<f32>) {
+    let mut farthest = 0;
+    for (out, &x) in out.iter_mut().zip(x) {
+        farthest = farthest.max(x.to_bits() & 0x7fff_ffff);
+        *out = exp_near::<S>(x);
+    }
+    if farthest > NEAR.to_bits() {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = exp_any::<S>(x);
+        }
+    }
+}
+
+/// Up to here `e^x` and `e^-x` are normal numbers.
+const NEAR: f32 = 87.0;
+
+/// `e^x` for `|x| <= NEAR`, the same bits as [`exp_any`].
+#[inline(always)]
+fn exp_near<S: Simd>(x: f32) -> f32 {
+    // What rounds to an integer also adds the exponent's bias: its low bits, moved up, are 2^n.
+    let (rounded, expm1) = reduce_to::<S>(x, ROUND + 127.0);
+    (1.0 + expm1) * f32::from_bits(rounded << 23)
 }
 
 /// `e^x`. The power of two is applied in two steps, so that results become subnormal, zero or
-/// infinite by rounding. Worst error 0.98 ulp.
+/// infinite by rounding.
 #[inline(always)]
-pub(super) fn exp<S: Simd>(x: f32) -> f32 {
+pub(super) fn exp_any<S: Simd>(x: f32) -> f32 {
     // Beyond these bounds the result is 0 or infinity; between them `n` fits `pow2`.
     let (n, expm1) = reduce::<S>(clamp(x, -104.0, 89.0));
     let half = n >> 1;

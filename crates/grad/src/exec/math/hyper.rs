@@ -2,7 +2,7 @@
 //! reduced argument.
 
 use super::arith::clamp;
-use super::exp::{exp, pow2, reduce};
+use super::exp::{exp_any, pow2, reduce};
 use super::log::log1p_unit;
 use super::polynomial::{mul_add, polynomial};
 use pulp::Simd;
@@ -57,5 +57,5 @@ pub(super) fn sigmoid<S: Simd>(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn log_sigmoid<S: Simd>(x: f32) -> f32 {
     let negative = if x < 0.0 { x } else { 0.0 };
-    negative - log1p_unit::<S>(exp::<S>(-x.abs()))
+    negative - log1p_unit::<S>(exp_any::<S>(-x.abs()))
 }

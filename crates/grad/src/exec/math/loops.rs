@@ -1,7 +1,7 @@
-//! The loops: each call becomes one loop per instruction set, which the compiler turns into vectors
-//! because the functions inside have no branches.
+//! The loops: one for each op and instruction set, which the compiler turns into vectors because the functions inside have no
+//! branches and chunks have one size.
 
-use super::{Arg, Real, arith, erf, exp, hyper, log, pow, trig};
+use super::{Arg, Chunk, Real, arith, erf, exp, hyper, log, pow, trig};
 use crate::graph::op::{BinaryOp, CompareOp, UnaryOp};
 use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use pulp::{Simd, WithSimd};
@@ -13,7 +13,7 @@ macro_rules! unary_blocks {
         $($columns:tt)*
     })*) => {
         #[inline(always)]
-        pub(super) fn unary_f32<S: Simd>(op: UnaryOp, x: &[f32], out: &mut [f32]) {
+        pub(super) fn unary_f32<S: Simd>(op: UnaryOp, x: Arg<f32>, out: &mut [Chunk<f32>]) {
             match op {
                 $(UnaryOp::$Op $({ $($p),+ })? => {
                     $($(let $p = $p.get() as f32;)+)?
@@ -23,7 +23,7 @@ macro_rules! unary_blocks {
         }
 
         #[inline(always)]
-        pub(super) fn unary_f64<S: Simd>(op: UnaryOp, x: &[f64], out: &mut [f64]) {
+        pub(super) fn unary_f64<S: Simd>(op: UnaryOp, x: Arg<f64>, out: &mut [Chunk<f64>]) {
             match op {
                 $(UnaryOp::$Op $({ $($p),+ })? => {
                     $($(let $p = $p.get();)+)?
@@ -42,14 +42,14 @@ macro_rules! binary_blocks {
         $($columns:tt)*
     })*) => {
         #[inline(always)]
-        pub(super) fn binary_f32<S: Simd>(op: BinaryOp, a: Arg<f32>, b: Arg<f32>, out: &mut [f32]) {
+        pub(super) fn binary_f32<S: Simd>(op: BinaryOp, a: Arg<f32>, b: Arg<f32>, out: &mut [Chunk<f32>]) {
             match op {
                 $(BinaryOp::$Op => zip(a, b, out, $f32),)*
             }
         }
 
         #[inline(always)]
-        pub(super) fn binary_f64<S: Simd>(op: BinaryOp, a: Arg<f64>, b: Arg<f64>, out: &mut [f64]) {
+        pub(super) fn binary_f64<S: Simd>(op: BinaryOp, a: Arg<f64>, b: Arg<f64>, out: &mut [Chunk<f64>]) {
             match op {
                 $(BinaryOp::$Op => zip(a, b, out, $f64),)*
             }
@@ -61,7 +61,7 @@ binary_ops!(binary_blocks);
 macro_rules! compare_blocks {
     ($($(#[$doc:meta])* $Op:ident = $method:ident { sign: $sign:tt, $($columns:tt)* })*) => {
         #[inline(always)]
-        fn compare<T: Real>(op: CompareOp, a: Arg<T>, b: Arg<T>, out: &mut [T]) {
+        fn compare<T: Real>(op: CompareOp, a: Arg<T>, b: Arg<T>, out: &mut [Chunk<T>]) {
             match op {
                 $(CompareOp::$Op => {
                     zip(a, b, out, |a, b| if a $sign b { T::ONE } else { T::ZERO });
@@ -74,8 +74,8 @@ compare_ops!(compare_blocks);
 
 pub(super) struct UnaryCall<'a, T> {
     pub(super) op: UnaryOp,
-    pub(super) x: &'a [T],
-    pub(super) out: &'a mut [T],
+    pub(super) x: Arg<'a, T>,
+    pub(super) out: &'a mut [Chunk<T>],
 }
 
 impl<T: Real> WithSimd for UnaryCall<'_, T> {
@@ -91,7 +91,7 @@ pub(super) struct BinaryCall<'a, T> {
     pub(super) op: BinaryOp,
     pub(super) a: Arg<'a, T>,
     pub(super) b: Arg<'a, T>,
-    pub(super) out: &'a mut [T],
+    pub(super) out: &'a mut [Chunk<T>],
 }
 
 impl<T: Real> WithSimd for BinaryCall<'_, T> {
@@ -107,7 +107,7 @@ pub(super) struct CompareCall<'a, T> {
     pub(super) op: CompareOp,
     pub(super) a: Arg<'a, T>,
     pub(super) b: Arg<'a, T>,
-    pub(super) out: &'a mut [T],
+    pub(super) out: &'a mut [Chunk<T>],
 }
 
 impl<T: Real> WithSimd for CompareCall<'_, T> {
@@ -120,10 +120,10 @@ impl<T: Real> WithSimd for CompareCall<'_, T> {
 }
 
 pub(super) struct Select<'a, T> {
-    pub(super) mask: &'a [T],
+    pub(super) mask: Arg<'a, T>,
     pub(super) a: Arg<'a, T>,
     pub(super) b: Arg<'a, T>,
-    pub(super) out: &'a mut [T],
+    pub(super) out: &'a mut [Chunk<T>],
 }
 
 impl<T: Real> WithSimd for Select<'_, T> {
@@ -132,65 +132,44 @@ impl<T: Real> WithSimd for Select<'_, T> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Select { mask, a, b, out } = self;
-        let n = out.len();
-        let mask = &mask[..n];
-        match (a, b) {
-            (Arg::Block(a), Arg::Block(b)) => {
-                let (a, b) = (&a[..n], &b[..n]);
-                fill(out, |i| arith::select(mask[i], a[i], b[i]));
+        for (i, out) in out.iter_mut().enumerate() {
+            let (mask, a, b) = (mask.chunk(i), a.chunk(i), b.chunk(i));
+            for (((out, &mask), &a), &b) in out.iter_mut().zip(mask).zip(a).zip(b) {
+                *out = arith::select(mask, a, b);
             }
-            (Arg::Block(a), Arg::Number(b)) => {
-                let a = &a[..n];
-                fill(out, |i| arith::select(mask[i], a[i], b));
-            }
-            (Arg::Number(a), Arg::Block(b)) => {
-                let b = &b[..n];
-                fill(out, |i| arith::select(mask[i], a, b[i]));
-            }
-            (Arg::Number(a), Arg::Number(b)) => fill(out, |i| arith::select(mask[i], a, b)),
         }
     }
 }
 
 /// A function of each element.
 #[inline(always)]
-pub(super) fn each<T: Copy>(x: &[T], out: &mut [T], f: impl Fn(T) -> T) {
-    let x = &x[..out.len()];
-    fill(out, |i| f(x[i]));
-}
-
-/// A function of the whole block.
-#[inline(always)]
-fn block<T>(x: &[T], out: &mut [T], f: impl Fn(&[T], &mut [T])) {
-    f(x, out);
-}
-
-#[inline(always)]
-fn zip<T: Copy>(a: Arg<T>, b: Arg<T>, out: &mut [T], f: impl Fn(T, T) -> T) {
-    let n = out.len();
-    match (a, b) {
-        (Arg::Block(a), Arg::Block(b)) => {
-            let (a, b) = (&a[..n], &b[..n]);
-            fill(out, |i| f(a[i], b[i]));
+pub(super) fn each<T: Copy>(x: Arg<T>, out: &mut [Chunk<T>], f: impl Fn(T) -> T) {
+    for (i, out) in out.iter_mut().enumerate() {
+        for (out, &x) in out.iter_mut().zip(x.chunk(i)) {
+            *out = f(x);
         }
-        (Arg::Block(a), Arg::Number(b)) => {
-            let a = &a[..n];
-            fill(out, |i| f(a[i], b));
-        }
-        (Arg::Number(a), Arg::Block(b)) => {
-            let b = &b[..n];
-            fill(out, |i| f(a, b[i]));
-        }
-        (Arg::Number(a), Arg::Number(b)) => out.fill(f(a, b)),
     }
 }
 
-/// Every loop of a kernel. By index, over slices cut to one length, so that it has one exit: what could leave it elsewhere
-/// would keep its last elements out of the vectors.
-#[expect(clippy::needless_range_loop)]
+/// A function of each chunk.
 #[inline(always)]
-pub(super) fn fill<T>(out: &mut [T], at: impl Fn(usize) -> T) {
-    for i in 0..out.len() {
-        out[i] = at(i);
+fn block<T: Copy>(x: Arg<T>, out: &mut [Chunk<T>], f: impl Fn(&Chunk<T>, &mut Chunk<T>)) {
+    for (i, out) in out.iter_mut().enumerate() {
+        f(x.chunk(i), out);
+    }
+}
+
+#[inline(always)]
+fn zip<T: Copy>(a: Arg<T>, b: Arg<T>, out: &mut [Chunk<T>], f: impl Fn(T, T) -> T) {
+    match b {
+        // Held in a processor's register rather than read again and again.
+        Arg::Number(b) => each(a, out, |a| f(a, b[0])),
+        Arg::Block(b) => {
+            for ((i, out), b) in out.iter_mut().enumerate().zip(b) {
+                for ((out, &a), &b) in out.iter_mut().zip(a.chunk(i)).zip(b) {
+                    *out = f(a, b);
+                }
+            }
+        }
     }
 }

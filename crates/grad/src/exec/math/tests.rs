@@ -1,6 +1,5 @@
 //! Accuracy against `f64`, the ends, and that place, length and instruction set do not matter.
 
-use super::Arg::{self, Block};
 use super::*;
 use crate::graph::op::Number;
 use crate::graph::table::{binary_ops, compare_ops, unary_ops};
@@ -134,22 +133,61 @@ fn inputs() -> Vec<f32> {
         .collect()
 }
 
+/// An operand of a test.
+#[derive(Clone, Copy, Debug)]
+enum Of<'a> {
+    Block(&'a [f32]),
+    Number(f32),
+}
+
+use Of::{Block, Number as One};
+
+/// As many chunks as `len` elements need, the last one filled up with anything.
+fn chunks(of: Of, len: usize) -> Vec<Chunk<f32>> {
+    match of {
+        Block(x) => x
+            .chunks(CHUNK)
+            .map(|x| std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.7)))
+            .collect(),
+        One(x) => vec![[x; CHUNK]; len.div_ceil(CHUNK)],
+    }
+}
+
+/// What `f` computes of `operands`, which it is given as a kernel takes them.
+fn run<const N: usize>(
+    operands: [Of; N],
+    len: usize,
+    f: impl FnOnce([Arg<f32>; N], &mut [Chunk<f32>]),
+) -> Vec<f32> {
+    let blocks = operands.map(|of| chunks(of, len));
+    let mut args = [Arg::Block(&[]); N];
+    for ((arg, block), of) in args.iter_mut().zip(&blocks).zip(operands) {
+        *arg = match of {
+            Block(_) => Arg::Block(block),
+            One(_) => Arg::Number(&block[0]),
+        };
+    }
+    let mut out = vec![[-7.0; CHUNK]; len.div_ceil(CHUNK)];
+    f(args, &mut out);
+    out.as_flattened()[..len].to_vec()
+}
+
 fn unary(kernels: Kernels, op: UnaryOp, x: &[f32]) -> Vec<f32> {
-    let mut out = vec![-7.0; x.len()];
-    kernels.unary(op, x, &mut out);
-    out
+    run([Block(x)], x.len(), |[x], out| kernels.unary(op, x, out))
 }
 
-fn binary(kernels: Kernels, op: BinaryOp, a: Arg<f32>, b: Arg<f32>, len: usize) -> Vec<f32> {
-    let mut out = vec![-7.0; len];
-    kernels.binary(op, a, b, &mut out);
-    out
+fn binary(kernels: Kernels, op: BinaryOp, a: Of, b: Of, len: usize) -> Vec<f32> {
+    run([a, b], len, |[a, b], out| kernels.binary(op, a, b, out))
 }
 
-fn compare(kernels: Kernels, op: CompareOp, a: Arg<f32>, b: Arg<f32>, len: usize) -> Vec<f32> {
-    let mut out = vec![-7.0; len];
-    kernels.compare(op, a, b, &mut out);
-    out
+fn compare(kernels: Kernels, op: CompareOp, a: Of, b: Of, len: usize) -> Vec<f32> {
+    run([a, b], len, |[a, b], out| kernels.compare(op, a, b, out))
+}
+
+fn select(kernels: Kernels, mask: Of, a: Of, b: Of, len: usize) -> Vec<f32> {
+    run([mask, a, b], len, |[mask, a, b], out| {
+        kernels.select(mask, a, b, out)
+    })
 }
 
 fn either_nan(a: f32, b: f32) -> bool {
@@ -241,13 +279,7 @@ fn pow_is_nearly_correctly_rounded() {
     ];
     for kernels in Kernels::all() {
         for y in exponents {
-            let by_number = binary(
-                kernels,
-                BinaryOp::Pow,
-                Block(&all),
-                Arg::Number(y),
-                all.len(),
-            );
+            let by_number = binary(kernels, BinaryOp::Pow, Block(&all), One(y), all.len());
             for (x, got) in all.iter().zip(by_number) {
                 let want = f64::from(*x).powf(f64::from(y));
                 assert!(
@@ -257,13 +289,7 @@ fn pow_is_nearly_correctly_rounded() {
             }
         }
         for x in bases {
-            let by_block = binary(
-                kernels,
-                BinaryOp::Pow,
-                Arg::Number(x),
-                Block(&all),
-                all.len(),
-            );
+            let by_block = binary(kernels, BinaryOp::Pow, One(x), Block(&all), all.len());
             for (y, got) in all.iter().zip(by_block) {
                 let want = f64::from(x).powf(f64::from(*y));
                 assert!(
@@ -298,9 +324,9 @@ fn pow_has_the_special_cases_of_c99() {
         for (x, y, want) in table {
             let (xs, ys) = ([x; 17], [y; 17]);
             for (a, b) in [
-                (Block(&xs[..]), Block(&ys[..])),
-                (Block(&xs), Arg::Number(y)),
-                (Arg::Number(x), Block(&ys)),
+                (Block(&xs), Block(&ys)),
+                (Block(&xs), One(y)),
+                (One(x), Block(&ys)),
             ] {
                 assert_eq!(
                     bits(&binary(kernels, BinaryOp::Pow, a, b, 17)),
@@ -334,12 +360,25 @@ fn place_and_length_do_not_matter() {
             for (i, want) in whole.iter().enumerate() {
                 let one = [
                     (Block(&x[i..=i]), Block(&y[i..=i])),
-                    (Block(&x[i..=i]), Arg::Number(y[i])),
-                    (Arg::Number(x[i]), Block(&y[i..=i])),
+                    (Block(&x[i..=i]), One(y[i])),
+                    (One(x[i]), Block(&y[i..=i])),
                 ]
                 .map(|(a, b)| bits(&binary(kernels, op, a, b, 1))[0]);
                 assert_eq!(one, [*want; 3], "{kernels:?} {op:?} element {i}");
             }
+        }
+    }
+}
+
+/// An argument beyond the range of normal results sends its whole chunk another way.
+#[test]
+fn neighbours_do_not_matter_to_an_exponential() {
+    let x: Vec<f32> = (0..87).map(|i| i as f32 * 2.01 - 87.0).collect();
+    for kernels in Kernels::all() {
+        let near = unary(kernels, UnaryOp::Exp, &x);
+        for other in [NAN, -INF, INF, -95.0, 88.5] {
+            let far = unary(kernels, UnaryOp::Exp, &[&x[..], &[other]].concat());
+            assert_eq!(bits(&near), bits(&far[..x.len()]), "{kernels:?} {other}");
         }
     }
 }
@@ -399,9 +438,8 @@ fn arithmetic_equals_the_plain_operators() {
             }
         }
 
-        let mut out = vec![0.0; a.len()];
         let (lo, hi) = (Number::new(-1.0), Number::new(2.0));
-        kernels.unary(UnaryOp::Clamp { lo, hi }, &a, &mut out);
+        let out = unary(kernels, UnaryOp::Clamp { lo, hi }, &a);
         for (a, out) in a.iter().zip(&out) {
             assert!(
                 *out == a.clamp(-1.0, 2.0) || (a.is_nan() && out.is_nan()),
@@ -416,30 +454,17 @@ fn select_takes_the_chosen_side_only() {
     let mask = [1.0, 0.0, -0.0, NAN, 1.0];
     let (a, b) = ([1.0, 2.0, NAN, 4.0, 5.0], [NAN, -2.0, -3.0, INF, -5.0]);
     for kernels in Kernels::all() {
-        let select = |a, b| {
-            let mut out = [0.0; 5];
-            kernels.select(&mask, a, b, &mut out);
-            out
-        };
+        let select = |a, b| select(kernels, Block(&mask), a, b, 5);
         assert_eq!(select(Block(&a), Block(&b)), [1.0, -2.0, -3.0, 4.0, 5.0]);
-        assert_eq!(
-            select(Block(&a), Arg::Number(0.0)),
-            [1.0, 0.0, 0.0, 4.0, 5.0]
-        );
-        assert_eq!(
-            select(Arg::Number(9.0), Block(&b)),
-            [9.0, -2.0, -3.0, 9.0, 9.0]
-        );
-        assert_eq!(
-            select(Arg::Number(9.0), Arg::Number(8.0)),
-            [9.0, 8.0, 8.0, 9.0, 9.0]
-        );
+        assert_eq!(select(Block(&a), One(0.0)), [1.0, 0.0, 0.0, 4.0, 5.0]);
+        assert_eq!(select(One(9.0), Block(&b)), [9.0, -2.0, -3.0, 9.0, 9.0]);
+        assert_eq!(select(One(9.0), One(8.0)), [9.0, 8.0, 8.0, 9.0, 9.0]);
     }
 }
 
 #[test]
 fn reductions_have_one_order_on_every_instruction_set() {
-    let a: Vec<f32> = (0..200u16)
+    let a: Vec<f32> = (0..700u16)
         .map(|i| (f32::from(i) * 0.618).fract() * 1.0e3 - 400.0)
         .collect();
     for len in 0..a.len() {
@@ -449,20 +474,23 @@ fn reductions_have_one_order_on_every_instruction_set() {
         let sum: f64 = a.iter().map(|&x| f64::from(x)).sum();
         let reference = Kernels { arch: Arch::Scalar };
         for kernels in Kernels::all() {
-            assert!((kernels.sum(a) - sum).abs() <= 1.0e-9, "{kernels:?} {len}");
-            assert_eq!(
-                kernels.sum(a).to_bits(),
-                reference.sum(a).to_bits(),
+            assert!(
+                (kernels.reduce(ReduceOp::Sum, a) - sum).abs() <= 1.0e-9,
                 "{kernels:?} {len}"
             );
             assert_eq!(
-                kernels.max(a),
-                a.iter().copied().fold(-INF, f32::max),
+                kernels.reduce(ReduceOp::Sum, a).to_bits(),
+                reference.reduce(ReduceOp::Sum, a).to_bits(),
                 "{kernels:?} {len}"
             );
             assert_eq!(
-                kernels.min(a),
-                a.iter().copied().fold(INF, f32::min),
+                kernels.reduce(ReduceOp::Max, a),
+                f64::from(a.iter().copied().fold(-INF, f32::max)),
+                "{kernels:?} {len}"
+            );
+            assert_eq!(
+                kernels.reduce(ReduceOp::Min, a),
+                f64::from(a.iter().copied().fold(INF, f32::min)),
                 "{kernels:?} {len}"
             );
         }
@@ -472,11 +500,13 @@ fn reductions_have_one_order_on_every_instruction_set() {
 #[test]
 fn extremes_keep_nan_wherever_it_is() {
     for kernels in Kernels::all() {
-        for place in 0..50 {
-            let mut x = [1.0f32; 50];
+        for place in 0..300 {
+            let mut x = [1.0f32; 300];
             x[place] = NAN;
             assert!(
-                kernels.max(&x).is_nan() && kernels.min(&x).is_nan(),
+                [ReduceOp::Max, ReduceOp::Min]
+                    .into_iter()
+                    .all(|op| kernels.reduce(op, &x).is_nan()),
                 "{kernels:?} {place}"
             );
         }
@@ -487,10 +517,11 @@ fn extremes_keep_nan_wherever_it_is() {
 fn f64_uses_the_standard_library() {
     let kernels = Kernels::get();
     let x = [-3.7, -0.25, 0.1, 1.0, 2.5, 25.0, 1.0e9];
-    let mut out = [0.0; 7];
+    let block = [std::array::from_fn(|i| x[i % x.len()])];
+    let mut out = [[0.0; CHUNK]];
     for op in all_unary() {
-        kernels.unary(op, &x, &mut out);
-        for (&x, out) in x.iter().zip(out) {
+        kernels.unary(op, Arg::Block(&block), &mut out);
+        for (&x, out) in x.iter().zip(out[0]) {
             let want = truth(op, x);
             let near = (out - want).abs() <= 1.0e-15 * want.abs();
             assert!(
@@ -499,10 +530,15 @@ fn f64_uses_the_standard_library() {
             );
         }
     }
-    kernels.binary(BinaryOp::Pow, Arg::Number(1.5), Block(&x), &mut out);
-    assert_eq!(out, x.map(|x| 1.5f64.powf(x)));
-    assert_eq!(kernels.sum(&x), x.iter().sum::<f64>());
-    assert_eq!(kernels.max(&x), 1.0e9);
+    kernels.binary(
+        BinaryOp::Pow,
+        Arg::Number(&[1.5; CHUNK]),
+        Arg::Block(&block),
+        &mut out,
+    );
+    assert_eq!(out[0][..7], x.map(|x| 1.5f64.powf(x)));
+    assert_eq!(kernels.reduce(ReduceOp::Sum, &x), x.iter().sum::<f64>());
+    assert_eq!(kernels.reduce(ReduceOp::Max, &x), 1.0e9);
 }
 
 #[test]
@@ -512,46 +548,43 @@ fn a_choice_is_a_comparison_and_a_selection() {
     let n = a.len();
     let x: Vec<f32> = (0..n).map(|i| i as f32 - 30.0).collect();
     let y: Vec<f32> = x.iter().map(|x| -x - 1.0).collect();
-    let filled = |arg: Arg<f32>| match arg {
+    let filled = |of: Of| match of {
         Block(block) => block.to_vec(),
-        Arg::Number(number) => vec![number; n],
+        One(number) => vec![number; n],
     };
     for kernels in Kernels::all() {
-        let choose = |op, taken, compared, values| {
-            let mut out = vec![0.0; n];
-            kernels.choose(Choice { op, taken }, compared, values, &mut out);
-            out
+        let choose = |op, then, compared: [Of; 2], values: [Of; 2]| {
+            let operands = [compared[0], compared[1], values[0], values[1]];
+            run(operands, n, |[a, b, x, y], out| {
+                kernels.choose(op, then, [a, b], [x, y], out);
+            })
         };
         for &op in COMPARE {
             for compared in [
                 [Block(&a), Block(&b)],
-                [Block(&a), Arg::Number(1.0)],
-                [Arg::Number(1.0), Block(&b)],
-                [Arg::Number(1.0), Arg::Number(-2.0)],
+                [Block(&a), One(1.0)],
+                [One(1.0), Block(&b)],
+                [One(1.0), One(-2.0)],
             ] {
                 let mask = compare(kernels, op, compared[0], compared[1], n);
                 for values in [
                     [Block(&x), Block(&y)],
-                    [Block(&x), Arg::Number(7.0)],
-                    [Arg::Number(7.0), Block(&y)],
-                    [Arg::Number(7.0), Arg::Number(8.0)],
+                    [Block(&x), One(7.0)],
+                    [One(7.0), Block(&y)],
+                    [One(7.0), One(8.0)],
                 ] {
                     let [x, y] = values;
-                    let want = |x: &[f32]| {
-                        let mut want = vec![0.0; n];
-                        kernels.select(&mask, x.into(), y, &mut want);
-                        want
-                    };
+                    let want = |x: &[f32]| select(kernels, Block(&mask), Block(x), y, n);
                     let case = format!("{kernels:?} {op:?} {compared:?} {values:?}");
-                    let got = choose(op, Taken::AsIs, compared, values);
+                    let got = choose(op, Then::Nothing, compared, values);
                     assert_eq!(bits(&got), bits(&want(&filled(x))), "{case}");
-                    let got = choose(op, Taken::Negated, compared, values);
+                    let got = choose(op, Then::Neg, compared, values);
                     let negated = filled(x).iter().map(|x| -x).collect::<Vec<_>>();
                     assert_eq!(bits(&got), bits(&want(&negated)), "{case}");
-                    let got = choose(op, Taken::AtMost(3.0), compared, values);
+                    let got = choose(op, Then::Minimum(Number::new(3.0)), compared, values);
                     let limited = filled(x).iter().map(|x| x.min(3.0)).collect::<Vec<_>>();
                     assert_eq!(bits(&got), bits(&want(&limited)), "{case}");
-                    let got = choose(op, Taken::AtLeast(3.0), compared, values);
+                    let got = choose(op, Then::Maximum(Number::new(3.0)), compared, values);
                     let limited = filled(x).iter().map(|x| x.max(3.0)).collect::<Vec<_>>();
                     assert_eq!(bits(&got), bits(&want(&limited)), "{case}");
                 }
@@ -564,12 +597,15 @@ fn a_choice_is_a_comparison_and_a_selection() {
 fn a_dot_product_has_the_bits_of_the_sum_of_the_products() {
     let x = &inputs()[..1000];
     for kernels in Kernels::all() {
-        for len in [0, 1, 15, 16, 17, 512, 999] {
+        for len in [0, 1, 15, 16, 17, 128, 300, 512, 999] {
             let a: Vec<f32> = x[..len].iter().map(|x| x % 10.0).collect();
             let b: Vec<f32> = a.iter().rev().copied().collect();
-            for b in [Block(&b), Arg::Number(0.3)] {
+            for (b, got) in [
+                (Block(&b), kernels.dot(&a, &b)),
+                (One(0.3), kernels.scaled_sum(&a, 0.3)),
+            ] {
                 let products = binary(kernels, BinaryOp::Mul, Block(&a), b, len);
-                let (got, want) = (kernels.dot(&a, b), kernels.sum(&products));
+                let want = kernels.reduce(ReduceOp::Sum, &products);
                 assert_eq!(got.to_bits(), want.to_bits(), "{kernels:?} {len} {b:?}");
             }
         }

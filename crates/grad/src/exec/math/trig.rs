@@ -1,6 +1,6 @@
 //! `sin` and `cos`: reduction by `pi / 2` in `f64`, then a polynomial in `f32`.
 
-use super::loops::each;
+use super::Chunk;
 use super::polynomial::{mul_add, polynomial};
 use pulp::Simd;
 use std::f64::consts::FRAC_2_PI;
@@ -56,23 +56,27 @@ fn cos_within<S: Simd>(x: f32) -> f32 {
     sin_shifted::<S>(x, 1)
 }
 
-/// `sin(x)` of a block.
+/// `sin(x)` of a chunk.
 #[inline(always)]
-pub(super) fn sin<S: Simd>(x: &[f32], out: &mut [f32]) {
-    each(x, out, sin_within::<S>);
+pub(super) fn sin<S: Simd>(x: &Chunk<f32>, out: &mut Chunk<f32>) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = sin_within::<S>(x);
+    }
     redo_large(x, out, f32::sin);
 }
 
-/// `cos(x)` of a block.
+/// `cos(x)` of a chunk.
 #[inline(always)]
-pub(super) fn cos<S: Simd>(x: &[f32], out: &mut [f32]) {
-    each(x, out, cos_within::<S>);
+pub(super) fn cos<S: Simd>(x: &Chunk<f32>, out: &mut Chunk<f32>) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = cos_within::<S>(x);
+    }
     redo_large(x, out, f32::cos);
 }
 
 /// Computes `f` one by one for the arguments above `LARGE`, whose reduction needs more digits of pi
 /// than an `f64` pair has.
-fn redo_large(x: &[f32], out: &mut [f32], f: fn(f32) -> f32) {
+fn redo_large(x: &Chunk<f32>, out: &mut Chunk<f32>, f: fn(f32) -> f32) {
     // A fold rather than `any`, which would stop early and so go one by one.
     if x.iter().fold(false, |found, x| found | (x.abs() > LARGE)) {
         for (out, &x) in out.iter_mut().zip(x).filter(|(_, x)| x.abs() > LARGE) {
