@@ -151,9 +151,10 @@ impl Plan {
 
 /// What computes `items`, stage by stage.
 fn steps(items: &[Item]) -> Vec<Step> {
+    /// The results of kernels over so many elements, and other items.
+    type Stage = (Vec<(usize, Vec<ItemId>)>, Vec<ItemId>);
     let count = 1 + items.iter().map(|item| item.stage).max().unwrap_or(0) as usize;
-    // By stage, the results of kernels over so many elements, and other items.
-    let mut stages: Vec<(Vec<(usize, Vec<ItemId>)>, Vec<ItemId>)> = vec![Default::default(); count];
+    let mut stages: Vec<Stage> = vec![Stage::default(); count];
     for (id, item) in items.iter().enumerate() {
         let id = id as ItemId;
         let (kernels, others) = &mut stages[item.stage as usize];

@@ -22,6 +22,7 @@ macro_rules! unary_blocks {
             }
         }
 
+        #[expect(clippy::extra_unused_type_parameters)] // as the other one
         #[inline(always)]
         pub(super) fn unary_f64<S: Simd>(op: UnaryOp, x: Arg<f64>, out: &mut [Chunk<f64>]) {
             match op {
@@ -48,6 +49,7 @@ macro_rules! binary_blocks {
             }
         }
 
+        #[expect(clippy::extra_unused_type_parameters)] // as the other one
         #[inline(always)]
         pub(super) fn binary_f64<S: Simd>(op: BinaryOp, a: Arg<f64>, b: Arg<f64>, out: &mut [Chunk<f64>]) {
             match op {
