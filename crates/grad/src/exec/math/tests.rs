@@ -149,7 +149,7 @@ fn chunks(of: Of, len: usize) -> Vec<Chunk<f32>> {
             .chunks(CHUNK)
             .map(|x| std::array::from_fn(|i| x.get(i).copied().unwrap_or(0.7)))
             .collect(),
-        One(x) => vec![[x; CHUNK]; len.div_ceil(CHUNK)],
+        One(x) => vec![[x; CHUNK]; len.div_ceil(CHUNK).max(1)],
     }
 }
 
