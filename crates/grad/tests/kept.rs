@@ -24,11 +24,7 @@ fn step(record: &dyn Fn(&[Var]) -> Var, leaves: &[Var], executor: Executor) -> V
             .run(&wrt)
             .unwrap();
         let evaluated = eval(&[&half, &loss]).unwrap();
-        let tensors = found
-            .aux()
-            .iter()
-            .chain(found.as_slice())
-            .chain(&evaluated);
+        let tensors = found.aux().iter().chain(found.as_slice()).chain(&evaluated);
         tensors.map(values).collect()
     })
 }

@@ -245,10 +245,14 @@ impl Values {
 fn then(node: &Node) -> Option<(Then, Arg)> {
     match (node.op, node.args) {
         (KernelOp::Unary(UnaryOp::Neg), [x, ..]) => Some((Then::Neg, x)),
-        (KernelOp::Binary(BinaryOp::Minimum), [x, Arg::Constant(bound), ..]) => {
+        (KernelOp::Binary(BinaryOp::Minimum), [x, Arg::Constant(bound), ..])
+            if !bound.get().is_nan() =>
+        {
             Some((Then::Minimum(bound), x))
         }
-        (KernelOp::Binary(BinaryOp::Maximum), [x, Arg::Constant(bound), ..]) => {
+        (KernelOp::Binary(BinaryOp::Maximum), [x, Arg::Constant(bound), ..])
+            if !bound.get().is_nan() =>
+        {
             Some((Then::Maximum(bound), x))
         }
         _ => None,

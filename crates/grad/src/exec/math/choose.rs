@@ -1,12 +1,12 @@
 //! A comparison and the selection it is made for, in one loop: losses are full of `if a < b { x } else { y }`, and a mask
 //! that is written and read again costs as much as the arithmetic.
 
-use super::{Arg, Chunk, Real, arith};
+use super::{Arg, Chunk, Real};
 use crate::graph::op::{CompareOp, Number};
 use pulp::{Simd, WithSimd};
 use std::hint::select_unpredictable;
 
-/// What a choice does to the value that it takes if its comparison holds.
+/// What a choice does to the value that it takes if its comparison holds. Bounds are not NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Then {
     Nothing,
@@ -50,11 +50,11 @@ impl<T: Real> Choose<'_, T> {
             Then::Neg => self.by(holds, |x| -x),
             Then::Minimum(bound) => {
                 let bound = T::narrowed(bound.get());
-                self.by(holds, |x| arith::minimum(x, bound));
+                self.by(holds, |x| select_unpredictable(x >= bound, bound, x));
             }
             Then::Maximum(bound) => {
                 let bound = T::narrowed(bound.get());
-                self.by(holds, |x| arith::maximum(x, bound));
+                self.by(holds, |x| select_unpredictable(x <= bound, bound, x));
             }
         }
     }
