@@ -131,6 +131,18 @@ fn shapes_that_no_memory_holds_are_refused() {
     }
 }
 
+#[test]
+fn a_derivative_that_is_constant_broadcasts_as_any_other() {
+    let x = Var::from_vec(vec![1f64, 2.0], &[2], &Device::Cpu);
+    let zeros = tinsmith_grad::hvp(&x.sum(), &[&x], &[&x])
+        .unwrap()
+        .remove(0);
+    assert_eq!(zeros.broadcast_to(&[3, 2]).sum().item().unwrap(), 0.0);
+    for shape in [&[3][..], &[1], &[], &[2, 1]] {
+        assert!(zeros.broadcast_to(shape).error().is_some(), "{shape:?}");
+    }
+}
+
 /// Dtypes that nothing can be computed in are refused where they are asked for, and not cut a gradient in silence.
 #[test]
 fn half_precision_is_refused() {

@@ -68,3 +68,38 @@ fn a_derivative_of_another_kind_than_the_input_is_refused() {
         [2.0; 6]
     );
 }
+
+#[test]
+fn nothing_is_derived_from_a_derivative_that_was_refused() {
+    let refused = |x: &Var| Var::custom(Arc::new(Misbehaved(|g| g.sum())), &[x]);
+    // A gradient always has its input's shape, so an op may rely on that.
+    let reads_shape: Derivative = |g| g * g.shape()[0] as f64;
+    let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0], &[4], &Device::Cpu);
+    let y = Var::custom(Arc::new(Misbehaved(reads_shape)), &[&x]);
+    let by_piece = |length| {
+        let pieces = (0..4)
+            .step_by(length)
+            .map(|start| x.narrow(0, start, length));
+        pieces.fold(Var::scalar(0.0), |sum, piece| sum + refused(&piece).sum())
+    };
+    let losses = [
+        refused(&y).sum(),
+        refused(&y.sum_keepdim(&[0])).sum() + y.sum(),
+        by_piece(2),
+        by_piece(1),
+        refused(&x.narrow(0, 1, 2)).sum() + x.narrow(0, 0, 3).sum(),
+    ];
+    for (i, loss) in losses.iter().enumerate() {
+        let error = loss.backward(&[&x]).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Custom {
+                    op: "misbehaved",
+                    ..
+                }
+            ),
+            "loss {i}: {error}"
+        );
+    }
+}

@@ -35,6 +35,9 @@ pub(crate) fn differentiate(
         let of = var.0.derivative_of.unwrap_or(var.0.op.name());
         let g = derivative(of, var.0.at, || {
             let g = std::mem::take(&mut parts[at]).sum(var.shape())?;
+            if g.error().is_some() {
+                return Some(g);
+            }
             let inputs = graph.inputs(at).enumerate();
             for (i, input) in inputs.filter(|&(_, input)| needed[input]) {
                 match vjp(var, i, &g) {
@@ -49,6 +52,10 @@ pub(crate) fn differentiate(
             }
             Some(g)
         });
+        // Nothing follows from a gradient that was refused; it has not even a shape.
+        if let Some(refused) = g.as_ref().filter(|g| g.error().is_some()) {
+            return vec![Some(refused.clone()); wrt.len()];
+        }
         if asked_for[at] {
             gradients[at] = g;
         }

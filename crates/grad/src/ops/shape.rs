@@ -204,13 +204,15 @@ impl Var {
         if self.shape() == shape {
             return self.clone();
         }
+        let fits = dims::broadcast(self.shape(), shape).as_deref() == Some(shape);
         if let Some(value) = self.literal_value()
+            && fits
             && checked_count(shape).is_some()
         {
             return Var::literal(value, shape, self.dtype(), self.device());
         }
         Var::apply("broadcast_to", [self], |at| {
-            if dims::broadcast(self.shape(), shape).as_deref() != Some(shape) {
+            if !fits {
                 let shapes = vec![self.shape().to_vec(), shape.to_vec()];
                 let why = "do not fit: a size must be equal, or 1 in the operand".into();
                 return Err(Error::Shape {
