@@ -25,11 +25,6 @@ pub(super) const ARROWS: Known = Known {
         ),
         // To be cut.
         (
-            "tinsmith_grad::exec::fused",
-            "compile program simplify",
-            "a program compiles itself when it is not in the cache",
-        ),
-        (
             "tinsmith_client",
             "address auth batch builder capabilities checkpoint_path chunking completions credential \
              custom_loss error future heartbeat history loss model notices order pending precomputed \

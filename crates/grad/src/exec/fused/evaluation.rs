@@ -5,8 +5,9 @@ use std::ops::{Deref, DerefMut};
 use candle_core::{DType, Device, Storage, StorageRef, Tensor};
 
 use super::Scalar;
+use super::item::{Fallback, Item, ItemId, Kind};
 use super::kernel::Binding;
-use super::plan::{Fallback, Item, ItemId, Kind, Plan, Step};
+use super::plan::{Plan, Step};
 use super::pool::Pool;
 use super::run::{self, Operands};
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cache::compiled;
-use super::plan::{Item, ItemId, Kind, Rows};
+use super::item::{Item, ItemId, Kind, Rows};
 use super::program::{Arg, Kernel, KernelOp, Node, Output, Program};
 
 /// A program, and the items that it works on.

@@ -8,6 +8,7 @@
 mod cache;
 mod compile;
 mod evaluation;
+mod item;
 mod kernel;
 mod partial;
 mod plan;

@@ -1,6 +1,6 @@
 //! Reductions in the making.
 
-use super::plan::Rows;
+use super::item::Rows;
 use crate::graph::op::ReduceOp;
 
 /// A reduction over the elements from some point on. Where that point lies within a row, that row's values are kept apart, to

@@ -10,67 +10,17 @@ use std::collections::HashMap;
 use candle_core::DType;
 use smallvec::SmallVec;
 
+use super::item::{Fallback, Item, ItemId, Kind, Rows};
 use super::kernel::{Binding, Former};
 use super::program::KernelOp;
 use crate::error::{Error, Loc};
 use crate::graph::dims::{Dims, elem_count};
-use crate::graph::op::{BinaryOp, Number, Op, ReduceOp};
-use crate::graph::segments::Segments;
+use crate::graph::op::{BinaryOp, Op, ReduceOp};
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
 /// A value with more elementwise steps behind it than this is stored rather than computed twice.
 const LONGEST_RECOMPUTATION: u32 = 48;
-
-pub(super) type ItemId = u32;
-
-/// One value of the schedule. Graph nodes that only rename a value (reshape, detach, a broadcast of one number) have none.
-pub(super) struct Item {
-    pub(super) kind: Kind,
-    pub(super) inputs: SmallVec<[ItemId; 3]>,
-    pub(super) len: usize,
-    pub(super) stage: u32,
-    pub(super) is_stored: bool,
-    cost: u32,
-}
-
-pub(super) enum Kind {
-    /// The plan's leaf of that number, in memory from the start.
-    Leaf(usize),
-    Constant(Number),
-    Map(KernelOp),
-    /// `inputs[0]` has one element for each row; each becomes all elements of its row.
-    Expand(Rows),
-    /// One element for each row.
-    Reduce(ReduceOp, Rows),
-    /// Consecutive elements of `inputs[0]`.
-    View {
-        offset: usize,
-    },
-    /// The inputs' elements one after another.
-    Cat,
-    /// An op for the reference executor.
-    Fallback(Box<Fallback>),
-    /// `inputs[0]` of shape `from` broadcast to `to`, where that is not one of the forms that a kernel reads in place.
-    Broadcast {
-        from: Vec<usize>,
-        to: Vec<usize>,
-    },
-}
-
-/// What the reference executor has to know of a node.
-pub(super) struct Fallback {
-    pub(super) node: Var,
-    pub(super) operands: Vec<(Dims, DType)>,
-}
-
-/// How the elements of a kernel divide into rows that are reduced or expanded.
-#[derive(Clone, PartialEq)]
-pub(super) enum Rows {
-    One,
-    Of(usize),
-    Segments(Segments),
-}
 
 /// How the elements of a node come from those of its item.
 #[derive(Clone, Copy, PartialEq)]
@@ -433,39 +383,6 @@ impl Planner<'_> {
                 Kind::View { .. } => id = item.inputs[0],
                 _ => return,
             }
-        }
-    }
-}
-
-impl Item {
-    /// Whether kernels over `len` elements can compute this, as opposed to only read it from memory.
-    pub(super) fn is_inside(&self, len: usize) -> bool {
-        self.len == len && matches!(self.kind, Kind::Map(_) | Kind::Expand(_))
-    }
-
-    /// The rows that this expands or reduces.
-    pub(super) fn rows(&self) -> &Rows {
-        match &self.kind {
-            Kind::Expand(rows) | Kind::Reduce(_, rows) => rows,
-            _ => unreachable!("rows are named by what reduces or expands them"),
-        }
-    }
-
-    /// Whether this is computed into an array of its own, if it is stored.
-    pub(super) fn is_written(&self) -> bool {
-        let is_computed = matches!(
-            self.kind,
-            Kind::Map(_) | Kind::Expand(_) | Kind::Reduce(..) | Kind::Cat
-        );
-        is_computed && self.len != 1
-    }
-
-    /// The first stage that can read this from memory.
-    fn available(&self) -> u32 {
-        match self.kind {
-            Kind::Leaf(_) | Kind::Constant(_) => 0,
-            Kind::View { .. } => self.stage,
-            _ => self.stage + 1,
         }
     }
 }

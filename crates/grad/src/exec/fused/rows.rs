@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::plan::Rows;
+use super::item::Rows;
 
 /// The rows of a kernel, and the row in which its current block begins. Blocks come in order, so it only moves forward.
 pub(super) struct Cursor<'a> {

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::Scalar;
+use super::item::Rows;
 use super::partial::Partial;
-use super::plan::Rows;
 use super::program::{Instruction, KernelOp, Program};
 use super::rows::Cursor;
 use crate::exec::math::{Arg, CHUNK, Chunk, Kernels};

@@ -266,7 +266,7 @@ fn is_constant(arg: Arg, value: f64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::compile::compile;
-    use super::super::plan::Rows;
+    use super::super::item::Rows;
     use super::super::run::{Operands, run};
     use super::*;
 
