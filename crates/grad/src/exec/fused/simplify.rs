@@ -33,6 +33,8 @@ fn rename(arg: Arg, names: &[Arg]) -> Arg {
     }
 }
 
+type Comparison = (CompareOp, [Arg; 2]);
+
 #[derive(Default)]
 struct Values {
     nodes: Vec<Node>,
@@ -43,6 +45,9 @@ impl Values {
     /// The value of `node`, by the simplest means.
     fn add(&mut self, node: Node) -> Arg {
         let [a, b, c, d] = node.args;
+        if let Some(masked) = self.masked_arithmetic(node) {
+            return masked;
+        }
         match node.op {
             KernelOp::Copy if a.node().is_some() => a,
             KernelOp::Unary(UnaryOp::Neg) => self.negative(a),
@@ -99,9 +104,77 @@ impl Values {
         again.unwrap_or_else(|| self.push(Node::new(KernelOp::Unary(UnaryOp::Neg), &[a])))
     }
 
+    /// Arithmetic on what is 0 wherever one and the same comparison fails: first the arithmetic, then one choice for both.
+    fn masked_arithmetic(&mut self, node: Node) -> Option<Arg> {
+        let KernelOp::Binary(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul)) = node.op else {
+            return None;
+        };
+        let [x, y, ..] = node.args;
+        let (condition, x) = self.masked(x)?;
+        let y = match y {
+            Arg::Constant(by) if op == BinaryOp::Mul && by.get() > 0.0 && by.get().is_finite() => y,
+            _ => self.masked(y).filter(|(other, _)| *other == condition)?.1,
+        };
+        let value = self.add(Node::binary(op, x, y));
+        let (op, [a, b]) = condition;
+        Some(self.choice(op, [a, b, value, Arg::Constant(Number::new(0.0))]))
+    }
+
+    /// For a choice between a value and 0: the comparison and the value.
+    fn masked(&mut self, arg: Arg) -> Option<(Comparison, Arg)> {
+        let node = self.nodes[arg.node()?];
+        let (KernelOp::Choose(op, then), [a, b, x, Arg::Constant(zero)]) = (node.op, node.args)
+        else {
+            return None;
+        };
+        let value = match then {
+            _ if zero != Number::new(0.0) => return None,
+            Then::Nothing => x,
+            Then::Neg => self.negative(x),
+            Then::Minimum(_) | Then::Maximum(_) => return None,
+        };
+        Some(((op, [a, b]), value))
+    }
+
+    /// What is simpler than `arg`, and the same wherever the comparison holds.
+    fn where_holds(&mut self, condition: Comparison, arg: Arg) -> Arg {
+        let Some(node) = arg.node().map(|node| self.nodes[node]) else {
+            return arg;
+        };
+        let [a, b, x, _] = node.args;
+        match node.op {
+            KernelOp::Choose(op, Then::Nothing) if (op, [a, b]) == condition => x,
+            KernelOp::Binary(BinaryOp::Mul) => {
+                let simpler = [a, b].map(|arg| self.where_chosen(condition, arg));
+                match simpler == [a, b] {
+                    true => arg,
+                    false => self.product(simpler[0], simpler[1]),
+                }
+            }
+            _ => arg,
+        }
+    }
+
+    fn where_chosen(&self, condition: Comparison, arg: Arg) -> Arg {
+        match arg.node().map(|node| self.nodes[node]) {
+            Some(Node {
+                op: KernelOp::Choose(op, Then::Nothing),
+                args: [a, b, x, _],
+            }) if (op, [a, b]) == condition => x,
+            _ => arg,
+        }
+    }
+
     /// A choice, and what is done to the value that it takes if the comparison holds.
     fn choice(&mut self, op: CompareOp, args: [Arg; 4]) -> Arg {
         let [a, b, x, y] = args;
+        let x = match self.negated(x) {
+            Some(positive) => {
+                let simpler = self.where_holds((op, [a, b]), positive);
+                self.negative(simpler)
+            }
+            None => self.where_holds((op, [a, b]), x),
+        };
         let (then, x) = x
             .node()
             .and_then(|x| then(&self.nodes[x]))
@@ -390,6 +463,43 @@ mod tests {
             let value = n(nodes.len() as u32 - 1);
             let (count, got, _) = evaluate(nodes, &[Output::Store { value }]);
             assert_eq!(got, bits(pairs().map(|(a, b)| formula(a, b))), "{nodes:?}");
+            assert_eq!(count, instructions, "{nodes:?}");
+        }
+    }
+
+    #[test]
+    fn one_mask_is_applied_once_and_changes_no_bit() {
+        let zero = constant(0.0);
+        let n = Arg::Node;
+        let op = KernelOp::Binary;
+        let shared: [(KernelOp, &[Arg]); 3] = [
+            (KernelOp::Compare(CompareOp::Ne), &[A, zero]),
+            (KernelOp::Select, &[n(0), A, zero]),
+            (KernelOp::Select, &[n(0), B, zero]),
+        ];
+        type Case<'a> = (&'a [(KernelOp, &'a [Arg])], usize, fn(f32, f32) -> f32);
+        let cases: [Case; 5] = [
+            (&[(op(BinaryOp::Add), &[n(1), n(2)])], 2, |a, b| a + b),
+            (&[(op(BinaryOp::Sub), &[n(1), n(2)])], 2, |a, b| a - b),
+            (&[(op(BinaryOp::Mul), &[n(1), n(2)])], 2, |a, b| a * b),
+            (&[(op(BinaryOp::Mul), &[n(2), constant(0.5)])], 2, |_, b| {
+                b * 0.5
+            }),
+            (
+                &[
+                    (op(BinaryOp::Mul), &[n(2), B]),
+                    (KernelOp::Select, &[n(0), n(3), zero]),
+                ],
+                2,
+                |_, b| b * b,
+            ),
+        ];
+        for (last, instructions, formula) in cases {
+            let nodes = [&shared, last].concat();
+            let value = n(nodes.len() as u32 - 1);
+            let (count, got, _) = evaluate(&nodes, &[Output::Store { value }]);
+            let want = |a: f32, b| if a != 0.0 { formula(a, b) } else { 0.0 };
+            assert_eq!(got, bits(pairs().map(|(a, b)| want(a, b))), "{nodes:?}");
             assert_eq!(count, instructions, "{nodes:?}");
         }
     }
