@@ -52,10 +52,10 @@ struct Structure {
 }
 
 /// A structure and its schedule.
-pub(super) struct Kept {
+struct Kept {
     fingerprint: u64,
     structure: Structure,
-    pub(super) schedule: Schedule,
+    schedule: Arc<Schedule>,
 }
 
 struct Node {
@@ -70,7 +70,7 @@ struct Node {
 
 struct Cache {
     /// The one that was used last comes first.
-    kept: Vec<Arc<Kept>>,
+    kept: Vec<Kept>,
     /// Fingerprints of structures that were planned. One that is met for the first time may be met never again, as when lengths
     /// are others in each step: it is kept when it is met again.
     met: VecDeque<u64>,
@@ -92,27 +92,28 @@ impl Request<'_> {
     pub(super) fn schedule<E>(
         &self,
         make: impl FnOnce() -> Result<Schedule, E>,
-    ) -> Result<Arc<Kept>, E> {
+    ) -> Result<Arc<Schedule>, E> {
         let fingerprint = self.fingerprint();
-        if let Some(kept) = self.find(fingerprint) {
-            return Ok(kept);
+        if let Some(schedule) = self.find(fingerprint) {
+            return Ok(schedule);
         }
-        let made = Arc::new(Kept {
-            fingerprint,
-            schedule: make()?,
-            structure: self.structure(),
-        });
+        let schedule = Arc::new(make()?);
         if self.is_told_by_structure() {
             let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
             if cache.met.contains(&fingerprint) {
+                let kept = Kept {
+                    fingerprint,
+                    structure: self.structure(),
+                    schedule: schedule.clone(),
+                };
                 cache.kept.truncate(MOST - 1);
-                cache.kept.insert(0, made.clone());
+                cache.kept.insert(0, kept);
             } else {
                 cache.met.truncate(MET - 1);
                 cache.met.push_front(fingerprint);
             }
         }
-        Ok(made)
+        Ok(schedule)
     }
 
     /// Whether the structure tells all that an evaluation does: a custom op's derivative is its own affair.
@@ -121,13 +122,12 @@ impl Request<'_> {
         !self.graph.nodes.iter().any(is_foreign)
     }
 
-    fn find(&self, fingerprint: u64) -> Option<Arc<Kept>> {
+    fn find(&self, fingerprint: u64) -> Option<Arc<Schedule>> {
         let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same =
-            |kept: &Arc<Kept>| kept.fingerprint == fingerprint && self.has(&kept.structure);
+        let is_same = |kept: &Kept| kept.fingerprint == fingerprint && self.has(&kept.structure);
         let at = cache.kept.iter().position(is_same)?;
         cache.kept[..=at].rotate_right(1);
-        Some(cache.kept[0].clone())
+        Some(cache.kept[0].schedule.clone())
     }
 
     /// Tells most structures apart, at little cost. Whether two are the same is for [`has`](Request::has) to say.

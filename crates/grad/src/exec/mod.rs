@@ -58,13 +58,13 @@ pub(crate) fn run_kept(
         let roots: Vec<&Var> = made.iter().collect();
         return run_into(&graph_of(&roots)?, &roots, into);
     }
-    let kept = request.schedule(|| {
+    let schedule = request.schedule(|| {
         let made = make()?;
         let roots: Vec<&Var> = made.iter().collect();
         let graph = graph_of(&roots)?;
         Ok(Schedule::new(recorded, &graph, &graph.positions(&roots)))
     })?;
-    run_schedule(&kept.schedule, recorded, into)
+    run_schedule(&schedule, recorded, into)
 }
 
 /// Evaluates `roots`, which `graph` leads to, as they are.
