@@ -78,6 +78,8 @@ struct Cache {
 
 /// More structures than a training loop has losses, and metrics.
 const MOST: usize = 32;
+/// Nodes of all of them together, of some 200 bytes each.
+const MOST_NODES: usize = 1 << 20;
 const MET: usize = 256;
 /// Nodes that a fingerprint looks at.
 const SAMPLES: usize = 64;
@@ -106,8 +108,13 @@ impl Request<'_> {
                     structure: self.structure(),
                     schedule: schedule.clone(),
                 };
-                cache.kept.truncate(MOST - 1);
                 cache.kept.insert(0, kept);
+                let mut nodes = 0;
+                cache.kept.retain(|kept| {
+                    nodes += kept.structure.nodes.len();
+                    nodes <= MOST_NODES
+                });
+                cache.kept.truncate(MOST);
             } else {
                 cache.met.truncate(MET - 1);
                 cache.met.push_front(fingerprint);
