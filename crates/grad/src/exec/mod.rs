@@ -212,7 +212,7 @@ pub enum Executor {
     /// the CPU; others go to the reference executor. The results are the same bits for any number of threads. The default, with
     /// one thread.
     Fused {
-        /// More than one pays from about half a million elements on.
+        /// Each takes 16,384 elements at least; more than one pays from about half a million on.
         threads: usize,
     },
     /// One candle op after another, on any device. What the fused executor is tested against.
