@@ -148,11 +148,12 @@ fn agree(program: &Program, dtype: DType) -> Result<(), TestCaseError> {
         };
         for ((want, got), scale) in want.iter().zip(&got).zip(&scale) {
             // Units in the last place, of subnormal numbers too. candle adds hundreds of terms
-            // one after another.
-            let units = match agreement {
-                Agreement::Bits => 0.0,
-                Agreement::Function => 8.0,
-                Agreement::Terms => 64.0,
+            // one after another, and the reference's power in f64 has the rounding of its exponent,
+            // b ln a, multiplied by that.
+            let units = match (agreement, dtype) {
+                (Agreement::Bits, _) => 0.0,
+                (Agreement::Function, DType::F32) => 8.0,
+                (Agreement::Function | Agreement::Terms, _) => 64.0,
             };
             let same = match want.is_nan() {
                 true => got.is_nan(),

@@ -48,13 +48,13 @@ pub(super) fn sign<T: Real>(x: T) -> T {
 
 // A loop with a branch in it is not turned into vectors. `x != x` is `x.is_nan()`, `|` is `||` without a branch; an `if`
 // would become one where LLVM delays the loads of its sides until it knows which is wanted.
-#[expect(clippy::eq_op)]
+#[expect(clippy::eq_op, reason = "tells NaN without a branch")]
 #[inline(always)]
 pub(super) fn minimum<T: Real>(a: T, b: T) -> T {
     select_unpredictable((a < b) | (a != a), a, b)
 }
 
-#[expect(clippy::eq_op)]
+#[expect(clippy::eq_op, reason = "tells NaN without a branch")]
 #[inline(always)]
 pub(super) fn maximum<T: Real>(a: T, b: T) -> T {
     select_unpredictable((a > b) | (a != a), a, b)

@@ -22,7 +22,7 @@ macro_rules! unary_blocks {
             }
         }
 
-        #[expect(clippy::extra_unused_type_parameters)] // as the other one
+        #[expect(clippy::extra_unused_type_parameters, reason = "the signature of both dtypes")]
         #[inline(always)]
         pub(super) fn unary_f64<S: Simd>(op: UnaryOp, x: Arg<f64>, out: &mut [Chunk<f64>]) {
             match op {
@@ -49,7 +49,7 @@ macro_rules! binary_blocks {
             }
         }
 
-        #[expect(clippy::extra_unused_type_parameters)] // as the other one
+        #[expect(clippy::extra_unused_type_parameters, reason = "the signature of both dtypes")]
         #[inline(always)]
         pub(super) fn binary_f64<S: Simd>(op: BinaryOp, a: Arg<f64>, b: Arg<f64>, out: &mut [Chunk<f64>]) {
             match op {
