@@ -1,5 +1,5 @@
-//! Schedules are kept by structure: a graph like an earlier one must give its own values, and one that differs in anything
-//! that an evaluation depends on must not be taken for it.
+//! Schedules are kept by structure: a graph like an earlier one must give its own values, and one
+//! that differs in anything that an evaluation depends on must not be taken for it.
 
 mod support;
 
@@ -49,7 +49,8 @@ fn agree(record: &dyn Fn(&[Var]) -> Var, leaves: &[Var]) -> Result<(), TestCaseE
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Two programs in turn, each on other values every time, so that all but the first rounds find a kept schedule.
+    /// Two programs in turn, each on other values every time, so that all but the first rounds find
+    /// a kept schedule.
     #[test]
     fn random_graphs_give_their_own_values(programs in [programs(), programs()]) {
         for round in 0..5 {

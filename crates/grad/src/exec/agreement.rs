@@ -1,7 +1,9 @@
-//! The fused executor against the reference one, op by op, on random graphs with their gradients and second derivatives.
+//! The fused executor against the reference one, op by op, on random graphs with their gradients
+//! and second derivatives.
 //!
-//! Every value that the fused executor finds is compared with what the reference makes of the same operands. So the bound is
-//! that of one op: nothing that comes after amplifies what was rounded before.
+//! Every value that the fused executor finds is compared with what the reference makes of the same
+//! operands. So the bound is that of one op: nothing that comes after amplifies what was rounded
+//! before.
 
 use candle_core::{DType, Tensor};
 use proptest::prelude::*;
@@ -16,11 +18,14 @@ use crate::{Var, grad, with_executor};
 /// How far the executors may differ in one op.
 #[derive(Clone, Copy, PartialEq)]
 enum Agreement {
-    /// Not at all, but for the sign of a zero: both do the same operation, which IEEE 754 rounds correctly, or only move values.
+    /// Not at all, but for the sign of a zero: both do the same operation, which IEEE 754 rounds
+    /// correctly, or only move values.
     Bits,
-    /// By rounding in the last places of the result: each has its own approximation of the function.
+    /// By rounding in the last places of the result: each has its own approximation of the
+    /// function.
     Function,
-    /// By rounding in the last places of the sum of the terms' magnitudes: the order of additions differs.
+    /// By rounding in the last places of the sum of the terms' magnitudes: the order of additions
+    /// differs.
     Terms,
 }
 

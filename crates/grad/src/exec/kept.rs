@@ -1,8 +1,9 @@
 //! Schedules kept by structure.
 //!
-//! A training step records the graph of the step before it, on other values. What autobatching, differentiation and planning
-//! find for a structure is found once: a schedule refers to the recorded graph by the positions of its leaves only, and a
-//! graph that is the same node by node, but for the values of its leaves, goes from recording to execution.
+//! A training step records the graph of the step before it, on other values. What autobatching,
+//! differentiation and planning find for a structure is found once: a schedule refers to the
+//! recorded graph by the positions of its leaves only, and a graph that is the same node by node,
+//! but for the values of its leaves, goes from recording to execution.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -71,8 +72,8 @@ struct Node {
 struct Cache {
     /// The one that was used last comes first.
     kept: Vec<Kept>,
-    /// Fingerprints of structures that were planned. One that is met for the first time may be met never again, as when lengths
-    /// are others in each step: it is kept when it is met again.
+    /// Fingerprints of structures that were planned. One that is met for the first time may be met
+    /// never again, as when lengths are others in each step: it is kept when it is met again.
     met: VecDeque<u64>,
 }
 
@@ -123,7 +124,8 @@ impl Request<'_> {
         Ok(schedule)
     }
 
-    /// Whether the structure tells all that an evaluation does: a custom op's derivative is its own affair.
+    /// Whether the structure tells all that an evaluation does: a custom op's derivative is its own
+    /// affair.
     fn is_told_by_structure(&self) -> bool {
         let is_foreign = |var: &&Var| matches!(var.0.op, Op::Custom(_) | Op::Invalid(_));
         !self.graph.nodes.iter().any(is_foreign)
@@ -137,7 +139,8 @@ impl Request<'_> {
         Some(cache.kept[0].schedule.clone())
     }
 
-    /// Tells most structures apart, at little cost. Whether two are the same is for [`has`](Request::has) to say.
+    /// Tells most structures apart, at little cost. Whether two are the same is for
+    /// [`has`](Request::has) to say.
     fn fingerprint(&self) -> u64 {
         let mut mixed = self.graph.len() as u64;
         let mut mix = |x: usize| {

@@ -43,8 +43,8 @@ pub fn eval(roots: &[&Var]) -> Result<Vec<Tensor>> {
     Ok(tensors.into_iter().flatten().collect())
 }
 
-/// Evaluates what `made` gives for a request, as [`run_into`], unless its schedule is known from an earlier request of the same
-/// structure.
+/// Evaluates what `made` gives for a request, as [`run_into`], unless its schedule is known from an
+/// earlier request of the same structure.
 pub(crate) fn run_kept(
     request: &Request,
     into: Vec<Option<Floats>>,
@@ -73,7 +73,8 @@ pub(crate) fn run(graph: &Graph, roots: &[&Var]) -> Result<Vec<Tensor>> {
     Ok(tensors.into_iter().flatten().collect())
 }
 
-/// As [`run`], but a root that has a place in `into`, of its dtype and size, is written there and gives no tensor.
+/// As [`run`], but a root that has a place in `into`, of its dtype and size, is written there and
+/// gives no tensor.
 pub(crate) fn run_into(
     graph: &Graph,
     roots: &[&Var],
@@ -208,9 +209,9 @@ impl Var {
 /// How graphs are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Executor {
-    /// Elementwise chains, reductions and gradients in a few passes over memory, on `threads` threads. For tensors on
-    /// the CPU; others go to the reference executor. The results are the same bits for any number of threads. The default, with
-    /// one thread.
+    /// Elementwise chains, reductions and gradients in a few passes over memory, on `threads`
+    /// threads. For tensors on the CPU; others go to the reference executor. The results are the
+    /// same bits for any number of threads. The default, with one thread.
     Fused {
         /// Each takes 16,384 elements at least; more than one pays from about half a million on.
         threads: usize,

@@ -1,5 +1,5 @@
-//! The reference executor: one candle op after another, on any candle device. Short before fast; the other executor is
-//! tested against it.
+//! The reference executor: one candle op after another, on any candle device. Short before fast;
+//! the other executor is tested against it.
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 
@@ -12,7 +12,8 @@ use crate::graph::table::{binary_ops, compare_ops, unary_ops};
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
-/// Evaluates the nodes at `roots`, showing every value of the graph to `observe` in the order the ops were recorded.
+/// Evaluates the nodes at `roots`, showing every value of the graph to `observe` in the order the
+/// ops were recorded.
 pub(crate) fn evaluate(
     graph: &Graph,
     roots: &[usize],
@@ -138,7 +139,8 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
     value.map_err(|e| backend(var, e))
 }
 
-/// The results that take no computing because an operand or the result is empty, for which candle's kernels are not made.
+/// The results that take no computing because an operand or the result is empty, for which candle's
+/// kernels are not made.
 fn without_elements(var: &Var, x: &[Tensor]) -> Option<CandleResult<Tensor>> {
     let is_computed = !matches!(
         var.0.op,
@@ -161,8 +163,8 @@ fn without_elements(var: &Var, x: &[Tensor]) -> Option<CandleResult<Tensor>> {
     }
 }
 
-/// In row-major order, with the strides of it also along dimensions of size 1, which candle lets be anything and then relies
-/// on.
+/// In row-major order, with the strides of it also along dimensions of size 1, which candle lets be
+/// anything and then relies on.
 pub(super) fn dense(x: &Tensor) -> CandleResult<Tensor> {
     x.contiguous()?.reshape(x.shape())
 }
@@ -246,7 +248,8 @@ fn clamp(x: &Tensor, lo: f64, hi: f64) -> CandleResult<Tensor> {
     choose(&raised.gt(hi)?, &full_like(hi, x)?, &raised)
 }
 
-/// e^x - 1 without cancellation (Kahan): the rounding error of e^x is measured by its own logarithm.
+/// e^x - 1 without cancellation (Kahan): the rounding error of e^x is measured by its own
+/// logarithm.
 fn expm1(x: &Tensor) -> CandleResult<Tensor> {
     let u = x.exp()?;
     let um1 = (&u - 1.0)?;
@@ -404,8 +407,8 @@ fn matmul(a: &Tensor, b: &Tensor, batch: &[usize]) -> CandleResult<Tensor> {
     spread(a)?.matmul(&spread(b)?)
 }
 
-/// By halves: two neighbours become one until each segment is one row. So memory is in proportion to the data, whatever the
-/// lengths.
+/// By halves: two neighbours become one until each segment is one row. So memory is in proportion
+/// to the data, whatever the lengths.
 fn segment_reduce(op: ReduceOp, x: &Tensor, segments: &Segments) -> CandleResult<Tensor> {
     let one_row = [&[1], &x.dims()[1..]].concat();
     let spare = Tensor::full(op.neutral(), one_row, x.device())?;

@@ -9,7 +9,8 @@ use super::program::{Kernel, Program};
 /// The program for `kernel`, compiled when this structure is met for the first time.
 pub(super) fn compiled(kernel: &Kernel) -> Arc<Program> {
     static CACHE: LazyLock<Mutex<FxHashMap<Kernel, Arc<Program>>>> = LazyLock::new(Mutex::default);
-    /// Far more structures than a training loop has; a program that is met only once must not pile up.
+    /// Far more structures than a training loop has; a program that is met only once must not pile
+    /// up.
     const MOST: usize = 4096;
 
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);

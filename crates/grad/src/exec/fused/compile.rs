@@ -34,7 +34,8 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
         }
     }
 
-    // A value that is stored is computed where it is to lie. One that is stored twice, or is not computed here, is copied.
+    // A value that is stored is computed where it is to lie. One that is stored twice, or is not
+    // computed here, is copied.
     let mut copies = Vec::new();
     let mut reductions = Vec::new();
     let mut stores = 0;
@@ -59,7 +60,8 @@ pub(super) fn compile(kernel: &Kernel) -> Program {
     }
     for (i, node) in nodes.iter().enumerate() {
         if compiler.places[i] == Place::Nowhere {
-            // Taken before the operands' registers are free, so that no instruction writes what it reads.
+            // Taken before the operands' registers are free, so that no instruction writes what it
+            // reads.
             compiler.places[i] = Place::Scratch(compiler.scratch.take());
         }
         if !matches!(compiler.places[i], Place::Uniform(_)) {

@@ -15,8 +15,8 @@ use crate::exec::{backend, reference};
 use crate::graph::op::Op;
 use crate::graph::var::Var;
 
-/// Carries out `plan` with the values of its leaves. A root goes to its place in `into` where there is one, and else becomes a
-/// tensor.
+/// Carries out `plan` with the values of its leaves. A root goes to its place in `into` where there
+/// is one, and else becomes a tensor.
 pub(in crate::exec) fn evaluate<'p, T: Scalar>(
     plan: &'p Plan,
     leaves: &[&'p Var],

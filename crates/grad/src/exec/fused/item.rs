@@ -11,7 +11,8 @@ use crate::graph::var::Var;
 
 pub(super) type ItemId = u32;
 
-/// One value of the schedule. Graph nodes that only rename a value (reshape, detach, a broadcast of one number) have none.
+/// One value of the schedule. Graph nodes that only rename a value (reshape, detach, a broadcast of
+/// one number) have none.
 pub(super) struct Item {
     pub(super) kind: Kind,
     pub(super) inputs: SmallVec<[ItemId; 3]>,
@@ -39,7 +40,8 @@ pub(super) enum Kind {
     Cat,
     /// An op for the reference executor.
     Fallback(Box<Fallback>),
-    /// `inputs[0]` of shape `from` broadcast to `to`, where that is not one of the forms that a kernel reads in place.
+    /// `inputs[0]` of shape `from` broadcast to `to`, where that is not one of the forms that a
+    /// kernel reads in place.
     Broadcast {
         from: Vec<usize>,
         to: Vec<usize>,
@@ -61,7 +63,8 @@ pub(super) enum Rows {
 }
 
 impl Item {
-    /// Whether kernels over `len` elements can compute this, as opposed to only read it from memory.
+    /// Whether kernels over `len` elements can compute this, as opposed to only read it from
+    /// memory.
     pub(super) fn is_inside(&self, len: usize) -> bool {
         self.len == len && matches!(self.kind, Kind::Map(_) | Kind::Expand(_))
     }

@@ -38,8 +38,8 @@ struct Forming {
 /// Forms the kernels of a plan.
 pub(super) struct Former<'p> {
     items: &'p [Item],
-    /// For each item, the group of results that first needed it in the clusters being formed, or its place in the kernel being
-    /// formed; only entries with the current `epoch` count.
+    /// For each item, the group of results that first needed it in the clusters being formed, or
+    /// its place in the kernel being formed; only entries with the current `epoch` count.
     marks: Vec<(u32, u32)>,
     epoch: u32,
 }
@@ -66,7 +66,8 @@ impl<'p> Former<'p> {
         &self.items[id as usize]
     }
 
-    /// Divides `results`, which are computed over `len` elements in one stage, into clusters that share values or arrays.
+    /// Divides `results`, which are computed over `len` elements in one stage, into clusters that
+    /// share values or arrays.
     fn clusters(&mut self, stage: u32, len: usize, results: &[ItemId]) -> Vec<Cluster> {
         self.epoch += 1;
         let mut leader: Vec<usize> = (0..results.len()).collect();
@@ -133,7 +134,8 @@ impl<'p> Former<'p> {
         (epoch == self.epoch).then_some(mark)
     }
 
-    /// Whether a kernel of `stage` over `len` elements computes `id` rather than reading it from memory.
+    /// Whether a kernel of `stage` over `len` elements computes `id` rather than reading it from
+    /// memory.
     fn is_computed(&self, id: ItemId, stage: u32, len: usize) -> bool {
         let item = self.item(id);
         item.is_inside(len) && !(item.is_stored && item.stage < stage)

@@ -1,9 +1,10 @@
 //! The fused executor: CPU, f32 or f64.
 //!
-//! `plan.rs` divides the graph into passes over memory, `evaluation.rs` carries the plan out, `kernel.rs` forms and binds the
-//! kernels of a pass, `simplify.rs` and `compile.rs` turn them into linear programs, which `program.rs` caches by structure,
-//! `run.rs` interprets those block by block on the functions of `math`. Ops that are not elementwise, and nodes of another dtype, go to the reference
-//! executor.
+//! `plan.rs` divides the graph into passes over memory, `evaluation.rs` carries the plan out,
+//! `kernel.rs` forms and binds the kernels of a pass, `simplify.rs` and `compile.rs` turn them into
+//! linear programs, which `program.rs` caches by structure, `run.rs` interprets those block by
+//! block on the functions of `math`. Ops that are not elementwise, and nodes of another dtype, go
+//! to the reference executor.
 
 mod cache;
 mod compile;

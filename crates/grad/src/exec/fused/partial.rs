@@ -3,8 +3,9 @@
 use super::item::Rows;
 use crate::graph::op::ReduceOp;
 
-/// A reduction over the elements from some point on. Where that point lies within a row, that row's values are kept apart, to
-/// be added one by one to what came before: the order of additions must not depend on where threads divide the work.
+/// A reduction over the elements from some point on. Where that point lies within a row, that row's
+/// values are kept apart, to be added one by one to what came before: the order of additions must
+/// not depend on where threads divide the work.
 pub(super) struct Partial {
     op: ReduceOp,
     continued: Option<(usize, Vec<f64>)>,

@@ -1,9 +1,11 @@
-//! From a graph to a schedule: what runs where, in how many passes over memory, and what has to be stored.
+//! From a graph to a schedule: what runs where, in how many passes over memory, and what has to be
+//! stored.
 //!
-//! Every node that computes elementwise over n elements can run in one pass with the others of the same n, unless a
-//! reduction over those elements lies between them. So each item gets a *stage*, the number of such barriers before it;
-//! items of one stage and one length that share operands make one kernel. A value of an earlier stage that a later kernel
-//! needs is computed again there, which is cheaper than storing it, unless its history is long.
+//! Every node that computes elementwise over n elements can run in one pass with the others of the
+//! same n, unless a reduction over those elements lies between them. So each item gets a *stage*,
+//! the number of such barriers before it; items of one stage and one length that share operands
+//! make one kernel. A value of an earlier stage that a later kernel needs is computed again there,
+//! which is cheaper than storing it, unless its history is long.
 
 use std::collections::HashMap;
 
@@ -156,7 +158,8 @@ impl Planner<'_> {
         let same = |id: ItemId| (id, Form::Same);
         let computes = |v: &Var| v.dtype() == self.dtype || v.dtype() == DType::U8;
 
-        // Masks are numbers inside of a kernel; what is neither number nor mask is not a kernel's business.
+        // Masks are numbers inside of a kernel; what is neither number nor mask is not a kernel's
+        // business.
         let is_ours = match &var.0.op {
             Op::Compare(_) => input(0).dtype() == self.dtype,
             Op::Cast => var.dtype() == self.dtype && input(0).dtype() == DType::U8,
@@ -239,7 +242,8 @@ impl Planner<'_> {
         }
     }
 
-    /// The other factor of a product with the constant 1, as gradients begin with, if it has all `len` elements.
+    /// The other factor of a product with the constant 1, as gradients begin with, if it has all
+    /// `len` elements.
     fn times_one(&self, factors: &[usize], len: usize) -> Option<usize> {
         let is_one = |at: usize| matches!(self.items[self.of[at].0 as usize].kind, Kind::Constant(one) if one.get() == 1.0);
         let pairs = [(factors[0], factors[1]), (factors[1], factors[0])];

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
-/// Vectors to write into, their elements arbitrary. Taken from this thread's pool, and put back when dropped.
+/// Vectors to write into, their elements arbitrary. Taken from this thread's pool, and put back
+/// when dropped.
 pub(in crate::exec) struct Pool<T: 'static> {
     free: Free<T>,
     home: &'static LocalKey<RefCell<Free<T>>>,
@@ -53,7 +54,8 @@ pub(super) fn of_f64() -> Pool<f64> {
 impl<T: Copy + Default> Pool<T> {
     /// A vector of `len` elements, of any values.
     pub(super) fn take(&mut self, len: usize) -> Vec<T> {
-        // The smallest that is large enough, and not so large that a request it would suit better goes without.
+        // The smallest that is large enough, and not so large that a request it would suit better
+        // goes without.
         let suits = |v: &Vec<T>| (len..=2 * len.max(512)).contains(&v.capacity());
         let fits = self
             .free

@@ -1,10 +1,12 @@
-//! A kernel's code: a linear program over registers that each hold one block of elements and stay in L1.
+//! A kernel's code: a linear program over registers that each hold one block of elements and stay
+//! in L1.
 
 use crate::exec::math::{Step, Then};
 use crate::graph::op::{BinaryOp, CompareOp, Number, ReduceOp, UnaryOp};
 
-/// A kernel in single-assignment form, free of lengths and addresses: what programs are cached by. Node i is the i-th
-/// value; arrays, numbers, rows and outputs are named by their position in the kernel's binding.
+/// A kernel in single-assignment form, free of lengths and addresses: what programs are cached by.
+/// Node i is the i-th value; arrays, numbers, rows and outputs are named by their position in the
+/// kernel's binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Kernel {
     pub(super) nodes: Vec<Node>,
@@ -65,15 +67,17 @@ pub(super) enum Output {
     },
 }
 
-/// The code: instructions over slots. Slots hold blocks of scratch memory first, then blocks of the stored outputs, of the
-/// arrays, and after these the numbers, the constants, and what is computed of them.
+/// The code: instructions over slots. Slots hold blocks of scratch memory first, then blocks of the
+/// stored outputs, of the arrays, and after these the numbers, the constants, and what is computed
+/// of them.
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) code: Vec<Instruction>,
     pub(super) scratch: usize,
     pub(super) stores: usize,
     pub(super) constants: Vec<Number>,
-    /// What is the same for all elements, computed once: the slots after the constants, in this order.
+    /// What is the same for all elements, computed once: the slots after the constants, in this
+    /// order.
     pub(super) uniform: Vec<(KernelOp, [u32; 4])>,
 }
 

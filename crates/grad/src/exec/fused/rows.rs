@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::item::Rows;
 
-/// The rows of a kernel, and the row in which its current block begins. Blocks come in order, so it only moves forward.
+/// The rows of a kernel, and the row in which its current block begins. Blocks come in order, so it
+/// only moves forward.
 pub(super) struct Cursor<'a> {
     rows: &'a Rows,
     row: usize,
@@ -29,7 +30,8 @@ impl<'a> Cursor<'a> {
         is_last.then_some(self.row)
     }
 
-    /// Shows `f` each row that has elements in the block `start..start + len`, and where they are in the block.
+    /// Shows `f` each row that has elements in the block `start..start + len`, and where they are
+    /// in the block.
     #[inline(always)]
     pub(super) fn each_row(
         &self,

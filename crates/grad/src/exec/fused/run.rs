@@ -1,4 +1,5 @@
-//! Running a kernel: block by block, so that all values between its operands and its results stay in L1.
+//! Running a kernel: block by block, so that all values between its operands and its results stay
+//! in L1.
 
 use std::ops::Range;
 
@@ -10,21 +11,25 @@ use super::rows::Cursor;
 use crate::exec::math::{Arg, CHUNK, Chunk, Kernels};
 use crate::graph::op::ReduceOp;
 
-/// Elements of a register. 3 KiB of f32: enough that an instruction's overhead is small beside its work, and few enough that
-/// registers and operands stay in L1. Not a power of two, so that arrays of one alignment do not compete for the same cache
-/// sets.
+/// Elements of a register. 3 KiB of f32: enough that an instruction's overhead is small beside its
+/// work, and few enough that registers and operands stay in L1. Not a power of two, so that arrays
+/// of one alignment do not compete for the same cache sets.
 const BLOCK: usize = 6 * CHUNK;
 
-/// Bytes of a cache line. Registers begin at one: vectors that lie across two lines take twice as long.
+/// Bytes of a cache line. Registers begin at one: vectors that lie across two lines take twice as
+/// long.
 const LINE: usize = 64;
 
-/// Registers are laid a cache line more than a power of two apart, so that they do not compete for the same cache sets.
+/// Registers are laid a cache line more than a power of two apart, so that they do not compete for
+/// the same cache sets.
 const STRIDE: usize = BLOCK + 16;
 
-/// Elements that a thread must have to itself: waking it takes as long as a simple kernel takes for half of them.
+/// Elements that a thread must have to itself: waking it takes as long as a simple kernel takes for
+/// half of them.
 const SHARE: usize = 1 << 14;
 
-/// What a kernel works on. Arrays that are read elementwise have `len` elements, those that are expanded one for each row.
+/// What a kernel works on. Arrays that are read elementwise have `len` elements, those that are
+/// expanded one for each row.
 pub(super) struct Operands<'a, T> {
     pub(super) len: usize,
     pub(super) arrays: Vec<&'a [T]>,
@@ -32,10 +37,11 @@ pub(super) struct Operands<'a, T> {
     pub(super) rows: Vec<&'a Rows>,
 }
 
-/// Runs `program`, writing `outputs` and returning one value for each row of each reduction, in `f64`.
+/// Runs `program`, writing `outputs` and returning one value for each row of each reduction, in
+/// `f64`.
 ///
-/// The elements are divided among threads at block boundaries, and partial results are joined in the order of the blocks,
-/// so the results are the same bits for any number of threads.
+/// The elements are divided among threads at block boundaries, and partial results are joined in
+/// the order of the blocks, so the results are the same bits for any number of threads.
 pub(super) fn run<T: Scalar>(
     program: &Program,
     operands: &Operands<T>,

@@ -1,7 +1,8 @@
-//! A kernel's values before it is compiled: each computed once, and in as few instructions as there are for it.
+//! A kernel's values before it is compiled: each computed once, and in as few instructions as there
+//! are for it.
 //!
-//! Derivatives repeat much of what the forward pass has, and wrap it in factors of one and minus one. Every rule here keeps
-//! the bits of what it rewrites.
+//! Derivatives repeat much of what the forward pass has, and wrap it in factors of one and minus
+//! one. Every rule here keeps the bits of what it rewrites.
 
 use rustc_hash::FxHashMap;
 
@@ -104,7 +105,8 @@ impl Values {
         again.unwrap_or_else(|| self.push(Node::new(KernelOp::Unary(UnaryOp::Neg), &[a])))
     }
 
-    /// Arithmetic on what is 0 wherever one and the same comparison fails: first the arithmetic, then one choice for both.
+    /// Arithmetic on what is 0 wherever one and the same comparison fails: first the arithmetic,
+    /// then one choice for both.
     fn masked_arithmetic(&mut self, node: Node) -> Option<Arg> {
         let KernelOp::Binary(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul)) = node.op else {
             return None;
@@ -194,8 +196,8 @@ impl Values {
         }))
     }
 
-    /// `arg`, or what is simpler and differs from it in the sign of zeros only: `a` for `a == b ? b : a`. The limit of a
-    /// ratio that lets the gradient of the unlimited one pass has this form.
+    /// `arg`, or what is simpler and differs from it in the sign of zeros only: `a` for `a == b ? b
+    /// : a`. The limit of a ratio that lets the gradient of the unlimited one pass has this form.
     fn but_for_zero(&self, arg: Arg) -> Arg {
         match arg.node().map(|node| self.nodes[node]) {
             Some(Node {
@@ -350,8 +352,8 @@ mod tests {
         Arg::Constant(Number::new(value))
     }
 
-    /// The last of `nodes`, stored and summed, for all pairs of some values: the number of instructions, the stored bits (one
-    /// NaN as good as another), and the sum.
+    /// The last of `nodes`, stored and summed, for all pairs of some values: the number of
+    /// instructions, the stored bits (one NaN as good as another), and the sum.
     fn evaluate(nodes: &[(KernelOp, &[Arg])], results: &[Output]) -> (usize, Vec<u32>, f64) {
         let kernel = Kernel {
             nodes: nodes

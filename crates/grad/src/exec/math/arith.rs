@@ -46,8 +46,9 @@ pub(super) fn sign<T: Real>(x: T) -> T {
     one_if(x > T::ZERO) - one_if(x < T::ZERO)
 }
 
-// A loop with a branch in it is not turned into vectors. `x != x` is `x.is_nan()`, `|` is `||` without a branch; an `if`
-// would become one where LLVM delays the loads of its sides until it knows which is wanted.
+// A loop with a branch in it is not turned into vectors. `x != x` is `x.is_nan()`, `|` is `||`
+// without a branch; an `if` would become one where LLVM delays the loads of its sides until it
+// knows which is wanted.
 #[expect(clippy::eq_op, reason = "tells NaN without a branch")]
 #[inline(always)]
 pub(super) fn minimum<T: Real>(a: T, b: T) -> T {

@@ -1,5 +1,5 @@
-//! A comparison and the selection it is made for, in one loop: losses are full of `if a < b { x } else { y }`, and a mask
-//! that is written and read again costs as much as the arithmetic.
+//! A comparison and the selection it is made for, in one loop: losses are full of `if a < b { x }
+//! else { y }`, and a mask that is written and read again costs as much as the arithmetic.
 
 use super::{Arg, Chunk, Real};
 use crate::graph::op::{CompareOp, Number};

@@ -86,8 +86,8 @@ pub(super) fn exp_any<S: Simd>(x: f32) -> f32 {
     (1.0 + expm1) * pow2(half) * pow2(n.wrapping_sub(half))
 }
 
-/// `e^x - 1 = 2^n (expm1(r) + 1) - 1`, doubled at the end so that 2^128 is never formed. Worst error
-/// 1.46 ulp.
+/// `e^x - 1 = 2^n (expm1(r) + 1) - 1`, doubled at the end so that 2^128 is never formed. Worst
+/// error 1.46 ulp.
 #[inline(always)]
 pub(super) fn expm1<S: Simd>(x: f32) -> f32 {
     let (n, expm1) = reduce::<S>(clamp(x, -20.0, 89.0));

@@ -1,5 +1,5 @@
-//! The loops: one for each op and instruction set, which the compiler turns into vectors because the functions inside have no
-//! branches and chunks have one size.
+//! The loops: one for each op and instruction set, which the compiler turns into vectors because
+//! the functions inside have no branches and chunks have one size.
 
 use super::{Arg, Chunk, Real, arith, erf, exp, hyper, log, pow, trig};
 use crate::graph::op::{BinaryOp, CompareOp, UnaryOp};

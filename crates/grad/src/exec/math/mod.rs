@@ -5,15 +5,15 @@
 //! (AVX-512, AVX2 with FMA, NEON, the target's baseline) and chosen at run time by [`Kernels`]; the
 //! compiler turns the loop into vectors. Chunks of a constant size leave no rest to be done in
 //! another way: a fraction of the code, and **a value's result does not depend on its place in a
-//! block**. Writing the scalar function has the merit that it reads as the mathematics it is. Between
-//! instruction sets the transcendental functions may differ in the last bit (fused or separate
-//! multiply-add); arithmetic, comparisons and reductions are the same bits everywhere.
+//! block**. Writing the scalar function has the merit that it reads as the mathematics it is.
+//! Between instruction sets the transcendental functions may differ in the last bit (fused or
+//! separate multiply-add); arithmetic, comparisons and reductions are the same bits everywhere.
 //!
 //! For `f32` every function is within 2 ulp of the true value and has the ends of C99 and PyTorch:
-//! infinities, NaN, signed zeros, subnormals. Worst errors in the functions' docs were measured over
-//! every input whose result is not trivial, on each x86 instruction set, against `f64`. For `f64`,
-//! which serves gradient checks, the same interface leads to the standard library, compiled for the
-//! baseline only.
+//! infinities, NaN, signed zeros, subnormals. Worst errors in the functions' docs were measured
+//! over every input whose result is not trivial, on each x86 instruction set, against `f64`. For
+//! `f64`, which serves gradient checks, the same interface leads to the standard library, compiled
+//! for the baseline only.
 //!
 //! An output never overlaps an input, which Rust's slices guarantee and the loops rely on for their
 //! speed: a register allocator gives each instruction a destination that is not among its operands.
@@ -156,8 +156,9 @@ impl Kernels {
         T::dispatch(self.arch, pair);
     }
 
-    /// A block in `f64`: its sum, accumulated in an order that depends on the length alone, or its largest or smallest
-    /// element, NaN if there is one. The neutral element of `op` if `x` is empty.
+    /// A block in `f64`: its sum, accumulated in an order that depends on the length alone, or its
+    /// largest or smallest element, NaN if there is one. The neutral element of `op` if `x` is
+    /// empty.
     pub(crate) fn reduce<T: Real>(self, op: ReduceOp, x: &[T]) -> f64 {
         match op {
             ReduceOp::Sum => T::dispatch(self.arch, reduce::Sum { x }),

@@ -7,8 +7,8 @@ use pulp::{Arch, Scalar, Simd, WithSimd};
 use super::{Arg, Chunk, loops};
 use crate::graph::op::{BinaryOp, UnaryOp};
 
-/// An element type of the kernels: `f32`, whose functions are this module's own, or `f64`, whose functions are the
-/// standard library's.
+/// An element type of the kernels: `f32`, whose functions are this module's own, or `f64`, whose
+/// functions are the standard library's.
 pub(crate) trait Real:
     Copy
     + PartialOrd

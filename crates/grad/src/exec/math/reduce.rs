@@ -1,6 +1,6 @@
-//! Reductions of a block. Whole chunks join element by element, what they leave is halved until 16 lanes remain, and element `i`
-//! of the rest goes to lane `i % 16`: an order that depends on the length alone and that every vector width can follow, so the
-//! same bits come out on every machine.
+//! Reductions of a block. Whole chunks join element by element, what they leave is halved until 16
+//! lanes remain, and element `i` of the rest goes to lane `i % 16`: an order that depends on the
+//! length alone and that every vector width can follow, so the same bits come out on every machine.
 
 use super::{CHUNK, Chunk, Real, arith};
 use pulp::{Simd, WithSimd};
@@ -120,7 +120,8 @@ fn padded<T: Real>(rest: &[T]) -> [T; LANES] {
     row
 }
 
-/// Folds with `f`, which must not mind the order of its operands and leave them as they are when joined with `start`.
+/// Folds with `f`, which must not mind the order of its operands and leave them as they are when
+/// joined with `start`.
 #[inline(always)]
 fn fold<T: Real>(x: &[T], start: T, f: impl Fn(T, T) -> T) -> T {
     let (chunks, rest) = x.as_chunks::<CHUNK>();
