@@ -44,7 +44,7 @@
 //! | `std_dims`, `norm` | a constant, 0 | 0 |
 //! | `pow`, `powf` | 0 to the power 0 | 0 for the base |
 //! | `pow` | 0 to a negative power | -inf for the exponent |
-//! | `logsumexp`, `log_softmax` and theirs of sequences | -inf everywhere | 0 |
+//! | `logsumexp`, `softmax`, `log_softmax` and theirs of sequences | -inf everywhere | 0 |
 //! | `sqrt`, `log`, `rsqrt` | 0 | infinite |
 //! | `sign`, `floor`, `ceil`, `round` | everywhere | 0 |
 //! | comparisons, `detach`, casts to integers, indices | everywhere | none: what lies behind is not reached |

@@ -162,6 +162,14 @@ fn a_masked_row_that_is_not_used_has_no_gradient() {
             .select(&log_softmax, 0.0)
             .narrow(1, 1, 1);
         assert_eq!(slope(&chosen, &x), [-0.5, 0.5, 0.0, 0.0, 0.0, 0.0]);
+
+        let softmax = x.softmax(-1);
+        let by_seq = Ragged::new(x.reshape(&[6]), &[2, 2, 2]).softmax_per_seq();
+        for softmax in [softmax, by_seq.values().reshape(&[3, 2])] {
+            assert!(softmax.narrow(0, 1, 1).sum().item().unwrap().is_nan());
+            let chosen = used.reshape(&[3, 1]).select(&softmax, 0.0).narrow(1, 1, 1);
+            assert_eq!(slope(&chosen, &x), [-0.25, 0.25, 0.0, 0.0, 0.0, 0.0]);
+        }
     });
 }
 

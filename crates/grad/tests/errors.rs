@@ -342,6 +342,15 @@ fn composites_name_themselves_their_operands_and_the_callers_line() {
             Box::new(|| m.mean_keepdim(&[2])),
         ),
         ("mean", &[&[2, 3]], Box::new(|| mask.mean())),
+        ("sum_dims", &[&[2, 3]], Box::new(|| m.sum_dims(&[2]))),
+        ("max_dims", &[&[2, 3]], Box::new(|| mask.max_dims(&[0]))),
+        (
+            "min_keepdim",
+            &[&[2, 3]],
+            Box::new(|| m.min_keepdim(&[0, 0])),
+        ),
+        ("clamp_min", &[&[2, 3]], Box::new(|| mask.clamp_min(0.0))),
+        ("clamp_max", &[&[2, 3]], Box::new(|| mask.clamp_max(0.0))),
         ("var_dims", &[&[2, 3]], Box::new(|| m.var_dims(&[2], 1.0))),
         (
             "var_keepdim",

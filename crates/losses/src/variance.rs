@@ -5,8 +5,8 @@ use crate::at_caller;
 /// The variance of all logprobs of the batch: `Σ (l - mean)² / (n - correction)`. Gradient:
 /// `2 (l - mean) / (n - correction)`.
 ///
-/// `correction` is 1 for the unbiased estimate, 0 for the population's. NaN where
-/// `n <= correction`, as in PyTorch.
+/// `correction` is 1 for the unbiased estimate, 0 for the population's. Where `n <= correction` the
+/// sum is divided by 0, as in PyTorch: NaN, or infinite if the logprobs differ.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged};

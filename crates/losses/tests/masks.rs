@@ -407,6 +407,102 @@ fn takes_no_part() {
     }
 }
 
+/// A token whose weight is 1 takes no part where its advantage is 0, but in a KL to the reference.
+#[test]
+fn what_has_no_advantage_takes_no_part_whatever_stands_there() {
+    let losses: &[(&str, fn(&Ragged, &Ragged, &Rollout, &Var) -> Var)] = &[
+        ("importance_sampling", |lp, old, _, a| {
+            importance_sampling(lp, old, &lp.expand(a), &Default::default())
+        }),
+        ("ppo", |lp, old, _, a| {
+            ppo(lp, old, &lp.expand(a), &Default::default())
+        }),
+        ("cispo", |lp, old, _, a| {
+            cispo(lp, old, &lp.expand(a), &Default::default())
+        }),
+        ("gspo", |lp, old, _, a| {
+            gspo(
+                lp,
+                old,
+                &lp.expand(a),
+                &lp.expand(&(a * 0.0 + 1.0)),
+                &Default::default(),
+            )
+        }),
+        ("grpo", |lp, old, _, a| {
+            let ones = lp.expand(&(a * 0.0 + 1.0));
+            grpo(lp, old, None, a, &ones, &Default::default())
+                + grpo(lp, old, None, a, &ones, &GrpoConfig::gspo_token())
+        }),
+        ("sapo", |lp, old, _, a| {
+            sapo(
+                lp,
+                old,
+                a,
+                &lp.expand(&(a * 0.0 + 1.0)),
+                &Default::default(),
+            )
+        }),
+        ("dppo", |lp, old, _, a| {
+            dppo(
+                lp,
+                old,
+                a,
+                &lp.expand(&(a * 0.0 + 1.0)),
+                &Default::default(),
+            )
+        }),
+        ("recipes::importance_sampling", |lp, _, r, _| {
+            recipes::importance_sampling(lp, r)
+        }),
+        ("recipes::grpo", |lp, _, r, _| {
+            recipes::grpo(lp, r, &Default::default())
+        }),
+        ("recipes::dapo", |lp, _, r, _| {
+            recipes::dapo(lp, r, &Default::default())
+        }),
+        ("recipes::cispo", |lp, _, r, _| {
+            recipes::cispo(lp, r, &Default::default())
+        }),
+        ("recipes::dro", |lp, _, r, _| {
+            recipes::dro(lp, r, &Default::default())
+        }),
+        ("recipes::gspo", |lp, _, r, _| {
+            recipes::gspo(lp, r, &Default::default())
+        }),
+        ("recipes::reinforce", |lp, _, r, _| {
+            recipes::reinforce(lp, r, 0.0)
+        }),
+    ];
+    let advantages = Var::from_vec(vec![1.0, 0.0], &[2], &Device::Cpu);
+    let tis = TisConfig::default();
+    for tis in [tis, tis.level(TisLevel::Sequence), tis.icepop(2.0)] {
+        for (name, loss) in losses {
+            let outcome = |junk: [f64; 3]| {
+                let [lp, old, sampled] = [0, 1, 2].map(|i| {
+                    let x = [vec![-1.0, -0.5 + 0.1 * i as f64], vec![-1.0, junk[i]]];
+                    Ragged::from_vecs(&x, &Device::Cpu)
+                });
+                let rollout = Rollout::new(&old, &advantages).sampled(&sampled).tis(tis);
+                let loss = loss(&lp, &old, &rollout, &advantages);
+                let gradients = loss.backward(&[lp.values()]).unwrap();
+                (gradients.value(), gradients[0].to_vec1::<f64>().unwrap())
+            };
+            let want = outcome([-1.0; 3]);
+            for junk in JUNK {
+                for at in [
+                    [junk, -1.0, -1.0],
+                    [-1.0, junk, -1.0],
+                    [-1.0, -1.0, junk],
+                    [junk; 3],
+                ] {
+                    assert_eq!(outcome(at), want, "{name} with {at:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn masked_tokens_have_a_gradient_of_zero() {
     let batch = Batch::new(f64::NAN, 0.0, DType::F64);

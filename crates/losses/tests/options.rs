@@ -8,6 +8,7 @@ use tinsmith_grad::{Device, Ragged, Var};
 use tinsmith_losses::recipes::{
     self, CispoRecipe, DapoRecipe, GrpoRecipe, GspoRecipe, Rollout, TisConfig,
 };
+use tinsmith_losses::regularize::{EntropyConfig, L2Config, entropy, l2_with};
 use tinsmith_losses::*;
 
 fn ragged(seqs: &[&[f64]]) -> Ragged {
@@ -174,8 +175,16 @@ fn other_options_out_of_range_are_refused() {
         let tis = TisConfig::default().log_cap(bad);
         refused(
             &recipes::importance_sampling(&lp, &rollout.clone().tis(tis)),
-            cap,
+            "`log_cap`",
         );
+        let config = GspoRecipe::default().seq_ratio_log_cap(bad);
+        refused(
+            &recipes::gspo(&lp, &rollout, &config),
+            "`seq_ratio_log_cap`",
+        );
+        let config = EntropyConfig::default().temperature(bad);
+        refused(&entropy(&lp, &config), "`temperature`");
+        refused(&l2_with(&lp, &L2Config::default().clip(bad)), "`clip`");
 
         let dual = "it is a ratio above 1";
         refused(

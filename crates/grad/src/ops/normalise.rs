@@ -34,7 +34,7 @@ impl Var {
         })
     }
 
-    /// e^x / Σ e^x along `dim`. Gradient s (g - Σ g s).
+    /// e^x / Σ e^x along `dim`. Gradient s (g - Σ g s). Where every x is -inf, it is NaN, with a gradient of 0.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -46,7 +46,7 @@ impl Var {
     pub fn softmax(&self, dim: isize) -> Var {
         composite("softmax", &[self], || {
             let weights = (self - self.shift(dim)).exp();
-            &weights / weights.sum_keepdim(&[dim])
+            weights.over_sum(&weights.sum_keepdim(&[dim]))
         })
     }
 
@@ -71,6 +71,13 @@ impl Var {
     pub(crate) fn log_of_sum(&self) -> Var {
         let nothing = self.eq(0.0);
         nothing.select(f64::NEG_INFINITY, nothing.select(1.0, self).log())
+    }
+
+    /// These exponentials over their sum: NaN where all of them are 0, without a gradient, which would be NaN as well.
+    #[track_caller]
+    pub(crate) fn over_sum(&self, sum: &Var) -> Var {
+        let nothing = sum.eq(0.0);
+        nothing.select(f64::NAN, self / nothing.select(1.0, sum))
     }
 
     /// What to subtract before exponentiating: the maximum, or 0 where that is infinite. Every value of it gives the

@@ -51,7 +51,9 @@ macro_rules! reductions {
         /// ```
         #[track_caller]
         pub fn $dims(&self, dims: &[isize]) -> Var {
-            self.reduce(ReduceOp::$op, dims::resolve_all(dims, self.rank()), false)
+            composite(stringify!($dims), &[self], || {
+                self.reduce(ReduceOp::$op, dims::resolve_all(dims, self.rank()), false)
+            })
         }
 
         #[doc = concat!($what, " over the dimensions `dims`, which stay with size 1.")]
@@ -63,7 +65,9 @@ macro_rules! reductions {
         /// ```
         #[track_caller]
         pub fn $keepdim(&self, dims: &[isize]) -> Var {
-            self.reduce(ReduceOp::$op, dims::resolve_all(dims, self.rank()), true)
+            composite(stringify!($keepdim), &[self], || {
+                self.reduce(ReduceOp::$op, dims::resolve_all(dims, self.rank()), true)
+            })
         }
         )*}
     };
@@ -117,7 +121,7 @@ impl Var {
     }
 
     /// The variance over `dims`, which disappear: the sum of squared deviations over n - `correction`. 1 gives the
-    /// unbiased estimate, 0 the population's. NaN where n = `correction`.
+    /// unbiased estimate, 0 the population's. Where n <= `correction` it divides by 0.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};

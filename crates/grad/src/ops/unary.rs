@@ -47,7 +47,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn clamp_min(&self, lo: f64) -> Var {
-        self.clamp(lo, f64::INFINITY)
+        composite("clamp_min", &[self], || self.clamp(lo, f64::INFINITY))
     }
 
     /// [`clamp`](Var::clamp) from above only.
@@ -60,7 +60,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn clamp_max(&self, hi: f64) -> Var {
-        self.clamp(f64::NEG_INFINITY, hi)
+        composite("clamp_max", &[self], || self.clamp(f64::NEG_INFINITY, hi))
     }
 
     /// x where x > 0, else 0. Gradient 0 at 0; NaN stays NaN.

@@ -89,7 +89,8 @@ impl Ragged {
     pub fn softmax_per_seq(&self) -> Ragged {
         let values = composite("softmax_per_seq", &[&self.values], || {
             let weights = (self - self.expand(&self.shift())).exp();
-            (&weights / weights.expand(&weights.sum_per_seq())).values
+            let sums = weights.expand(&weights.sum_per_seq());
+            weights.values.over_sum(&sums.values)
         });
         Ragged {
             values,

@@ -60,7 +60,8 @@ pub fn sapo(
         let active = weights.ne(0.0);
         let advantages = per_seq("sapo", "advantages", advantages, lp.num_seqs());
         let advantages = only(&active, &lp.expand(&advantages));
-        let log_ratio = capped("sapo", only(&active, &(lp - old)), config.ratio_log_cap);
+        let log_ratio = only(&advantages.ne(0.0), &(lp - old));
+        let log_ratio = capped("sapo", log_ratio, config.ratio_log_cap);
         // Beyond this ratio the gate is flat to the last bit, and its gradient 0, where an infinite
         // ratio would make it 0 · ∞.
         let flat = (1.0 + 800.0 / pos.min(neg)).ln();

@@ -1,7 +1,7 @@
 use tinsmith_grad::{Ragged, Var};
 
 use super::rollout::{Rollout, log_ratio};
-use super::weight::tis_weight;
+use super::weight::weighted;
 use crate::at_caller;
 use crate::clip::Clip;
 use crate::config::config;
@@ -36,6 +36,6 @@ pub fn cispo(lp: &Ragged, rollout: &Rollout, config: &CispoRecipe) -> Var {
     at_caller! {
         let (log_ratio, advantages) = (log_ratio(lp, rollout), rollout.active_advantages());
         let gain = clipped_importance("rollout", &log_ratio, lp, &advantages, config.clip);
-        -(gain * tis_weight(rollout)).sum()
+        -weighted(&gain, &advantages, rollout).sum()
     }
 }

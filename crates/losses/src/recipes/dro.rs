@@ -1,7 +1,7 @@
 use tinsmith_grad::{Ragged, Var};
 
 use super::rollout::Rollout;
-use super::weight::tis_weight;
+use super::weight::weighted;
 use crate::at_caller;
 use crate::inputs::tokens;
 use crate::masked::{masked, only};
@@ -30,7 +30,7 @@ pub fn dro(lp: &Ragged, rollout: &Rollout, config: &DroConfig) -> Var {
         tokens!("rollout"; lp);
         let advantages = rollout.active_advantages();
         let distance = only(&advantages.ne(0.0), &(lp - &rollout.old));
-        let gain = masked(lp, &advantages) * tis_weight(rollout);
+        let gain = weighted(&masked(lp, &advantages), &advantages, rollout);
         (distance.square() * (config.beta / 2.0) - gain).sum()
     }
 }

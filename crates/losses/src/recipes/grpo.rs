@@ -1,7 +1,7 @@
 use tinsmith_grad::{Ragged, Var};
 
 use super::rollout::{Rollout, log_ratio};
-use super::weight::tis_weight;
+use super::weight::weighted;
 use crate::at_caller;
 use crate::clip::Clip;
 use crate::config::config;
@@ -78,5 +78,5 @@ fn clipped(lp: &Ragged, rollout: &Rollout, clip: Clip, dual_clip: Option<f64>) -
     let advantages = rollout.active_advantages();
     let log_ratio = log_ratio(lp, rollout);
     let gain = clipped_surrogate("rollout", &log_ratio, &advantages, clip, dual_clip);
-    -(gain * tis_weight(rollout)).sum()
+    -weighted(&gain, &advantages, rollout).sum()
 }

@@ -1,11 +1,11 @@
 use tinsmith_grad::{Ragged, Var};
 
 use super::rollout::Rollout;
-use super::weight::tis_weight;
+use super::weight::weighted;
 use crate::at_caller;
 use crate::clip::Clip;
 use crate::config::config;
-use crate::inputs::tokens;
+use crate::inputs::{positive, refused, tokens};
 use crate::policy::ratio::{clipped_surrogate, sequence_log_ratio};
 
 config! {
@@ -15,7 +15,7 @@ config! {
         clip: Clip = Clip::eps(0.2),
         /// If c, the loss of a token with a negative advantage is at most `-c·A`; above 1.
         dual_clip: Option<f64> = None,
-        /// The sequence's log ratio is limited to this from above.
+        /// The sequence's log ratio is limited to this from above; above 0.
         seq_ratio_log_cap: f64 = 10.0,
     }
 }
@@ -47,7 +47,7 @@ pub fn gspo(lp: &Ragged, rollout: &Rollout, config: &GspoRecipe) -> Var {
         let advantages = rollout.active_advantages();
         let (clip, dual_clip) = (config.clip, config.dual_clip);
         let gain = clipped_surrogate("rollout", &log_ratio, &advantages, clip, dual_clip);
-        -(gain * tis_weight(rollout)).sum()
+        -weighted(&gain, &advantages, rollout).sum()
     }
 }
 
@@ -57,6 +57,9 @@ pub fn gspo_log_ratio(lp: &Ragged, rollout: &Rollout, config: &GspoRecipe) -> Ra
     at_caller! {
         tokens!("rollout"; lp);
         let log_ratio = sequence_log_ratio(lp, &rollout.old, &rollout.response());
-        log_ratio.clamp_max(config.seq_ratio_log_cap)
+        match positive("rollout", "seq_ratio_log_cap", config.seq_ratio_log_cap) {
+            Ok(cap) => log_ratio.clamp_max(cap),
+            Err(error) => refused(&log_ratio, error),
+        }
     }
 }

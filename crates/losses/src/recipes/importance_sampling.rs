@@ -1,7 +1,7 @@
 use tinsmith_grad::{Ragged, Var};
 
 use super::rollout::{Rollout, log_ratio};
-use super::weight::tis_weight;
+use super::weight::weighted;
 use crate::at_caller;
 use crate::policy::ratio::weighted_ratio;
 
@@ -23,7 +23,8 @@ use crate::policy::ratio::weighted_ratio;
 #[track_caller]
 pub fn importance_sampling(lp: &Ragged, rollout: &Rollout) -> Var {
     at_caller! {
-        let gain = weighted_ratio(&log_ratio(lp, rollout), &rollout.active_advantages());
-        -(gain * tis_weight(rollout)).sum()
+        let advantages = rollout.active_advantages();
+        let gain = weighted_ratio(&log_ratio(lp, rollout), &advantages);
+        -weighted(&gain, &advantages, rollout).sum()
     }
 }

@@ -9,7 +9,7 @@ config! {
     pub struct TisConfig {
         /// The greatest weight.
         cap: f64 = 5.0,
-        /// The log ratio is limited to plus and minus this.
+        /// The log ratio is limited to plus and minus this; above 0.
         log_cap: f64 = LOG_CAP,
         /// Whether each token has its weight, or all tokens of a sequence their geometric mean.
         level: TisLevel = TisLevel::Token,

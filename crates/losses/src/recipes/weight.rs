@@ -3,9 +3,8 @@ use tinsmith_grad::Ragged;
 use super::rollout::{Rollout, ones_like};
 use super::tis::{TisConfig, TisLevel};
 use crate::at_caller;
-use crate::inputs::{out_of_range, refused};
-use crate::masked::masked_mean_per_seq;
-use crate::policy::ratio::capped;
+use crate::inputs::{out_of_range, positive, refused};
+use crate::masked::{masked_mean_per_seq, only};
 
 /// The weight of truncated importance sampling of each token,
 /// `clip(e^clip(old - q, ±20), 0, cap)`, with q the sampler's logprobs; see [`TisConfig`] for its
@@ -37,8 +36,11 @@ pub fn tis_weight(rollout: &Rollout) -> Ragged {
             let why = format!("the cap is {cap}, IcePop's bound {icepop:?}; they must be at least 0 and 1");
             return refused(sampled, out_of_range("tis_weight", why));
         }
-        let log_ratio = rollout.on_active(&(&rollout.old - sampled));
-        let log_ratio = capped("tis_weight", log_ratio, Some(log_cap));
+        let log_cap = match positive("tis_weight", "log_cap", log_cap) {
+            Ok(log_cap) => log_cap,
+            Err(error) => return refused(sampled, error),
+        };
+        let log_ratio = rollout.on_active(&(&rollout.old - sampled)).clamp(-log_cap, log_cap);
         match (level, icepop) {
             (TisLevel::Sequence, _) => {
                 let mean = masked_mean_per_seq(&log_ratio, &rollout.active());
@@ -50,5 +52,14 @@ pub fn tis_weight(rollout: &Rollout) -> Ragged {
             }
         }
         .detach()
+    }
+}
+
+/// `gain` times [`tis_weight`], which takes no part where the advantage is 0.
+#[track_caller]
+pub(super) fn weighted(gain: &Ragged, advantages: &Ragged, rollout: &Rollout) -> Ragged {
+    match rollout.sampled {
+        Some(_) => gain * only(&advantages.ne(0.0), &tis_weight(rollout)),
+        None => gain.clone(),
     }
 }

@@ -5,7 +5,7 @@ use tinsmith_grad::{Ragged, Var};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::alike;
+use crate::inputs::{alike, positive};
 use crate::masked::{only, or_one};
 
 /// Whether [`entropy`] is to fall or to rise.
@@ -27,7 +27,7 @@ config! {
         /// Whether to divide by the entropy of the uniform distribution, ln K, to get a number in
         /// `0..=1`.
         normalize: bool = false,
-        /// If T, the entropy is that of `softmax(l/T)` in place of `e^l`.
+        /// If T, the entropy is that of `softmax(l/T)` in place of `e^l`; above 0.
         temperature: Option<f64> = None,
         /// The mean or the sum over rows.
         reduction: Reduction = Reduction::Mean,
@@ -104,7 +104,10 @@ config! {
 pub fn entropy(lp: &Ragged, config: &EntropyConfig) -> Var {
     at_caller! {
         let lp = match config.temperature {
-            Some(temperature) => log_softmax_rows(&(lp / temperature)),
+            Some(temperature) => match positive("entropy", "temperature", temperature) {
+                Ok(temperature) => log_softmax_rows(&(lp / temperature)),
+                Err(error) => return error.into(),
+            },
             None => lp.clone(),
         };
         let counted = lp.le(-50.0).where_(0.0, &lp);

@@ -3,6 +3,7 @@ use tinsmith_grad::{Ragged, Var};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
+use crate::inputs::positive;
 
 /// What [`l1_with`] is taken of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +49,7 @@ config! {
         /// Where the square is 0.
         center: Center = Center::Zero,
         /// If c, distances are limited to ±c before they are squared, so that far values have no
-        /// gradient.
+        /// gradient; above 0.
         clip: Option<f64> = None,
         /// The sum or the mean over elements.
         reduction: Reduction = Reduction::Sum,
@@ -148,7 +149,10 @@ pub fn l2_with(lp: &Ragged, config: &L2Config) -> Var {
             Center::At(center) => x - center,
         };
         let distance = match config.clip {
-            Some(clip) => distance.clamp(-clip, clip),
+            Some(clip) => match positive("l2", "clip", clip) {
+                Ok(clip) => distance.clamp(-clip, clip),
+                Err(error) => return error.into(),
+            },
             None => distance,
         };
         config.reduction.apply(&distance.square()) * config.lambda
