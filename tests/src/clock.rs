@@ -27,10 +27,7 @@ pub struct StillClock(Arc<Mutex<Vec<Duration>>>);
 impl StillClock {
     /// Every sleep so far.
     pub fn naps(&self) -> Vec<Duration> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -40,10 +37,7 @@ impl Clock for StillClock {
     }
 
     fn sleep(&self, duration: Duration) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(duration);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(duration);
     }
 
     fn random(&self) -> u64 {

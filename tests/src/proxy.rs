@@ -51,20 +51,12 @@ pub struct Reply {
 impl Reply {
     /// An answer without a body.
     pub fn empty(status: u16) -> Self {
-        Reply {
-            status,
-            retry_after: None,
-            content_type: None,
-            body: Vec::new(),
-        }
+        Reply { status, retry_after: None, content_type: None, body: Vec::new() }
     }
 
     /// 200, with this body.
     pub fn json(body: &Value) -> Self {
-        Reply {
-            body: body.to_string().into_bytes(),
-            ..Reply::empty(200)
-        }
+        Reply { body: body.to_string().into_bytes(), ..Reply::empty(200) }
     }
 }
 
@@ -124,10 +116,8 @@ impl Proxy {
             rule: Mutex::new(Box::new(rule)),
             seen: Mutex::default(),
         });
-        let proxy = Proxy {
-            url: format!("http://{}", listener.local_addr()?),
-            shared: shared.clone(),
-        };
+        let proxy =
+            Proxy { url: format!("http://{}", listener.local_addr()?), shared: shared.clone() };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let shared = shared.clone();
@@ -145,10 +135,7 @@ impl Proxy {
 
     /// Every request for `call` so far, repetitions included, in the order of arrival.
     pub fn requests(&self, call: &str) -> Vec<Request> {
-        self.all()
-            .into_iter()
-            .filter(|request| request.call() == call)
-            .collect()
+        self.all().into_iter().filter(|request| request.call() == call).collect()
     }
 
     /// Every request so far.
@@ -172,11 +159,7 @@ impl Shared {
         let mut reader = BufReader::new(client);
         while let Some((target, headers, body)) = read_message(&mut reader)? {
             let target = target.trim_end_matches(" HTTP/1.1").to_owned();
-            let request = Request {
-                target,
-                headers,
-                body,
-            };
+            let request = Request { target, headers, body };
             lock(&self.seen).push(request.clone());
             let action = lock(&self.rule)(&request);
             let reply = match action {
@@ -248,9 +231,7 @@ fn read_message(reader: &mut impl BufRead) -> io::Result<Option<Message>> {
             None => break,
         };
     }
-    let length = headers
-        .get("content-length")
-        .map_or(Ok(0), |length| length.parse());
+    let length = headers.get("content-length").map_or(Ok(0), |length| length.parse());
     let mut body = vec![0; length.map_err(|_| io::ErrorKind::InvalidData)?];
     reader.read_exact(&mut body)?;
     Ok(Some((line.trim_end().to_owned(), headers, body)))

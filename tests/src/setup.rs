@@ -16,10 +16,7 @@ pub const BASE_MODEL: &str = "tiny-qwen3";
 /// # Errors
 /// As `ServiceClientBuilder::connect`.
 pub fn connect(url: &str) -> Result<ServiceClient> {
-    ServiceClient::builder()
-        .base_url(url)
-        .clock(StillClock::default())
-        .connect()
+    ServiceClient::builder().base_url(url).clock(StillClock::default()).connect()
 }
 
 /// A session and an adapter that is the same each time: rank 4, seed 7.
@@ -35,9 +32,7 @@ pub fn train(url: &str) -> Result<TrainingClient> {
 /// # Errors
 /// As [`train`].
 pub fn train_in_json(url: &str) -> Result<TrainingClient> {
-    let service = ServiceClient::builder()
-        .base_url(url)
-        .clock(StillClock::default());
+    let service = ServiceClient::builder().base_url(url).clock(StillClock::default());
     let service = service.dialect(Dialect::Json).connect()?;
     service.create_lora_training_client(BASE_MODEL, &LoraConfig::rank(4).seed(7))
 }
@@ -56,9 +51,7 @@ pub fn datum(text: &str) -> Datum {
 
 /// Four lines of different lengths.
 pub fn data() -> Vec<Datum> {
-    ["a tin whistle", "the smith", "solder and flux hold", "tin"]
-        .map(datum)
-        .into()
+    ["a tin whistle", "the smith", "solder and flux hold", "tin"].map(datum).into()
 }
 
 /// A step large enough for ten of them to change the model visibly.

@@ -49,16 +49,10 @@ fn data_that_no_trainer_could_use_are_refused_before_anything_is_sent() {
         (
             with(&[("target_tokens", vec![2i64, -1, 4].into())]),
             "target_tokens",
-            DatumProblem::TokenOutOfRange {
-                position: 1,
-                token: -1,
-            },
+            DatumProblem::TokenOutOfRange { position: 1, token: -1 },
         ),
         (
-            with(&[
-                ("target_tokens", good()),
-                ("weights", vec![1i64, 1, 1].into()),
-            ]),
+            with(&[("target_tokens", good()), ("weights", vec![1i64, 1, 1].into())]),
             "weights",
             dtype(DType::Float32, DType::Int64),
         ),
@@ -67,21 +61,12 @@ fn data_that_no_trainer_could_use_are_refused_before_anything_is_sent() {
             "weights",
             shape(&[2], "[3], as target_tokens"),
         ),
-        (
-            Datum::new(ModelInput::from_tokens(vec![])),
-            "model_input",
-            DatumProblem::Empty,
-        ),
+        (Datum::new(ModelInput::from_tokens(vec![])), "model_input", DatumProblem::Empty),
     ];
     for (bad, expected_field, expected) in cases {
         // In second place, to see that the place is told.
         for error in both(&training, &[datum("fine"), bad]) {
-            let Error::Datum {
-                index: 1,
-                field,
-                problem,
-            } = &error
-            else {
+            let Error::Datum { index: 1, field, problem } = &error else {
                 panic!("{expected:?}: {error}");
             };
             assert_eq!((field.as_str(), problem), (expected_field, &expected));
@@ -102,37 +87,17 @@ fn what_only_the_trainer_can_know_comes_back_in_its_words() {
     let service = connect(&trainer.url()).unwrap();
 
     let error = service.create_lora_training_client("no-such-model", &LoraConfig::rank(4));
-    expect(
-        error.unwrap_err(),
-        "create_model",
-        400,
-        &["no-such-model", BASE_MODEL],
-    );
+    expect(error.unwrap_err(), "create_model", 400, &["no-such-model", BASE_MODEL]);
     let error = service.create_sampling_client("no-such-model");
-    expect(
-        error.unwrap_err(),
-        "create_sampling_session",
-        400,
-        &["no-such-model"],
-    );
+    expect(error.unwrap_err(), "create_sampling_session", 400, &["no-such-model"]);
     let error = service.create_lora_training_client(BASE_MODEL, &LoraConfig::rank(100_000));
-    expect(
-        error.unwrap_err(),
-        "create_model",
-        400,
-        &["lora_config.rank", "1024"],
-    );
+    expect(error.unwrap_err(), "create_model", 400, &["lora_config.rank", "1024"]);
 
     // A token id beyond the model's vocabulary of 320, in the text and in the targets.
     let training = || train(&trainer.url()).unwrap();
     let text = Datum::new(ModelInput::from_tokens(vec![1, 320, 3]))
         .with("target_tokens", vec![2i64, 3, 4]);
-    let words = [
-        "data[1].model_input",
-        "token id 320",
-        "position 1",
-        "0 to 319",
-    ];
+    let words = ["data[1].model_input", "token id 320", "position 1", "0 to 319"];
     for error in both_fresh(training, &[datum("fine"), text]) {
         expect_status(error, 400, &words);
     }
@@ -143,17 +108,9 @@ fn what_only_the_trainer_can_know_comes_back_in_its_words() {
     }
 
     let training = training();
-    let error = training
-        .load_state("tinker://nobody/weights/nothing")
-        .unwrap()
-        .result();
+    let error = training.load_state("tinker://nobody/weights/nothing").unwrap().result();
     let error = error.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("tinker://nobody/weights/nothing"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("tinker://nobody/weights/nothing"), "{error}");
     let error = training.save_state("../elsewhere").unwrap_err();
     expect(error, "save_weights", 400, &["../elsewhere"]);
 }
@@ -168,10 +125,7 @@ fn after_a_refusal_nothing_later_is_sent() {
     let first_words = error.to_string();
     expect(error, "optim_step", 400, &["learning_rate", "-1"]);
     let later = training.optim_step(&adam()).unwrap_err();
-    assert!(
-        matches!(&later, Error::Poisoned { first } if *first == first_words),
-        "{later}"
-    );
+    assert!(matches!(&later, Error::Poisoned { first } if *first == first_words), "{later}");
     let stats = trainer.stats(training.model_id()).unwrap();
     assert_eq!(stats.received, Counts::default());
 }
@@ -182,24 +136,14 @@ fn a_model_that_was_unloaded_is_named() {
     let training = train(&trainer.url()).unwrap();
     let id = training.model_id().to_owned();
     training.clone().unload().unwrap().result().unwrap();
-    expect(
-        training.optim_step(&adam()).unwrap_err(),
-        "optim_step",
-        404,
-        &[&id],
-    );
+    expect(training.optim_step(&adam()).unwrap_err(), "optim_step", 404, &[&id]);
 }
 
 #[test]
 fn a_wrong_key_is_refused_at_once_and_repeated_nowhere() {
-    let trainer = Trainer::builder()
-        .api_key("tml-the-right-key")
-        .spawn()
-        .unwrap();
+    let trainer = Trainer::builder().api_key("tml-the-right-key").spawn().unwrap();
     let connect = |key: &str| {
-        let builder = ServiceClient::builder()
-            .base_url(trainer.url())
-            .api_key(key);
+        let builder = ServiceClient::builder().base_url(trainer.url()).api_key(key);
         builder.clock(StillClock::default()).connect()
     };
     connect("tml-the-right-key").unwrap();
@@ -216,10 +160,7 @@ fn no_trainer_at_the_address_is_told_within_the_deadline() {
     let builder = ServiceClient::builder().base_url("http://127.0.0.1:1");
     let error = builder.clock(clock.clone()).connect().unwrap_err();
     let limit = RetryConfig::default().start_timeout;
-    assert!(
-        error.is_timeout() && !error.may_have_been_applied(),
-        "{error}"
-    );
+    assert!(error.is_timeout() && !error.may_have_been_applied(), "{error}");
     assert!(
         matches!(&error, Error::Deadline { call, limit: told, .. } if call.call == "client/config" && *told == limit),
         "{error}"
@@ -238,10 +179,7 @@ fn a_trainer_that_stops_is_told_within_the_deadline() {
 
     let error = step.unwrap().result().unwrap_err();
     assert!(error.may_have_been_applied(), "{error}");
-    assert!(
-        error.to_string().contains("forward_backward (seq 1)"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("forward_backward (seq 1)"), "{error}");
 
     let error = training.optim_step(&adam()).unwrap_err();
     assert!(error.is_timeout(), "{error}");
@@ -263,42 +201,21 @@ fn a_trainer_that_never_answers_is_told_within_the_deadline() {
     let training = train(proxy.unwrap().url()).unwrap();
     let error = training.optim_step(&adam()).unwrap_err();
     // The connection broke each time, so nobody can know.
-    assert!(
-        error.is_timeout() && error.may_have_been_applied(),
-        "{error}"
-    );
+    assert!(error.is_timeout() && error.may_have_been_applied(), "{error}");
     let later = training.optim_step(&adam()).unwrap_err();
-    assert!(
-        matches!(&later, Error::Poisoned { first } if *first == error.to_string()),
-        "{later}"
-    );
+    assert!(matches!(&later, Error::Poisoned { first } if *first == error.to_string()), "{later}");
 }
 
 #[test]
 fn prompts_that_cannot_be_sampled_from_are_refused() {
     let trainer = Trainer::spawn().unwrap();
-    let sampler = connect(&trainer.url())
-        .unwrap()
-        .create_sampling_client(BASE_MODEL)
-        .unwrap();
+    let sampler = connect(&trainer.url()).unwrap().create_sampling_client(BASE_MODEL).unwrap();
     let prompt = |tokens: &[u32]| ModelInput::from_tokens(tokens);
     let few = SamplingParams::max_tokens(4);
     let error = sampler.sample(&prompt(&[]), 1, &few).unwrap_err();
-    assert!(
-        matches!(error, Error::Config { what: "prompt", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Config { what: "prompt", .. }), "{error}");
     let error = sampler.sample(&prompt(&[1]), 0, &few).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Config {
-                what: "num_samples",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Config { what: "num_samples", .. }), "{error}");
     let error = sampler.sample(&prompt(&[1, 320]), 1, &few).unwrap_err();
     expect(error, "asample", 400, &["token id 320", "position 1"]);
 }
@@ -322,10 +239,7 @@ fn expect(error: Error, expected_call: &str, status: u16, words: &[&str]) {
 }
 
 fn expect_status(error: Error, expected: u16, words: &[&str]) {
-    assert!(
-        matches!(error, Error::Status { status, .. } if status == expected),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Status { status, .. } if status == expected), "{error}");
     let text = error.to_string();
     for word in words {
         assert!(text.contains(word), "no {word:?} in: {text}");

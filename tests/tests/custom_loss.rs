@@ -54,13 +54,8 @@ fn dpo_of_the_catalogue_has_the_gradients_of_pytorch() {
 fn check(loss: impl Fn(&Batch, &Case) -> anyhow::Result<Loss>) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/losses/dpo.json");
     let file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let cases: Vec<Case> = file["cases"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(Case)
-        .filter(Case::is_finite)
-        .collect();
+    let cases: Vec<Case> =
+        file["cases"].as_array().unwrap().iter().map(Case).filter(Case::is_finite).collect();
     assert_eq!(cases.len(), 14, "every case of this file is finite");
 
     let trainer = Trainer::spawn().unwrap();
@@ -99,29 +94,18 @@ fn sent_weights(proxy: &Proxy) -> Vec<Vec<f64>> {
     assert_eq!(input["loss_fn"], "cross_entropy");
     let weights = |datum: &Value| {
         let inputs = datum["loss_fn_inputs"].as_object().unwrap();
-        assert_eq!(
-            inputs.keys().collect::<Vec<_>>(),
-            ["target_tokens", "weights"]
-        );
+        assert_eq!(inputs.keys().collect::<Vec<_>>(), ["target_tokens", "weights"]);
         assert_eq!(inputs["weights"]["dtype"], "float32");
         numbers(&inputs["weights"]["data"])
     };
-    input["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(weights)
-        .collect()
+    input["data"].as_array().unwrap().iter().map(weights).collect()
 }
 
 fn assert_near(got: &[f64], want: &[f64], case: &Value) {
     assert_eq!(got.len(), want.len(), "{case}");
     let scale = want.iter().fold(1.0, |max: f64, w| max.max(w.abs()));
     let near = |(g, w): (&f64, &f64)| (g - w).abs() <= TOLERANCE * scale;
-    assert!(
-        got.iter().zip(want).all(near),
-        "{case}: {got:?} against {want:?}"
-    );
+    assert!(got.iter().zip(want).all(near), "{case}: {got:?} against {want:?}");
 }
 
 /// A case of a golden file.
@@ -169,12 +153,8 @@ impl Case<'_> {
     /// The logprobs as a trainer would answer them.
     fn outputs(&self) -> Value {
         let output = |lp: &Value| json!({"logprobs": {"dtype": "float32", "shape": lp["shape"], "data": lp["data"]}});
-        let outputs: Vec<Value> = self.0["logprobs"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(output)
-            .collect();
+        let outputs: Vec<Value> =
+            self.0["logprobs"].as_array().unwrap().iter().map(output).collect();
         json!({"loss_fn_output_type": "ArrayRecord", "loss_fn_outputs": outputs, "metrics": {}})
     }
 }

@@ -10,10 +10,7 @@ use tinsmith_trainer::Trainer;
 fn matrix() -> Datum {
     let weights = TensorData::csr(vec![0.5f32], vec![0, 0, 1, 1], vec![1], [3, 2]).unwrap();
     Datum::new(ModelInput::from_tokens(vec![1, 2, 3]))
-        .with(
-            "target_tokens",
-            TensorData::new(vec![2i64, 9, 3, 8, 4, 7], &[3, 2]).unwrap(),
-        )
+        .with("target_tokens", TensorData::new(vec![2i64, 9, 3, 8, 4, 7], &[3, 2]).unwrap())
         .with("weights", weights)
 }
 
@@ -24,21 +21,15 @@ fn text(tokens: &[u32]) -> Datum {
 
 /// What a short training shows: a pass of each kind, a step, and what the model says then.
 fn trained(url: &str, dialect: Dialect) -> Vec<ForwardBackwardOutput> {
-    let service = ServiceClient::builder()
-        .base_url(url)
-        .dialect(dialect)
-        .connect()
-        .unwrap();
-    let training = service
-        .create_lora_training_client("tiny-qwen3", &LoraConfig::rank(4).seed(7))
-        .unwrap();
+    let service = ServiceClient::builder().base_url(url).dialect(dialect).connect().unwrap();
+    let training =
+        service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(4).seed(7)).unwrap();
     let mut seen = Vec::new();
     for data in [vec![matrix()], vec![text(&[5, 6, 7]), text(&[8])]] {
         let server = training.forward_backward(&data, LossFn::CrossEntropy, None);
         seen.push(server.unwrap().result().unwrap());
-        let own = training.forward_backward_custom(&data, |batch| {
-            Ok(Loss::new(batch.logprobs().square().sum()))
-        });
+        let own = training
+            .forward_backward_custom(&data, |batch| Ok(Loss::new(batch.logprobs().square().sum())));
         seen.push(own.unwrap().result().unwrap());
         let adam = AdamParams::default().learning_rate(1e-2);
         training.optim_step(&adam).unwrap().result().unwrap();
@@ -53,10 +44,7 @@ fn trained(url: &str, dialect: Dialect) -> Vec<ForwardBackwardOutput> {
     let trained = seen.last().unwrap().loss_fn_outputs[0]["logprobs"].clone();
     let difference = logprobs[1].unwrap() - trained.as_f32().unwrap()[0];
     assert!(difference.abs() < 1e-5, "{logprobs:?} {trained:?}");
-    let params = SamplingParams {
-        seed: Some(3),
-        ..SamplingParams::max_tokens(4)
-    };
+    let params = SamplingParams { seed: Some(3), ..SamplingParams::max_tokens(4) };
     let sample = sampler.sample(&prompt, 2, &params).unwrap();
     assert_eq!(sample.result().unwrap().sequences.len(), 2);
     seen

@@ -119,20 +119,10 @@ fn ppo_as_a_custom_loss_trains_as_the_built_in_one() {
 #[test]
 fn the_same_seed_gives_the_same_weights_to_the_bit() {
     let data = data();
-    let run = || {
-        Trained::by_custom(&data, |batch| {
-            Ok(Loss::new(batch.logprobs().square().mean()))
-        })
-    };
+    let run = || Trained::by_custom(&data, |batch| Ok(Loss::new(batch.logprobs().square().mean())));
     let (one, two) = (run(), run());
     assert_eq!(one.digest, two.digest);
-    let bits = |trained: &Trained| {
-        trained
-            .after
-            .iter()
-            .map(|x| x.to_bits())
-            .collect::<Vec<_>>()
-    };
+    let bits = |trained: &Trained| trained.after.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&one), bits(&two));
     assert_ne!(one.after, one.before);
 }

@@ -20,10 +20,7 @@ struct Outcome {
 fn run(trainer: &Trainer, url: &str) -> (Outcome, StillClock, String) {
     let clock = StillClock::default();
     // A result that never comes is an error after 600 polls, not an hour of them.
-    let retry = RetryConfig {
-        result_timeout: Duration::from_secs(60),
-        ..RetryConfig::default()
-    };
+    let retry = RetryConfig { result_timeout: Duration::from_secs(60), ..RetryConfig::default() };
     let service = ServiceClient::builder().base_url(url).retry(retry);
     let training = service
         .clock(clock.clone())
@@ -67,15 +64,8 @@ fn undisturbed() -> Outcome {
     let trainer = spawn();
     let (outcome, _, _) = run(&trainer, &trainer.url());
     let ran = outcome.stats.executed;
-    assert_eq!(
-        (ran.forward, ran.forward_backward, ran.optim_step),
-        (3, 6, 3)
-    );
-    assert_eq!(
-        outcome.losses[2..4],
-        outcome.losses[4..6],
-        "the load took the second step back"
-    );
+    assert_eq!((ran.forward, ran.forward_backward, ran.optim_step), (3, 6, 3));
+    assert_eq!(outcome.losses[2..4], outcome.losses[4..6], "the load took the second step back");
     outcome
 }
 
@@ -90,14 +80,8 @@ fn the_first_time(harm: Action) -> impl FnMut(&Request) -> Action {
 
 #[test]
 fn every_kind_of_harm_to_every_request_changes_nothing() {
-    let busy = Reply {
-        retry_after: Some(7),
-        ..Reply::empty(503)
-    };
-    let slow = Reply {
-        status: 408,
-        ..Reply::json(&json!({"queue_state": "active"}))
-    };
+    let busy = Reply { retry_after: Some(7), ..Reply::empty(503) };
+    let slow = Reply { status: 408, ..Reply::json(&json!({"queue_state": "active"})) };
     let harms = [
         Action::Drop,
         Action::Twice,
@@ -131,13 +115,7 @@ fn every_kind_of_harm_to_every_request_changes_nothing() {
 
 /// Whether the request has its turn among those of the model.
 fn is_training(request: &Request) -> bool {
-    let calls = [
-        "forward",
-        "forward_backward",
-        "optim_step",
-        "save_weights",
-        "load_weights",
-    ];
+    let calls = ["forward", "forward_backward", "optim_step", "save_weights", "load_weights"];
     calls.contains(&request.call())
 }
 

@@ -10,9 +10,8 @@ use tinsmith_trainer::Trainer;
 
 /// A good step, in full.
 fn good_step(training: &TrainingClient) {
-    let step = training.forward_backward_custom(&data(), |batch| {
-        Ok(Loss::new(batch.logprobs().square().mean()))
-    });
+    let step = training
+        .forward_backward_custom(&data(), |batch| Ok(Loss::new(batch.logprobs().square().mean())));
     let optim = training.optim_step(&adam()).unwrap();
     step.unwrap().result().unwrap();
     optim.result().unwrap();
@@ -31,10 +30,7 @@ fn refused(loss: impl FnOnce(&Batch) -> anyhow::Result<Loss>) -> Error {
         (2, 1),
         "a second pass was sent: {error}"
     );
-    assert!(
-        error.to_string().ends_with("nothing was trained"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("nothing was trained"), "{error}");
     assert!(!error.may_have_been_applied() && !error.is_retryable());
     good_step(&training);
 
@@ -59,10 +55,7 @@ fn a_loss_that_does_not_touch_a_datum() {
         line = line!() + 1;
         Ok(Loss::new(seqs[0].sum() + seqs[1].mean() + seqs[3].sum()))
     });
-    assert!(
-        matches!(&error, Error::UnusedData { data, .. } if *data == [2]),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::UnusedData { data, .. } if *data == [2]), "{error}");
     assert!(error.to_string().contains("datum 2"), "{error}");
     assert!(names_line(&error, line), "{error}");
 }
@@ -75,10 +68,7 @@ fn a_loss_that_is_not_a_scalar() {
         line = line!() + 1;
         Ok(Loss::new(per_seq))
     });
-    assert!(
-        matches!(&error, Error::LossNotScalar { shape, .. } if *shape == [4]),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::LossNotScalar { shape, .. } if *shape == [4]), "{error}");
     assert!(error.to_string().contains(".mean()"), "{error}");
     assert!(names_line(&error, line), "{error}");
 }
@@ -96,13 +86,7 @@ fn a_loss_that_is_nan() {
         panic!("{error}");
     };
     assert!(value.is_nan());
-    assert!(
-        matches!(
-            cause.as_deref(),
-            Some(GradError::NonFinite { op: "log", .. })
-        ),
-        "{error}"
-    );
+    assert!(matches!(cause.as_deref(), Some(GradError::NonFinite { op: "log", .. })), "{error}");
     assert!(names_line(&error, line), "{error}");
 }
 
@@ -123,13 +107,7 @@ fn lengths_that_do_not_match() {
     assert!(
         matches!(
             &error,
-            Error::Loss(GradError::SequenceLength {
-                op: "mul",
-                seq: 2,
-                left: 19,
-                right: 5,
-                ..
-            })
+            Error::Loss(GradError::SequenceLength { op: "mul", seq: 2, left: 19, right: 5, .. })
         ),
         "{error}"
     );
@@ -143,9 +121,7 @@ fn inputs_that_do_not_match_the_logprobs() {
     let mut data = data();
     data[1] = data[1].clone().with("advantages", vec![1f32; 3]);
     for i in [0, 2, 3] {
-        data[i] = data[i]
-            .clone()
-            .with("advantages", vec![1f32; targets(&data[i])]);
+        data[i] = data[i].clone().with("advantages", vec![1f32; targets(&data[i])]);
     }
     let line = line!() + 1;
     let step = training.forward_backward_custom(&data, |batch| {
@@ -155,9 +131,7 @@ fn inputs_that_do_not_match_the_logprobs() {
     let error = step.unwrap_err();
     assert!(matches!(error, Error::LossFailed { .. }), "{error}");
     assert!(
-        error
-            .to_string()
-            .contains("datum 1: `advantages` has shape [3], it must be [8, ..]"),
+        error.to_string().contains("datum 1: `advantages` has shape [3], it must be [8, ..]"),
         "{error}"
     );
     assert!(names_line(&error, line), "{error}");
@@ -171,9 +145,8 @@ fn a_huge_but_finite_loss_passes() {
     let training = train(&trainer.url()).unwrap();
     let datum =
         Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3]);
-    let step = training.forward_backward_custom(&[datum], |batch| {
-        Ok(Loss::new(batch.logprobs().sum() * 1e30))
-    });
+    let step = training
+        .forward_backward_custom(&[datum], |batch| Ok(Loss::new(batch.logprobs().sum() * 1e30)));
     let output = step.unwrap().result().unwrap();
     assert!(output.metrics["loss:sum"] < -1e30);
 }

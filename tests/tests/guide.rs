@@ -35,8 +35,7 @@ fn read(page: &Path) -> String {
 fn links(text: &str) -> Vec<String> {
     let prose: String = text.split("```").step_by(2).collect();
     let rest = prose.split("](").skip(1);
-    rest.filter_map(|rest| Some(rest.split_once(')')?.0.replace('\n', "")))
-        .collect()
+    rest.filter_map(|rest| Some(rest.split_once(')')?.0.replace('\n', ""))).collect()
 }
 
 /// The anchors of a page's headings, as mdBook and GitHub make them.
@@ -45,9 +44,7 @@ fn anchors(text: &str) -> Vec<String> {
     let headings = headings.filter_map(|line| line.strip_prefix('#'));
     let anchor = |heading: &str| {
         let heading = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = heading
-            .chars()
-            .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
         kept.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
     headings.map(anchor).collect()
@@ -55,21 +52,12 @@ fn anchors(text: &str) -> Vec<String> {
 
 #[test]
 fn every_page_is_in_the_summary_and_its_code_is_tried() {
-    let (summary, tried) = (
-        read(Path::new("SUMMARY.md")),
-        include_str!("../src/guide.rs"),
-    );
+    let (summary, tried) = (read(Path::new("SUMMARY.md")), include_str!("../src/guide.rs"));
     for page in pages() {
         let name = page.to_str().unwrap().replace('\\', "/");
-        assert!(
-            summary.contains(&format!("({name})")),
-            "{name} is not in the summary"
-        );
+        assert!(summary.contains(&format!("({name})")), "{name} is not in the summary");
         let path = name.trim_end_matches(".md");
-        assert!(
-            tried.contains(&format!("= \"{path}\";")),
-            "{name} is no doc test"
-        );
+        assert!(tried.contains(&format!("= \"{path}\";")), "{name} is no doc test");
     }
 }
 
@@ -79,28 +67,18 @@ fn exports(source: &str) -> Vec<String> {
     let statements = source.split("\npub use ").skip(1);
     let names = statements.flat_map(|statement| {
         let list = statement.split(';').next().unwrap_or_default();
-        let list = list
-            .split_once("::")
-            .unwrap()
-            .1
-            .trim_matches(['{', '}', '\n']);
+        let list = list.split_once("::").unwrap().1.trim_matches(['{', '}', '\n']);
         list.split(',').map(|name| name.trim().to_owned())
     });
-    names
-        .filter(|name| name.starts_with(char::is_lowercase))
-        .collect()
+    names.filter(|name| name.starts_with(char::is_lowercase)).collect()
 }
 
 #[test]
 fn every_loss_is_in_the_guide() {
     let all: String = pages().iter().map(|page| read(page)).collect();
     let mut names = exports(include_str!("../../crates/losses/src/lib.rs"));
-    names.extend(exports(include_str!(
-        "../../crates/losses/src/recipes/mod.rs"
-    )));
-    names.extend(exports(include_str!(
-        "../../crates/losses/src/regularize/mod.rs"
-    )));
+    names.extend(exports(include_str!("../../crates/losses/src/recipes/mod.rs")));
+    names.extend(exports(include_str!("../../crates/losses/src/regularize/mod.rs")));
     assert!(names.len() > 60, "{names:?}");
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let words: HashSet<&str> = all.split(|c| !is_word(c)).collect();
@@ -124,10 +102,7 @@ fn links_lead_somewhere() {
             assert!(docs().join(&target).is_file(), "{here}");
             if !anchor.is_empty() {
                 let anchors = anchors(&read(&target));
-                assert!(
-                    anchors.iter().any(|found| found == anchor),
-                    "{here}: {anchors:?}"
-                );
+                assert!(anchors.iter().any(|found| found == anchor), "{here}: {anchors:?}");
             }
             seen += 1;
         }

@@ -8,9 +8,8 @@ use tinsmith_trainer::{Trainer, tokenizer};
 
 /// One step on a custom loss, each result read before the next request.
 fn step(training: &TrainingClient, data: &[Datum]) {
-    let step = training.forward_backward_custom(data, |batch| {
-        Ok(Loss::new(batch.logprobs().square().mean()))
-    });
+    let step = training
+        .forward_backward_custom(data, |batch| Ok(Loss::new(batch.logprobs().square().mean())));
     step.unwrap().result().unwrap();
     training.optim_step(&adam()).unwrap().result().unwrap();
 }
@@ -67,9 +66,7 @@ fn gradients_gather_until_the_optimiser_step() {
     let data = data();
     let whole = train(&trainer.url()).unwrap();
     let pass = |training: &TrainingClient, data: &[Datum]| {
-        training
-            .forward_backward(data, LossFn::CrossEntropy, None)
-            .unwrap()
+        training.forward_backward(data, LossFn::CrossEntropy, None).unwrap()
     };
     let _ = pass(&whole, &data).result().unwrap();
     let whole_norm = whole.optim_step(&adam()).unwrap().result().unwrap();
@@ -84,14 +81,8 @@ fn gradients_gather_until_the_optimiser_step() {
     let before = train(&trainer.url()).unwrap();
     let at_start = before.forward(&data, LossFn::CrossEntropy, None).unwrap();
     let at_start = at_start.result().unwrap().metrics["loss:sum"];
-    assert!(
-        (sum - at_start).abs() <= 1e-4 * at_start,
-        "{sum} {at_start}"
-    );
-    let (a, b) = (
-        whole_norm.metrics["grad_norm"],
-        halves_norm.metrics["grad_norm"],
-    );
+    assert!((sum - at_start).abs() <= 1e-4 * at_start, "{sum} {at_start}");
+    let (a, b) = (whole_norm.metrics["grad_norm"], halves_norm.metrics["grad_norm"]);
     assert!((a - b).abs() <= 1e-4 * a, "{a} {b}");
 }
 
@@ -108,11 +99,7 @@ fn training_goes_on_from_a_checkpoint_in_a_fresh_trainer() {
         let saved = training.save_state("middle").unwrap();
         let middle = digest(&trainer, &training);
         (0..3).for_each(|_| step(&training, &data));
-        (
-            saved.result().unwrap().path,
-            digest(&trainer, &training),
-            middle,
-        )
+        (saved.result().unwrap().path, digest(&trainer, &training), middle)
     };
     assert_ne!(middle, expected);
 
@@ -120,9 +107,7 @@ fn training_goes_on_from_a_checkpoint_in_a_fresh_trainer() {
     let service = connect(&trainer.url()).unwrap();
     let fresh = |seed| {
         let config = LoraConfig::rank(4).seed(seed);
-        service
-            .create_lora_training_client(BASE_MODEL, &config)
-            .unwrap()
+        service.create_lora_training_client(BASE_MODEL, &config).unwrap()
     };
     let training = fresh(99);
     assert_ne!(digest(&trainer, &training), middle);
@@ -140,10 +125,7 @@ fn training_goes_on_from_a_checkpoint_in_a_fresh_trainer() {
     assert_ne!(digest(&trainer, &training), expected);
 
     let info = service.weights_info(&path).unwrap();
-    assert_eq!(
-        (info.base_model.as_str(), info.lora_rank),
-        (BASE_MODEL, Some(4))
-    );
+    assert_eq!((info.base_model.as_str(), info.lora_rank), (BASE_MODEL, Some(4)));
 }
 
 #[test]
@@ -151,17 +133,10 @@ fn sampled_logprobs_are_those_of_the_model_that_was_saved() {
     let folder = tempfile::tempdir().unwrap();
     let spawn = || Trainer::builder().state_dir(folder.path()).spawn().unwrap();
     let prompt = tokenizer::encode("the tin");
-    let params = SamplingParams {
-        seed: Some(3),
-        ..SamplingParams::max_tokens(12)
-    };
+    let params = SamplingParams { seed: Some(3), ..SamplingParams::max_tokens(12) };
     let sample = |sampler: &SamplingClient| {
         let input = ModelInput::from_tokens(&prompt[..]);
-        let answer = sampler
-            .sample(&input, 3, &params)
-            .unwrap()
-            .result()
-            .unwrap();
+        let answer = sampler.sample(&input, 3, &params).unwrap().result().unwrap();
         assert_eq!(answer.sequences.len(), 3);
         unnamed(answer.sequences)
     };
@@ -183,17 +158,12 @@ fn sampled_logprobs_are_those_of_the_model_that_was_saved() {
         let whole = ModelInput::from_tokens(&tokens[..]);
         let computed = sampler.compute_logprobs(&whole).unwrap().result().unwrap();
         assert_eq!(computed[0], None);
-        let computed: Vec<f32> = computed[prompt.len()..]
-            .iter()
-            .map(|lp| lp.unwrap())
-            .collect();
+        let computed: Vec<f32> = computed[prompt.len()..].iter().map(|lp| lp.unwrap()).collect();
         assert_near(sampled, &computed);
         let targets: Vec<i64> = tokens[1..].iter().map(|&token| token.into()).collect();
         let datum = Datum::new(ModelInput::from_tokens(&tokens[..tokens.len() - 1]))
             .with("target_tokens", targets);
-        let output = training
-            .forward(&[datum], LossFn::CrossEntropy, None)
-            .unwrap();
+        let output = training.forward(&[datum], LossFn::CrossEntropy, None).unwrap();
         let output = output.result().unwrap();
         let forward = output.loss_fn_outputs[0]["logprobs"].as_f32().unwrap();
         assert_near(sampled, &forward[prompt.len() - 1..]);
@@ -206,10 +176,7 @@ fn sampled_logprobs_are_those_of_the_model_that_was_saved() {
     drop((sampler, throw_away, training));
     drop(trainer);
     let trainer = spawn();
-    let sampler = connect(&trainer.url())
-        .unwrap()
-        .create_sampling_client(&path)
-        .unwrap();
+    let sampler = connect(&trainer.url()).unwrap().create_sampling_client(&path).unwrap();
     assert_eq!(sample(&sampler), sequences);
 }
 
@@ -228,10 +195,7 @@ fn threads_that_share_a_client_take_turns() {
     });
     let stats = trainer.stats(training.model_id()).unwrap();
     let ran = stats.executed;
-    assert_eq!(
-        (ran.forward, ran.forward_backward, ran.optim_step),
-        (8, 8, 8)
-    );
+    assert_eq!((ran.forward, ran.forward_backward, ran.optim_step), (8, 8, 8));
     assert_eq!(stats.received, ran);
     assert_ne!(weights(&trainer, training.model_id()).unwrap(), start);
 }

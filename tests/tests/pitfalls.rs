@@ -34,10 +34,7 @@ fn weights_for_all_tokens_instead_of_all_targets() {
 
     // Built from the full sequence they are for all tokens, and then none may be missing.
     let error = Datum::from_tokens_and_weights(&[1, 2, 3, 4], &[0.0, 1.0, 1.0]).unwrap_err();
-    assert!(
-        error.to_string().contains("3 weights for 4 tokens"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("3 weights for 4 tokens"), "{error}");
 }
 
 #[test]
@@ -62,17 +59,12 @@ fn a_loss_that_cannot_be_differentiated() {
         Ok(Loss::new(tinsmith_client::grad::Var::scalar(loss.into())))
     };
     let error = refused(&data(), of_numbers);
-    assert!(
-        matches!(&error, Error::UnusedData { data, .. } if *data == [0, 1, 2, 3]),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::UnusedData { data, .. } if *data == [0, 1, 2, 3]), "{error}");
 
     // A comparison has a value and no derivative.
     let step_function = |batch: &Batch| {
         let lp = batch.logprobs();
-        Ok(Loss::new(
-            lp.gt(-1.0).map(|x| x.to_dtype(lp.values().dtype())).sum(),
-        ))
+        Ok(Loss::new(lp.gt(-1.0).map(|x| x.to_dtype(lp.values().dtype())).sum()))
     };
     let error = refused(&data(), step_function);
     assert!(matches!(&error, Error::UnusedData { .. }), "{error}");
@@ -97,15 +89,11 @@ fn metrics_that_would_replace_the_loss() {
 fn the_loss_and_the_servers_own_do_not_overwrite_each_other() {
     let trainer = Trainer::spawn().unwrap();
     let training = train(&trainer.url()).unwrap();
-    let step = training.forward_backward_custom(&data(), |batch| {
-        Ok(Loss::new(batch.logprobs().square().sum()))
-    });
+    let step = training
+        .forward_backward_custom(&data(), |batch| Ok(Loss::new(batch.logprobs().square().sum())));
     let (output, report) = step.unwrap().result_with_report().unwrap();
     // The gradient of l² is 2l, so the linear loss is Σ 2l·l: twice the loss.
-    let (loss, linear) = (
-        output.metrics["loss:sum"],
-        output.metrics["surrogate_loss:sum"],
-    );
+    let (loss, linear) = (output.metrics["loss:sum"], output.metrics["surrogate_loss:sum"]);
     assert_eq!(loss, report.loss);
     assert!((linear / loss - 2.0).abs() < 1e-5, "{linear} and {loss}");
 }
@@ -120,10 +108,7 @@ fn a_gradient_that_the_server_divides_once_more() {
     step.unwrap().result().unwrap();
     let again = OptimStep::from(adam()).grad_accumulation_normalization(NumSequences);
     let error = training.optim_step_with(again).unwrap_err();
-    assert!(
-        matches!(error, Error::NormalizedTwice { pass: 2 }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::NormalizedTwice { pass: 2 }), "{error}");
     let received = trainer.stats(training.model_id()).unwrap().received;
     assert_eq!(received.optim_step, 0);
 }
@@ -138,9 +123,7 @@ fn a_mean_that_is_divided_again() {
     let greatest = |divisor: f64| {
         let check = check_loss(std::slice::from_ref(&datum), |batch| {
             let (lp, weights) = (batch.logprobs(), batch.input("weights")?);
-            Ok(Loss::new(
-                losses::token_mean_cross_entropy(&lp, &weights) / divisor,
-            ))
+            Ok(Loss::new(losses::token_mean_cross_entropy(&lp, &weights) / divisor))
         });
         check.unwrap().report.gradient.max_abs
     };

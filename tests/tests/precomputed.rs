@@ -48,38 +48,24 @@ fn one_pass_serves_several_losses_and_is_paid_once() {
     let training = train(&trainer.url()).unwrap();
     let data = data();
     let forward = precompute(&training, &data);
-    let lengths: Vec<usize> = forward
-        .logprobs()
-        .iter()
-        .map(|lp| lp.elem_count())
-        .collect();
-    let expected: Vec<usize> = data
-        .iter()
-        .map(|datum| datum.loss_fn_inputs["target_tokens"].elem_count())
-        .collect();
+    let lengths: Vec<usize> = forward.logprobs().iter().map(|lp| lp.elem_count()).collect();
+    let expected: Vec<usize> =
+        data.iter().map(|datum| datum.loss_fn_inputs["target_tokens"].elem_count()).collect();
     assert_eq!(lengths, expected);
     let mut losses = Vec::new();
     for loss in [squares, sum] {
-        let step = training
-            .forward_backward_custom_after(&forward, &data, loss)
-            .unwrap();
+        let step = training.forward_backward_custom_after(&forward, &data, loss).unwrap();
         let (_, report) = step.result_with_report().unwrap();
         assert_eq!(report.times.forward.as_nanos(), 0);
         losses.push(report.loss);
     }
-    let all = forward
-        .logprobs()
-        .iter()
-        .flat_map(|lp| lp.as_f32().unwrap());
+    let all = forward.logprobs().iter().flat_map(|lp| lp.as_f32().unwrap());
     let by_hand = all.fold([0.0, 0.0], |[squares, sum], &l| {
         let l = f64::from(l);
         [squares + l * l, sum - l]
     });
     for (loss, by_hand) in losses.iter().zip(by_hand) {
-        assert!(
-            (loss - by_hand).abs() < 1e-5 * by_hand.abs(),
-            "{loss} and {by_hand}"
-        );
+        assert!((loss - by_hand).abs() < 1e-5 * by_hand.abs(), "{loss} and {by_hand}");
     }
     let received = trainer.stats(training.model_id()).unwrap().received;
     assert_eq!((received.forward, received.forward_backward), (1, 2));
@@ -99,43 +85,22 @@ fn it_is_refused_once_the_weights_or_the_batch_are_others() {
     others[2] = datum("something else");
     assert_eq!(problem(&others), ForwardProblem::OtherData { index: 2 });
     let (expected, found) = (data.len(), 1);
-    assert_eq!(
-        problem(&data[..1]),
-        ForwardProblem::OtherCount { expected, found }
-    );
+    assert_eq!(problem(&data[..1]), ForwardProblem::OtherCount { expected, found });
 
     let another = train(&trainer.url()).unwrap();
-    let error = another
-        .forward_backward_custom_after(&forward, &data, sum)
-        .unwrap_err();
-    assert!(matches!(
-        error,
-        Error::StaleForward {
-            problem: ForwardProblem::OtherModel,
-            ..
-        }
-    ));
+    let error = another.forward_backward_custom_after(&forward, &data, sum).unwrap_err();
+    assert!(matches!(error, Error::StaleForward { problem: ForwardProblem::OtherModel, .. }));
 
     // Gathering a gradient does not change the weights; a step of the optimizer does, and so does
     // loading.
-    training
-        .forward_backward_custom(&data, sum)
-        .unwrap()
-        .result()
-        .unwrap();
-    training
-        .forward_backward_custom_after(&forward, &data, sum)
-        .unwrap()
-        .result()
-        .unwrap();
+    training.forward_backward_custom(&data, sum).unwrap().result().unwrap();
+    training.forward_backward_custom_after(&forward, &data, sum).unwrap().result().unwrap();
     let saved = training.save_state("here").unwrap().result().unwrap();
     training.optim_step(&adam()).unwrap().result().unwrap();
     assert_eq!(problem(&data), ForwardProblem::WeightsChanged { by: 6 });
     training.load_state(&saved.path).unwrap().result().unwrap();
     assert_eq!(problem(&data), ForwardProblem::WeightsChanged { by: 7 });
-    let error = training
-        .forward_backward_custom_after(&forward, &data, sum)
-        .unwrap_err();
+    let error = training.forward_backward_custom_after(&forward, &data, sum).unwrap_err();
     let words = "the forward pass (request 1) cannot be used again: request 7 has changed the weights since; make a new one";
     assert!(error.to_string().starts_with(words), "{error}");
 }

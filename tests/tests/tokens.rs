@@ -8,10 +8,7 @@ use tinsmith_trainer::Trainer;
 
 #[test]
 fn the_key_is_shown_for_tokens_only() {
-    let config = ClientConfig {
-        pjwt_auth_enabled: true,
-        ..ClientConfig::default()
-    };
+    let config = ClientConfig { pjwt_auth_enabled: true, ..ClientConfig::default() };
     let trainer = Trainer::builder()
         .api_key("tml-secret")
         .client_config(config)
@@ -32,10 +29,7 @@ fn the_key_is_shown_for_tokens_only() {
 
     let requests = proxy.all();
     let mut shown = Vec::new();
-    for request in requests
-        .iter()
-        .filter(|it| it.call() != "session_heartbeat")
-    {
+    for request in requests.iter().filter(|it| it.call() != "session_heartbeat") {
         shown.push((request.call(), request.headers["x-api-key"].as_str()));
     }
     let [(_, _), (_, _), (_, first), (_, _), (_, second)] = shown[..] else {

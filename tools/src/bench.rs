@@ -39,10 +39,9 @@ pub fn run(arguments: &[&str]) -> Result<()> {
             }
             "--" => for_criterion.extend(arguments.by_ref()),
             flag if flag.starts_with('-') => bail!("bench takes no `{flag}`"),
-            name => ensure!(
-                target.replace(name).is_none(),
-                "name one bench target, or none for all"
-            ),
+            name => {
+                ensure!(target.replace(name).is_none(), "name one bench target, or none for all")
+            }
         }
     }
 
@@ -53,9 +52,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
 
     let start = SystemTime::now();
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .args(["bench", "--workspace"])
-        .current_dir(repository());
+    cargo.args(["bench", "--workspace"]).current_dir(repository());
     match target {
         Some(target) => cargo.args(["--bench", target]),
         None => cargo.args(["--benches"]),
@@ -110,9 +107,7 @@ fn median(estimates: &Path) -> Result<f64> {
 fn text(path: &Path, pointer: &str) -> Result<String> {
     let found = read(path)?;
     let text = found.pointer(pointer).and_then(Value::as_str);
-    Ok(text
-        .with_context(|| format!("no {pointer} in {path:?}"))?
-        .to_owned())
+    Ok(text.with_context(|| format!("no {pointer} in {path:?}"))?.to_owned())
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -123,11 +118,7 @@ fn read(path: &Path) -> Result<Value> {
 /// A row `RIVAL/NAME` stands beside the row `NAME` of ours, as the ratio of both; what limits the
 /// losses, `limit/fused/Wn` and `limit/triad/Wn`, beside all losses of that workload.
 fn markdown(rows: &[Row]) -> String {
-    let median = |name: &str| {
-        rows.iter()
-            .find(|row| row.name == name)
-            .map(|row| row.median_ns)
-    };
+    let median = |name: &str| rows.iter().find(|row| row.name == name).map(|row| row.median_ns);
     let rival = |row: &Row| {
         let (rival, name) = row.name.split_once('/')?;
         median(name).map(|_| rival.to_owned())
@@ -137,9 +128,7 @@ fn markdown(rows: &[Row]) -> String {
     rivals.dedup();
 
     let mut table = "\n| benchmark | median | / fused PPO | / triad |".to_owned();
-    rivals
-        .iter()
-        .for_each(|rival| table += &format!(" {rival} / ours |"));
+    rivals.iter().for_each(|rival| table += &format!(" {rival} / ours |"));
     table += "\n| --- | ---: | ---: | ---: |";
     table += &" ---: |".repeat(rivals.len());
     table += "\n";
@@ -152,10 +141,7 @@ fn markdown(rows: &[Row]) -> String {
         let workload = name.rsplit('/').next().unwrap_or_default();
         table += &format!("| {name} | {} |", duration(*median_ns));
         for limit in ["fused", "triad"] {
-            table += &ratio(
-                Some(*median_ns),
-                median(&format!("limit/{limit}/{workload}")),
-            );
+            table += &ratio(Some(*median_ns), median(&format!("limit/{limit}/{workload}")));
         }
         for rival in &rivals {
             table += &ratio(median(&format!("{rival}/{name}")), Some(*median_ns));
@@ -181,18 +167,12 @@ mod tests {
     #[test]
     fn durations_take_the_unit_that_fits() {
         let shown = [0.25, 999.0, 1_500.0, 2_250_000.0, 3e9].map(duration);
-        assert_eq!(
-            shown,
-            ["0.2 ns", "999.0 ns", "1.50 µs", "2.25 ms", "3.00 s"]
-        );
+        assert_eq!(shown, ["0.2 ns", "999.0 ns", "1.50 µs", "2.25 ms", "3.00 s"]);
     }
 
     #[test]
     fn a_loss_stands_beside_its_limits_and_its_rivals() {
-        let row = |name: &str, median_ns| Row {
-            name: name.into(),
-            median_ns,
-        };
+        let row = |name: &str, median_ns| Row { name: name.into(), median_ns };
         let rows = [
             row("candle/ppo/loop/W1", 6_000.0),
             row("limit/fused/W1", 1_000.0),

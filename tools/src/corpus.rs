@@ -37,10 +37,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     }
     for folder in ["requests", "responses"] {
         for (name, text) in files(&golden.join(folder), "json")? {
-            for (i, body) in bodies(&serde_json::from_slice(&text)?)
-                .into_iter()
-                .enumerate()
-            {
+            for (i, body) in bodies(&serde_json::from_slice(&text)?).into_iter().enumerate() {
                 seed("json", &format!("{name}-{i}"), body.to_string().as_bytes())?;
             }
         }
@@ -59,13 +56,8 @@ pub fn run(arguments: &[&str]) -> Result<()> {
 
 /// The JSON bodies of a case.
 fn bodies(case: &Value) -> Vec<&Value> {
-    let requests = case["json"]
-        .as_object()
-        .into_iter()
-        .flat_map(|versions| versions.values());
-    let bodies = requests
-        .map(|request| &request["body"])
-        .chain([&case["json_body"]]);
+    let requests = case["json"].as_object().into_iter().flat_map(|versions| versions.values());
+    let bodies = requests.map(|request| &request["body"]).chain([&case["json_body"]]);
     bodies.filter(|body| !body.is_null()).collect()
 }
 
@@ -76,11 +68,7 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<(String, Vec<u8>)>> {
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == extension) {
-            let name = path
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
             found.push((name, fs::read(&path)?));
         }
     }

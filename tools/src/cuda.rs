@@ -27,15 +27,8 @@ const COMPUTE_CAPABILITY: &str = "90";
 pub fn check() -> Result<()> {
     let toolkit = toolkit()?;
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .args(["check", "-p", "tinsmith-grad", "--features", "cuda"])
-        .current_dir(repository());
-    for variable in [
-        "CUDA_HOME",
-        "CUDA_PATH",
-        "CUDA_ROOT",
-        "CUDA_TOOLKIT_ROOT_DIR",
-    ] {
+    cargo.args(["check", "-p", "tinsmith-grad", "--features", "cuda"]).current_dir(repository());
+    for variable in ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_ROOT_DIR"] {
         cargo.env(variable, &toolkit);
     }
     if env::var_os("CUDA_COMPUTE_CAP").is_none() {
@@ -55,15 +48,7 @@ fn toolkit() -> Result<PathBuf> {
         let partial = folder.with_extension("partial");
         println!("downloading {} to {}", WHEELS.join(", "), folder.display());
         let status = Command::new("python3")
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--upgrade",
-                "--target",
-            ])
+            .args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"])
             .arg(&partial)
             .args(WHEELS)
             .status()

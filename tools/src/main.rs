@@ -27,9 +27,7 @@ fn main() -> ExitCode {
         ["cuda-check"] => cuda::check(),
         ["corpus", rest @ ..] => corpus::run(rest),
         ["interop", rest @ ..] => interop::run(rest),
-        other => Err(anyhow::anyhow!(
-            "no task {other:?}; `cargo xtask help` lists them"
-        )),
+        other => Err(anyhow::anyhow!("no task {other:?}; `cargo xtask help` lists them")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,10 +41,7 @@ fn main() -> ExitCode {
 /// The root of the repository, wherever the command was started.
 fn repository() -> PathBuf {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tools
-        .parent()
-        .expect("tools lies in the repository")
-        .to_path_buf()
+    tools.parent().expect("tools lies in the repository").to_path_buf()
 }
 
 /// Where cargo puts what it builds.

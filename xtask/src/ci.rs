@@ -9,13 +9,7 @@ use crate::{repository, tidy};
 
 /// What knows of the feature `zstd`. The rest of the workspace is as it is without, and is not
 /// built again.
-const ZSTD: [&str; 5] = [
-    "--workspace",
-    "--features",
-    "tinsmith-client/zstd",
-    "--test",
-    "zstd",
-];
+const ZSTD: [&str; 5] = ["--workspace", "--features", "tinsmith-client/zstd", "--test", "zstd"];
 
 /// Stops at the first step that fails.
 pub fn run() -> Result<()> {
@@ -32,9 +26,7 @@ pub fn run() -> Result<()> {
     })?;
     // Golden vectors are among them.
     step("tests", || cargo(&["test", "--workspace"], &[]))?;
-    step("tests of feature zstd", || {
-        cargo(&[&["test"], &ZSTD[..]].concat(), &[])
-    })?;
+    step("tests of feature zstd", || cargo(&[&["test"], &ZSTD[..]].concat(), &[]))?;
     step("docs", || {
         let warnings_are_errors = [("RUSTDOCFLAGS", "-D warnings")];
         cargo(&["doc", "--workspace", "--no-deps"], &warnings_are_errors)
@@ -46,10 +38,7 @@ fn step(name: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     let outcome = check();
     let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
-    println!(
-        "== {name}: {verdict} in {:.1} s\n",
-        start.elapsed().as_secs_f64()
-    );
+    println!("== {name}: {verdict} in {:.1} s\n", start.elapsed().as_secs_f64());
     outcome.with_context(|| format!("step `{name}`"))
 }
 
@@ -60,10 +49,6 @@ fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
         .current_dir(repository())
         .status()
         .context("starting cargo")?;
-    ensure!(
-        status.success(),
-        "`cargo {}`: {status}",
-        arguments.join(" ")
-    );
+    ensure!(status.success(), "`cargo {}`: {status}", arguments.join(" "));
     Ok(())
 }

@@ -31,14 +31,7 @@ usage: cargo xtask COMMAND
                                  (all three need Python and a package index)";
 
 /// What `tools` does.
-const TOOLS: [&str; 6] = [
-    "vectors",
-    "bench",
-    "null-server",
-    "cuda-check",
-    "corpus",
-    "interop",
-];
+const TOOLS: [&str; 6] = ["vectors", "bench", "null-server", "cuda-check", "corpus", "interop"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -57,26 +57,13 @@ pub struct Options {
 /// What to do.
 pub enum Command {
     Runs,
-    Checkpoints {
-        run: Option<String>,
-    },
-    Info {
-        of: String,
-    },
-    Delete {
-        paths: Vec<String>,
-    },
-    Download {
-        path: String,
-        output: Option<PathBuf>,
-    },
+    Checkpoints { run: Option<String> },
+    Info { of: String },
+    Delete { paths: Vec<String> },
+    Download { path: String, output: Option<PathBuf> },
     Sample(SampleArgs),
     Probe,
-    Plot {
-        file: PathBuf,
-        names: Vec<String>,
-        output: Option<PathBuf>,
-    },
+    Plot { file: PathBuf, names: Vec<String>, output: Option<PathBuf> },
 }
 
 /// What to sample.
@@ -122,26 +109,19 @@ pub fn parse() -> Result<Invocation> {
     let command = match name.as_str() {
         "runs" => Command::Runs,
         "checkpoints" => Command::Checkpoints { run: words.next() },
-        "info" => Command::Info {
-            of: word("a run or the path of a checkpoint")?,
-        },
+        "info" => Command::Info { of: word("a run or the path of a checkpoint")? },
         "delete" => Command::Delete {
             paths: std::iter::once(word("the path of a checkpoint")?)
                 .chain(words.by_ref())
                 .collect(),
         },
-        "download" => Command::Download {
-            path: word("the path of a checkpoint")?,
-            output,
-        },
+        "download" => Command::Download { path: word("the path of a checkpoint")?, output },
         "sample" => {
             let is_text = text.is_some();
             let bytes = text.map(|text| text.bytes().map(u32::from).collect());
             Command::Sample(SampleArgs {
                 model: word("a model")?,
-                prompt: tokens
-                    .or(bytes)
-                    .context("sample needs a prompt: --tokens or --bytes")?,
+                prompt: tokens.or(bytes).context("sample needs a prompt: --tokens or --bytes")?,
                 is_text,
                 num_samples,
                 params,
@@ -162,10 +142,6 @@ pub fn parse() -> Result<Invocation> {
 }
 
 fn token_ids(list: &str) -> Result<Vec<u32>> {
-    let id = |text: &str| {
-        text.trim()
-            .parse()
-            .with_context(|| format!("{text:?} is no token id"))
-    };
+    let id = |text: &str| text.trim().parse().with_context(|| format!("{text:?} is no token id"));
     list.split(',').map(id).collect()
 }

@@ -19,12 +19,7 @@ fn drawn(picture: &Path, curves: &[Curve]) -> Result<()> {
     let size = (720, 40 + 200 * curves.len() as u32);
     let root = SVGBackend::new(picture, size).into_drawing_area();
     root.fill(&WHITE)?;
-    let all = || {
-        curves
-            .iter()
-            .flat_map(|(_, points)| points)
-            .map(|&(x, _)| x)
-    };
+    let all = || curves.iter().flat_map(|(_, points)| points).map(|&(x, _)| x);
     let first = all().fold(f64::INFINITY, f64::min).min(f64::MAX);
     let last = all().fold(first + 1.0, f64::max);
     for (panel, (title, points)) in root.split_evenly((curves.len(), 1)).iter().zip(curves) {
@@ -41,10 +36,7 @@ fn drawn(picture: &Path, curves: &[Curve]) -> Result<()> {
             .bold_line_style(BLACK.mix(0.08))
             .draw()?;
         let finite = points.iter().copied().filter(|(_, y)| y.is_finite());
-        chart.draw_series(LineSeries::new(
-            finite,
-            RGBColor(31, 119, 180).stroke_width(2),
-        ))?;
+        chart.draw_series(LineSeries::new(finite, RGBColor(31, 119, 180).stroke_width(2)))?;
     }
     root.present()?;
     Ok(())
@@ -53,10 +45,8 @@ fn drawn(picture: &Path, curves: &[Curve]) -> Result<()> {
 /// The range of the values, widened a little so that no line lies on the frame.
 fn bounds(points: &[(f64, f64)]) -> Range<f64> {
     let finite = || points.iter().map(|&(_, y)| y).filter(|y| y.is_finite());
-    let (low, high) = (
-        finite().fold(f64::INFINITY, f64::min),
-        finite().fold(f64::NEG_INFINITY, f64::max),
-    );
+    let (low, high) =
+        (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
     if low > high {
         return 0.0..1.0;
     }

@@ -26,11 +26,7 @@ pub fn run(options: &Options, command: Command) -> Result<()> {
         Command::Download { path, output } => download(options, &builder.rest()?, &path, output),
         Command::Sample(args) => sample(options, &builder.connect()?, &args),
         Command::Probe => probe(options, &builder.connect()?),
-        Command::Plot {
-            file,
-            names,
-            output,
-        } => plot::run(&file, &names, output),
+        Command::Plot { file, names, output } => plot::run(&file, &names, output),
     }
 }
 
@@ -61,9 +57,7 @@ fn runs(options: &Options, rest: &RestClient) -> Result<()> {
         let rows: Vec<_> = runs
             .iter()
             .map(|run| {
-                let rank = run
-                    .lora_rank
-                    .map_or("-".to_owned(), |rank| rank.to_string());
+                let rank = run.lora_rank.map_or("-".to_owned(), |rank| rank.to_string());
                 [
                     run.training_run_id.clone(),
                     run.base_model.clone(),
@@ -113,14 +107,10 @@ fn info(options: &Options, rest: &RestClient, of: &str) -> Result<()> {
 
 fn delete(options: &Options, rest: &RestClient, paths: &[String]) -> Result<()> {
     for path in paths {
-        rest.delete_checkpoint(path)
-            .with_context(|| format!("cannot delete {path}"))?;
+        rest.delete_checkpoint(path).with_context(|| format!("cannot delete {path}"))?;
     }
     show(options, &json!({"deleted": paths}), || {
-        paths
-            .iter()
-            .map(|path| format!("deleted {path}\n"))
-            .collect()
+        paths.iter().map(|path| format!("deleted {path}\n")).collect()
     })
 }
 
@@ -145,28 +135,18 @@ fn download(
 fn sample(options: &Options, service: &ServiceClient, args: &SampleArgs) -> Result<()> {
     let sampler = service.create_sampling_client(&args.model)?;
     let prompt = ModelInput::from_tokens(args.prompt.clone());
-    let answer = sampler
-        .sample(&prompt, args.num_samples, &args.params)?
-        .result()?;
+    let answer = sampler.sample(&prompt, args.num_samples, &args.params)?.result()?;
     show(options, &answer, || {
         let text = |tokens: &[u32]| match args.is_text {
             true => {
-                let bytes: Vec<u8> = tokens
-                    .iter()
-                    .map(|&id| id.try_into().unwrap_or(b'?'))
-                    .collect();
+                let bytes: Vec<u8> =
+                    tokens.iter().map(|&id| id.try_into().unwrap_or(b'?')).collect();
                 String::from_utf8_lossy(&bytes).into_owned()
             }
-            false => tokens
-                .iter()
-                .map(u32::to_string)
-                .collect::<Vec<_>>()
-                .join(","),
+            false => tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
         };
         let sequences = answer.sequences.iter();
-        sequences
-            .map(|sequence| text(&sequence.tokens) + "\n")
-            .collect()
+        sequences.map(|sequence| text(&sequence.tokens) + "\n").collect()
     })
 }
 
@@ -185,14 +165,8 @@ fn capabilities(found: &Capabilities) -> String {
         row("sessions", format!("{:?}", found.sessions)),
     ];
     if let Some(config) = &found.client_config {
-        let (data, bytes) = (
-            config.fwdbwd_max_chunk_len,
-            config.fwdbwd_max_chunk_bytes_count,
-        );
-        rows.push(row(
-            "a request holds",
-            format!("{data} data, {bytes} bytes"),
-        ));
+        let (data, bytes) = (config.fwdbwd_max_chunk_len, config.fwdbwd_max_chunk_bytes_count);
+        rows.push(row("a request holds", format!("{data} data, {bytes} bytes")));
     }
     for model in &found.models {
         rows.push(row("model", model.model_name.clone()));

@@ -16,10 +16,7 @@ pub fn run(file: &Path, names: &[String], output: Option<PathBuf>) -> Result<()>
     let curves = curves(&text).with_context(|| file.display().to_string())?;
     let chosen = choose(curves, names)?;
     let picture = output.unwrap_or_else(|| file.with_extension("svg"));
-    ensure!(
-        picture != file,
-        "the picture would replace the metrics: name another with -o"
-    );
+    ensure!(picture != file, "the picture would replace the metrics: name another with -o");
     chart::draw(&picture, &chosen)?;
     println!("{}", picture.display());
     Ok(())
@@ -40,11 +37,7 @@ fn curves(text: &str) -> Result<BTreeMap<String, Vec<(f64, f64)>>> {
         let mut pending = vec![(String::new(), &values)];
         while let Some((name, value)) = pending.pop() {
             let within = |key: &str| {
-                if name.is_empty() {
-                    key.to_owned()
-                } else {
-                    format!("{name}.{key}")
-                }
+                if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") }
             };
             match value {
                 Value::Number(number) => {
@@ -56,9 +49,7 @@ fn curves(text: &str) -> Result<BTreeMap<String, Vec<(f64, f64)>>> {
                 }
                 // The terms of a loss.
                 Value::Array(items) => pending.extend(
-                    items
-                        .iter()
-                        .filter_map(|item| Some((within(item["name"].as_str()?), item))),
+                    items.iter().filter_map(|item| Some((within(item["name"].as_str()?), item))),
                 ),
                 _ => {}
             }
@@ -98,13 +89,8 @@ mod tests {
 
     #[test]
     fn an_unfinished_last_line_is_passed_over_and_any_other_is_named() {
-        assert_eq!(
-            curves(&format!("{LINES}{{\"step\":4,\"lo")).unwrap()["loss"].len(),
-            2
-        );
-        let error = curves(&format!("{LINES}oops\n{LINES}"))
-            .unwrap_err()
-            .to_string();
+        assert_eq!(curves(&format!("{LINES}{{\"step\":4,\"lo")).unwrap()["loss"].len(), 2);
+        let error = curves(&format!("{LINES}oops\n{LINES}")).unwrap_err().to_string();
         assert!(error.starts_with("line 3: "), "{error}");
     }
 
@@ -115,15 +101,9 @@ mod tests {
             let chosen = choose(curves(LINES).unwrap(), &names)?;
             anyhow::Ok(chosen.into_iter().map(|(name, _)| name).collect::<Vec<_>>())
         };
-        assert_eq!(
-            names(&[]).unwrap(),
-            ["gradient.norm", "loss", "terms.kl.value"]
-        );
+        assert_eq!(names(&[]).unwrap(), ["gradient.norm", "loss", "terms.kl.value"]);
         assert_eq!(names(&["loss", "time"]).unwrap(), ["loss", "time"]);
         let error = names(&["los"]).unwrap_err().to_string();
-        assert!(
-            error.contains("\"los\"; there are gradient.norm, loss"),
-            "{error}"
-        );
+        assert!(error.contains("\"los\"; there are gradient.norm, loss"), "{error}");
     }
 }

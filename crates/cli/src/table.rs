@@ -29,10 +29,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_entry() {
-        let rows = [
-            ["a".into(), "long entry".into()],
-            ["long".into(), "ü".into()],
-        ];
+        let rows = [["a".into(), "long entry".into()], ["long".into(), "ü".into()]];
         let expected = "id    what\na     long entry\nlong  ü\n";
         assert_eq!(table(["id", "what"], &rows), expected);
         assert_eq!(table(["id"], &[]), "id\n");

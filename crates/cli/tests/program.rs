@@ -27,37 +27,20 @@ fn json(output: &Output) -> Value {
 #[test]
 fn checkpoints_are_listed_shown_and_deleted() {
     let trainer = Trainer::spawn().unwrap();
-    let service = ServiceClient::builder()
-        .base_url(trainer.url())
-        .connect()
-        .unwrap();
-    let training = service
-        .create_lora_training_client("tiny-qwen3", &LoraConfig::rank(4))
-        .unwrap();
+    let service = ServiceClient::builder().base_url(trainer.url()).connect().unwrap();
+    let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(4)).unwrap();
     let path = training.save_state("kept").unwrap().result().unwrap().path;
     let run = training.model_id();
     let list = printed(&tinsmith(&trainer, &["checkpoints", run]));
     let lines: Vec<&str> = list.lines().collect();
-    assert!(
-        lines[0].starts_with("path") && lines[1].starts_with(&path),
-        "{list}"
-    );
+    assert!(lines[0].starts_with("path") && lines[1].starts_with(&path), "{list}");
     assert_eq!(lines.len(), 2);
     let list = json(&tinsmith(&trainer, &["--json", "checkpoints", run]));
     assert_eq!(list[0]["tinker_path"], path.as_str());
     let info = json(&tinsmith(&trainer, &["info", &path, "--json"]));
-    assert_eq!(
-        (&info["base_model"], &info["lora_rank"]),
-        (&"tiny-qwen3".into(), &4.into())
-    );
-    assert_eq!(
-        printed(&tinsmith(&trainer, &["delete", &path])),
-        format!("deleted {path}\n")
-    );
-    assert_eq!(
-        json(&tinsmith(&trainer, &["checkpoints", run, "--json"])),
-        Value::Array(vec![])
-    );
+    assert_eq!((&info["base_model"], &info["lora_rank"]), (&"tiny-qwen3".into(), &4.into()));
+    assert_eq!(printed(&tinsmith(&trainer, &["delete", &path])), format!("deleted {path}\n"));
+    assert_eq!(json(&tinsmith(&trainer, &["checkpoints", run, "--json"])), Value::Array(vec![]));
     let again = tinsmith(&trainer, &["delete", &path]);
     assert!(!again.status.success());
     assert!(String::from_utf8_lossy(&again.stderr).contains("404"));
@@ -66,21 +49,9 @@ fn checkpoints_are_listed_shown_and_deleted() {
 #[test]
 fn samples_are_repeatable_and_the_server_is_probed() {
     let trainer = Trainer::spawn().unwrap();
-    let args = [
-        "sample",
-        "tiny-qwen3",
-        "--tokens",
-        "1,2,3",
-        "--seed",
-        "7",
-        "--max-tokens",
-        "5",
-    ];
+    let args = ["sample", "tiny-qwen3", "--tokens", "1,2,3", "--seed", "7", "--max-tokens", "5"];
     let first = printed(&tinsmith(&trainer, &args));
-    assert!(
-        first.trim().split(',').all(|id| id.parse::<u32>().is_ok()),
-        "{first}"
-    );
+    assert!(first.trim().split(',').all(|id| id.parse::<u32>().is_ok()), "{first}");
     assert_eq!(printed(&tinsmith(&trainer, &args)), first);
     let found = json(&tinsmith(&trainer, &["--json", "probe"]));
     assert_eq!(found["health"], "yes");

@@ -36,10 +36,7 @@ fn main() -> Result<()> {
     let mut rng = Rng::new(0);
     let teacher = teach(&service.training, train, &mut rng)?;
     let held_out_targets = targets(&teacher, held_out)?;
-    let before = (
-        kl(&student, &held_out_targets)?,
-        nll_per_byte(&student, held_out)?,
-    );
+    let before = (kl(&student, &held_out_targets)?, nll_per_byte(&student, held_out)?);
 
     let mut curves = Curves::create("distill", &["kl", "cross entropy"])?;
     let progress = Progress::new("distill", STEPS);
@@ -61,23 +58,16 @@ fn main() -> Result<()> {
     }
     progress.finish();
 
-    let after = (
-        kl(&student, &held_out_targets)?,
-        nll_per_byte(&student, held_out)?,
+    let after = (kl(&student, &held_out_targets)?, nll_per_byte(&student, held_out)?);
+    let table = Table::default().row("KL to the teacher, nats", before.0, after.0).row(
+        "nll per byte, nats",
+        before.1,
+        after.1,
     );
-    let table = Table::default()
-        .row("KL to the teacher, nats", before.0, after.0)
-        .row("nll per byte, nats", before.1, after.1);
     println!("\nheld out, {} sentences\n{table}", held_out.len());
-    println!(
-        "the teacher's nll per byte: {:.3}",
-        nll_per_byte(&service.training, held_out)?
-    );
+    println!("the teacher's nll per byte: {:.3}", nll_per_byte(&service.training, held_out)?);
     println!("curves: {}", curves.finish()?.display());
-    println!(
-        "held-out KL to the teacher: {:.2} -> {:.2}",
-        before.0, after.0
-    );
+    println!("held-out KL to the teacher: {:.2} -> {:.2}", before.0, after.0);
     Ok(())
 }
 
@@ -97,9 +87,7 @@ fn teach(training: &TrainingClient, train: &[String], rng: &mut Rng) -> Result<S
 }
 
 fn some(texts: &[String], rng: &mut Rng) -> Vec<String> {
-    (0..SENTENCES_PER_STEP)
-        .map(|_| texts[rng.below(texts.len())].clone())
-        .collect()
+    (0..SENTENCES_PER_STEP).map(|_| texts[rng.below(texts.len())].clone()).collect()
 }
 
 /// For each text the teacher's likeliest tokens at each position, and their probabilities, which
@@ -115,10 +103,7 @@ fn targets(teacher: &SamplingClient, texts: &[String]) -> Result<Vec<Datum>> {
         Ok((tokens, asked))
     };
     let asked = texts.iter().map(ask).collect::<Result<Vec<_>>>()?;
-    asked
-        .into_iter()
-        .map(|(tokens, asked)| from_teacher(&tokens, asked.result()?))
-        .collect()
+    asked.into_iter().map(|(tokens, asked)| from_teacher(&tokens, asked.result()?)).collect()
 }
 
 fn from_teacher(tokens: &[u32], answer: SampleResponse) -> Result<Datum> {
@@ -130,17 +115,11 @@ fn from_teacher(tokens: &[u32], answer: SampleResponse) -> Result<Datum> {
         let row = row.context("the server left out a position")?;
         let sum: f32 = row.iter().map(|(_, logprob)| logprob.exp()).sum();
         ids.push(row.iter().map(|&(id, _)| i64::from(id)).collect::<Vec<_>>());
-        p.push(
-            row.iter()
-                .map(|(_, logprob)| logprob.exp() / sum)
-                .collect::<Vec<_>>(),
-        );
+        p.push(row.iter().map(|(_, logprob)| logprob.exp() / sum).collect::<Vec<_>>());
     }
-    Ok(
-        Datum::new(ModelInput::from_tokens(&tokens[..tokens.len() - 1]))
-            .with("target_tokens", TensorData::from_rows(&ids)?)
-            .with("teacher", TensorData::from_rows(&p)?),
-    )
+    Ok(Datum::new(ModelInput::from_tokens(&tokens[..tokens.len() - 1]))
+        .with("target_tokens", TensorData::from_rows(&ids)?)
+        .with("teacher", TensorData::from_rows(&p)?))
 }
 
 /// The mean over positions of `Σ p (ln p - l)`.
@@ -151,12 +130,7 @@ fn kl(student: &TrainingClient, targets: &[Datum]) -> Result<f64> {
     let teacher = teacher.context("the targets have the teacher's probabilities")?;
     let rows = student.iter().zip(teacher).flat_map(|(l, p)| {
         let rows = l.chunks(TOP_K).zip(p.chunks(TOP_K));
-        rows.map(|(l, p)| {
-            l.iter()
-                .zip(p)
-                .map(|(l, p)| f64::from(p * (p.ln() - l)))
-                .sum()
-        })
+        rows.map(|(l, p)| l.iter().zip(p).map(|(l, p)| f64::from(p * (p.ln() - l))).sum())
     });
     Ok(mean(rows))
 }

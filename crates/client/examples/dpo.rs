@@ -20,15 +20,8 @@ fn main() -> Result<()> {
     let mut rng = Rng::new(0);
     let train = pairs(&split.train, &mut rng);
     let held_out = pairs(&split.held_out, &mut rng);
-    println!(
-        "{} pairs to train on, {} held out; the first held out:",
-        train.len(),
-        held_out.len()
-    );
-    println!(
-        "  chosen    {}\n  rejected  {}\n",
-        held_out[0].0, held_out[0].1
-    );
+    println!("{} pairs to train on, {} held out; the first held out:", train.len(), held_out.len());
+    println!("  chosen    {}\n  rejected  {}\n", held_out[0].0, held_out[0].1);
 
     let service = Service::connect()?;
     let training = &service.training;
@@ -52,12 +45,7 @@ fn main() -> Result<()> {
         let step = training.forward_backward_custom(&batch, |batch| {
             let (logprobs, reference) = (batch.logprobs(), batch.input("ref_logprobs")?);
             let weights = batch.input("weights")?;
-            let loss = dpo(
-                &logprobs,
-                &reference,
-                &weights,
-                &DpoConfig::default().beta(BETA),
-            );
+            let loss = dpo(&logprobs, &reference, &weights, &DpoConfig::default().beta(BETA));
             let watch = preference_metrics(&implicit_reward(&logprobs, &reference, &weights, BETA));
             Ok(Loss::new(loss)
                 .metric("accuracy", watch.accuracy)
@@ -71,11 +59,7 @@ fn main() -> Result<()> {
         let metrics = &report.metrics;
         let shown = [report.loss, metrics["accuracy"], metrics["margin"]];
         curves.push(&shown)?;
-        progress.step(&[
-            ("loss", shown[0]),
-            ("accuracy", shown[1]),
-            ("margin", shown[2]),
-        ]);
+        progress.step(&[("loss", shown[0]), ("accuracy", shown[1]), ("margin", shown[2])]);
         last = Some(report);
     }
     progress.finish();
@@ -84,32 +68,25 @@ fn main() -> Result<()> {
     }
 
     let after = evaluate(training, &held_out)?;
-    let table = Table::default()
-        .row("pair accuracy", before.accuracy, after.accuracy)
-        .row("margin, nats per token", before.margin, after.margin);
+    let table = Table::default().row("pair accuracy", before.accuracy, after.accuracy).row(
+        "margin, nats per token",
+        before.margin,
+        after.margin,
+    );
     println!("\nheld out, {} pairs\n{table}", held_out.len() / 2);
     println!("curves: {}", curves.finish()?.display());
-    println!(
-        "held-out pair accuracy: {:.2} -> {:.2}",
-        before.accuracy, after.accuracy
-    );
+    println!("held-out pair accuracy: {:.2} -> {:.2}", before.accuracy, after.accuracy);
     Ok(())
 }
 
 /// Each sentence, and its words in another order.
 fn pairs(sentences: &[String], rng: &mut Rng) -> Vec<(String, String)> {
-    sentences
-        .iter()
-        .map(|sentence| (sentence.clone(), shuffle_words(sentence, rng)))
-        .collect()
+    sentences.iter().map(|sentence| (sentence.clone(), shuffle_words(sentence, rng))).collect()
 }
 
 /// Chosen, rejected, chosen, rejected, ...
 fn data(pairs: &[(String, String)]) -> Vec<Datum> {
-    pairs
-        .iter()
-        .flat_map(|(chosen, rejected)| [datum(chosen), datum(rejected)])
-        .collect()
+    pairs.iter().flat_map(|(chosen, rejected)| [datum(chosen), datum(rejected)]).collect()
 }
 
 /// Adds what the model gives each token before training.
@@ -131,10 +108,8 @@ struct Evaluation {
 
 fn evaluate(training: &TrainingClient, data: &[Datum]) -> Result<Evaluation> {
     let logprobs = logprobs(training, data)?;
-    let per_token: Vec<f64> = logprobs
-        .iter()
-        .map(|row| mean(row.iter().map(|&x| x.into())))
-        .collect();
+    let per_token: Vec<f64> =
+        logprobs.iter().map(|row| mean(row.iter().map(|&x| x.into()))).collect();
     let margins = || per_token.chunks(2).map(|pair| pair[0] - pair[1]);
     Ok(Evaluation {
         accuracy: mean(margins().map(|margin| f64::from(margin > 0.0))),

@@ -26,30 +26,17 @@ const HELD_OUT_PROMPTS: usize = 32;
 fn main() -> Result<()> {
     let split = Split::load();
     let prompts = |sentences: &[String]| {
-        sentences
-            .iter()
-            .map(|sentence| prompt(sentence))
-            .collect::<Vec<_>>()
+        sentences.iter().map(|sentence| prompt(sentence)).collect::<Vec<_>>()
     };
-    let (train, held_out) = (
-        prompts(&split.train),
-        prompts(&split.held_out[..HELD_OUT_PROMPTS]),
-    );
-    println!(
-        "{} prompts to train on, {} held out\n",
-        train.len(),
-        held_out.len()
-    );
+    let (train, held_out) = (prompts(&split.train), prompts(&split.held_out[..HELD_OUT_PROMPTS]));
+    println!("{} prompts to train on, {} held out\n", train.len(), held_out.len());
 
     let book = pairs_of(&split.train);
     let service = Service::connect()?;
     let training = &service.training;
     let mut sampler = training.save_weights_for_sampler(None)?.result()?;
     let before = mean_reward(&sampler, &held_out, &book)?;
-    println!(
-        "a sample before: {:?}\n",
-        sample_text(&sampler, &held_out[0])?
-    );
+    println!("a sample before: {:?}\n", sample_text(&sampler, &held_out[0])?);
 
     let mut curves = Curves::create("grpo", &["reward", "entropy"])?;
     let progress = Progress::new("grpo", STEPS);
@@ -57,17 +44,14 @@ fn main() -> Result<()> {
     let mut last = None;
     let adam = AdamParams::default().learning_rate(5e-3);
     for step in 0..STEPS {
-        let chosen: Vec<&Vec<u32>> = (0..PROMPTS_PER_STEP)
-            .map(|_| &train[rng.below(train.len())])
-            .collect();
+        let chosen: Vec<&Vec<u32>> =
+            (0..PROMPTS_PER_STEP).map(|_| &train[rng.below(train.len())]).collect();
         let groups = sample(&sampler, &chosen, GROUP, step as u64)?;
 
         let (mut batch, mut rewards) = (Vec::new(), Vec::new());
         for (prompt, group) in chosen.iter().zip(&groups) {
-            let scores: Vec<f64> = group
-                .iter()
-                .map(|sequence| reward(&sequence.tokens, &book))
-                .collect();
+            let scores: Vec<f64> =
+                group.iter().map(|sequence| reward(&sequence.tokens, &book)).collect();
             for (sequence, advantage) in group.iter().zip(centered(&scores)) {
                 batch.push(rollout(prompt, sequence, advantage)?);
             }
@@ -77,21 +61,12 @@ fn main() -> Result<()> {
         let pass = training.forward_backward_custom(&batch, |batch| {
             let (logprobs, sampled) = (batch.logprobs(), batch.input("logprobs")?);
             let (advantages, weights) = (batch.values("advantage")?, batch.input("weights")?);
-            let loss = grpo(
-                &logprobs,
-                &sampled,
-                None,
-                &advantages,
-                &weights,
-                &GrpoConfig::default(),
-            );
+            let loss =
+                grpo(&logprobs, &sampled, None, &advantages, &weights, &GrpoConfig::default());
             let outside = clipped(&logprobs, &sampled, Clip::eps(0.2));
             Ok(Loss::new(loss)
                 .metric("entropy", sample_entropy(&logprobs, &weights))
-                .metric(
-                    "clipped",
-                    aggregate(&outside, &weights, Aggregation::TokenMean),
-                ))
+                .metric("clipped", aggregate(&outside, &weights, Aggregation::TokenMean)))
         })?;
         let optim = training.optim_step(&adam)?;
         let (_, report) = pass.result_with_report()?;
@@ -109,10 +84,7 @@ fn main() -> Result<()> {
     }
 
     let after = mean_reward(&sampler, &held_out, &book)?;
-    println!(
-        "\na sample after: {:?}",
-        sample_text(&sampler, &held_out[0])?
-    );
+    println!("\na sample after: {:?}", sample_text(&sampler, &held_out[0])?);
     println!(
         "\nheld out, {} prompts\n{}",
         held_out.len(),
@@ -135,19 +107,14 @@ fn prompt(sentence: &str) -> Vec<u32> {
 fn reward(tokens: &[u32], book: &HashSet<[u32; 2]>) -> f64 {
     let plain = |token: &u32| matches!(u8::try_from(*token), Ok(b'a'..=b'z' | b' '));
     let pairs: HashSet<[u32; 2]> = tokens.windows(2).map(|pair| [pair[0], pair[1]]).collect();
-    let known = pairs
-        .iter()
-        .filter(|pair| pair.iter().all(plain) && book.contains(*pair))
-        .count();
+    let known = pairs.iter().filter(|pair| pair.iter().all(plain) && book.contains(*pair)).count();
     let letters = tokens.iter().filter(|token| plain(token)).count();
     0.25 * letters as f64 / NEW_TOKENS as f64 + 0.75 * known as f64 / (NEW_TOKENS - 1) as f64
 }
 
 /// The pairs of bytes, one after the other, in the sentences trained on.
 fn pairs_of(sentences: &[String]) -> HashSet<[u32; 2]> {
-    let pairs = sentences
-        .iter()
-        .flat_map(|sentence| sentence.as_bytes().windows(2));
+    let pairs = sentences.iter().flat_map(|sentence| sentence.as_bytes().windows(2));
     pairs.map(|pair| [pair[0].into(), pair[1].into()]).collect()
 }
 
@@ -165,15 +132,8 @@ fn sample(
         };
         sampler.sample(&ModelInput::from_tokens(prompt.as_slice()), count, &params)
     };
-    let submitted = prompts
-        .iter()
-        .enumerate()
-        .map(submit)
-        .collect::<Result<Vec<_>, _>>()?;
-    submitted
-        .into_iter()
-        .map(|future| Ok(future.result()?.sequences))
-        .collect()
+    let submitted = prompts.iter().enumerate().map(submit).collect::<Result<Vec<_>, _>>()?;
+    submitted.into_iter().map(|future| Ok(future.result()?.sequences)).collect()
 }
 
 fn mean_reward(
@@ -182,12 +142,7 @@ fn mean_reward(
     book: &HashSet<[u32; 2]>,
 ) -> Result<f64> {
     let groups = sample(sampler, &prompts.iter().collect::<Vec<_>>(), 4, 1)?;
-    Ok(mean(
-        groups
-            .iter()
-            .flatten()
-            .map(|sequence| reward(&sequence.tokens, book)),
-    ))
+    Ok(mean(groups.iter().flatten().map(|sequence| reward(&sequence.tokens, book))))
 }
 
 fn sample_text(sampler: &SamplingClient, prompt: &Vec<u32>) -> Result<String> {
@@ -198,10 +153,8 @@ fn sample_text(sampler: &SamplingClient, prompt: &Vec<u32>) -> Result<String> {
 /// A sampled continuation, with the logprobs that it was sampled at and what it was better than its
 /// group by.
 fn rollout(prompt: &[u32], sequence: &SampledSequence, advantage: f64) -> Result<Datum> {
-    let sampled = sequence
-        .logprobs
-        .as_ref()
-        .context("the server gave no logprobs of the sample")?;
+    let sampled =
+        sequence.logprobs.as_ref().context("the server gave no logprobs of the sample")?;
     let logprobs = [vec![0.0; prompt.len() - 1], sampled.clone()].concat();
     Ok(continuation(prompt, &sequence.tokens)
         .with("logprobs", logprobs)

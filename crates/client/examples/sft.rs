@@ -15,16 +15,8 @@ const SENTENCES_PER_STEP: usize = 16;
 fn main() -> Result<()> {
     let split = Split::load();
     let train: Vec<Datum> = split.train.iter().map(|sentence| datum(sentence)).collect();
-    let held_out: Vec<Datum> = split
-        .held_out
-        .iter()
-        .map(|sentence| datum(sentence))
-        .collect();
-    println!(
-        "{} sentences to train on, {} held out\n",
-        train.len(),
-        held_out.len()
-    );
+    let held_out: Vec<Datum> = split.held_out.iter().map(|sentence| datum(sentence)).collect();
+    println!("{} sentences to train on, {} held out\n", train.len(), held_out.len());
 
     let service = Service::connect()?;
     let training = &service.training;
@@ -35,13 +27,9 @@ fn main() -> Result<()> {
     let mut rng = Rng::new(0);
     let adam = AdamParams::default().learning_rate(5e-3);
     for _ in 0..STEPS {
-        let batch: Vec<Datum> = (0..SENTENCES_PER_STEP)
-            .map(|_| train[rng.below(train.len())].clone())
-            .collect();
-        let bytes: usize = batch
-            .iter()
-            .filter_map(|datum| datum.model_input.len())
-            .sum();
+        let batch: Vec<Datum> =
+            (0..SENTENCES_PER_STEP).map(|_| train[rng.below(train.len())].clone()).collect();
+        let bytes: usize = batch.iter().filter_map(|datum| datum.model_input.len()).sum();
 
         let step = training.forward_backward(&batch, LossFn::CrossEntropy, None)?;
         let optim = training.optim_step(&adam)?;
@@ -54,9 +42,11 @@ fn main() -> Result<()> {
     progress.finish();
 
     let after = nll_per_byte(training, &held_out)?;
-    let table = Table::default()
-        .row("nll per byte, nats", before, after)
-        .row("perplexity per byte", before.exp(), after.exp());
+    let table = Table::default().row("nll per byte, nats", before, after).row(
+        "perplexity per byte",
+        before.exp(),
+        after.exp(),
+    );
     println!("\nheld out, {} sentences\n{table}", held_out.len());
     println!("curves: {}", curves.finish()?.display());
     println!("held-out nll per byte: {before:.2} -> {after:.2}");

@@ -23,38 +23,24 @@ impl Address {
             let reason = "the API key would travel unencrypted over plain http; use https, or allow_plain_http on the builder";
             return Err(bad("base URL", reason));
         }
-        Ok(Address {
-            base: base.to_owned(),
-            is_loopback,
-        })
+        Ok(Address { base: base.to_owned(), is_loopback })
     }
 }
 
 fn bad(what: &'static str, reason: &str) -> Error {
-    Error::Config {
-        what,
-        reason: reason.to_owned(),
-    }
+    Error::Config { what, reason: reason.to_owned() }
 }
 
 fn host(base: &str) -> Result<String> {
-    let uri: Uri = base
-        .parse()
-        .map_err(|_| bad("base URL", "it is not a URL"))?;
+    let uri: Uri = base.parse().map_err(|_| bad("base URL", "it is not a URL"))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-        return Err(bad(
-            "base URL",
-            "it needs a scheme and a host, such as https://host/path",
-        ));
+        return Err(bad("base URL", "it needs a scheme and a host, such as https://host/path"));
     };
     if !matches!(scheme, "https" | "http") {
         return Err(bad("base URL", "the scheme must be https or http"));
     }
     if authority.as_str().contains('@') {
-        return Err(bad(
-            "base URL",
-            "it holds a user name; give the key as API key",
-        ));
+        return Err(bad("base URL", "it holds a user name; give the key as API key"));
     }
     Ok(authority.host().to_owned())
 }

@@ -82,10 +82,7 @@ impl Auth {
         let auth = Auth {
             command,
             state: Mutex::new(State {
-                key: key.map(|text| Secret {
-                    text,
-                    renew_at: None,
-                }),
+                key: key.map(|text| Secret { text, renew_at: None }),
                 is_key_from_command: false,
                 token: None,
                 trouble: None,
@@ -228,11 +225,7 @@ impl Auth {
     }
 
     fn ask(&self, http: &Http) -> Result<Reply, Failure> {
-        let payload = Payload {
-            bytes: b"{}".to_vec(),
-            format: Format::Json,
-            is_zstd: false,
-        };
+        let payload = Payload { bytes: b"{}".to_vec(), format: Format::Json, is_zstd: false };
         let key = self.lock().key.as_ref().map(|key| key.text.clone());
         http.send_as(key.as_deref(), &Request::post(PATH, &payload), TIMEOUT)
     }
@@ -281,12 +274,7 @@ mod tests {
         let jwt = |claims| format!("x.{}.x", URL_SAFE_NO_PAD.encode(claims));
         let full = jwt(r#"{"exp":1300,"iat":1000,"sub":"me"}"#);
         assert_eq!(lifetime(&full), Some(Duration::from_secs(300)));
-        for unknown in [
-            jwt("{}"),
-            jwt(r#"{"exp":1,"iat":2}"#),
-            "opaque".into(),
-            "a.%.c".into(),
-        ] {
+        for unknown in [jwt("{}"), jwt(r#"{"exp":1,"iat":2}"#), "opaque".into(), "a.%.c".into()] {
             assert_eq!(lifetime(&unknown), None);
         }
     }

@@ -78,9 +78,7 @@ impl<'a> Batch<'a> {
             }
         }
         let at = Location::caller();
-        located(at, || {
-            Ok(pack(&tensors, name)?.map(|values| self.as_logprobs(values)))
-        })
+        located(at, || Ok(pack(&tensors, name)?.map(|values| self.as_logprobs(values))))
     }
 
     /// As [`input`](Self::input), with `default` in every element when no datum has the input.
@@ -106,10 +104,8 @@ impl<'a> Batch<'a> {
         let tensors = self.tensors(name)?;
         for (index, tensor) in tensors.iter().enumerate() {
             if tensor.elem_count() != 1 {
-                let (found, expected) = (
-                    tensor.shape().into_owned(),
-                    "[1] or []: one value".to_owned(),
-                );
+                let (found, expected) =
+                    (tensor.shape().into_owned(), "[1] or []: one value".to_owned());
                 return Err(bad(index, name, DatumProblem::Shape { found, expected }));
             }
         }
@@ -146,9 +142,7 @@ impl<'a> Batch<'a> {
 
     fn tensors(&self, name: &str) -> Result<Vec<&'a TensorData>> {
         let tensor = |(index, datum): (usize, &'a Datum)| {
-            datum
-                .input(name)
-                .ok_or_else(|| bad(index, name, DatumProblem::Missing))
+            datum.input(name).ok_or_else(|| bad(index, name, DatumProblem::Missing))
         };
         self.data.iter().enumerate().map(tensor).collect()
     }
@@ -156,20 +150,13 @@ impl<'a> Batch<'a> {
 
 fn bad(index: usize, field: &str, problem: DatumProblem) -> Error {
     let field = field.to_owned();
-    Error::Datum {
-        index,
-        field,
-        problem,
-    }
+    Error::Datum { index, field, problem }
 }
 
 /// Tensors of one dtype and trailing shape, one after another.
 fn pack<T: Borrow<TensorData>>(tensors: &[T], name: &str) -> Result<Ragged> {
     let (mut floats, mut ints) = (Vec::<f32>::new(), Vec::<i64>::new());
-    let total = tensors
-        .iter()
-        .map(|tensor| tensor.borrow().elem_count())
-        .sum();
+    let total = tensors.iter().map(|tensor| tensor.borrow().elem_count()).sum();
     match tensors.first().map(|tensor| tensor.borrow().dtype()) {
         Some(tinsmith_wire::DType::Int64) => ints.reserve_exact(total),
         _ => floats.reserve_exact(total),
@@ -188,10 +175,8 @@ fn pack<T: Borrow<TensorData>>(tensors: &[T], name: &str) -> Result<Ragged> {
         let (shape, like) = (dense.shape(), model.shape());
         if shape.is_empty() || shape[1..] != like[1..] {
             let trailing: String = like.iter().skip(1).map(|d| format!(", {d}")).collect();
-            let (found, expected) = (
-                shape.into_owned(),
-                format!("[T{trailing}], as in the data before it"),
-            );
+            let (found, expected) =
+                (shape.into_owned(), format!("[T{trailing}], as in the data before it"));
             return Err(bad(index, name, DatumProblem::Shape { found, expected }));
         }
         lengths.push(shape[0]);
@@ -200,9 +185,7 @@ fn pack<T: Borrow<TensorData>>(tensors: &[T], name: &str) -> Result<Ragged> {
             Data::I64(values) => ints.extend_from_slice(values),
         }
     }
-    let mut shape = first
-        .as_ref()
-        .map_or(vec![0], |tensor| tensor.shape().into_owned());
+    let mut shape = first.as_ref().map_or(vec![0], |tensor| tensor.shape().into_owned());
     shape[0] = lengths.iter().sum();
     let packed = match first.map(|tensor| tensor.dtype()) {
         Some(tinsmith_wire::DType::Int64) => Var::from_vec(ints, &shape, &Device::Cpu),
@@ -221,9 +204,7 @@ mod tests {
         let input = ModelInput::from_tokens(vec![0; tokens]);
         inputs
             .iter()
-            .fold(Datum::new(input), |datum, (name, tensor)| {
-                datum.with(*name, tensor.clone())
-            })
+            .fold(Datum::new(input), |datum, (name, tensor)| datum.with(*name, tensor.clone()))
     }
 
     fn logprobs() -> [TensorData; 2] {
@@ -242,45 +223,16 @@ mod tests {
                     ("r", vec![0.5f32].into()),
                 ],
             ),
-            datum(
-                1,
-                &[
-                    ("a", vec![3.0f32].into()),
-                    ("ids", vec![9i64].into()),
-                    ("r", scalar),
-                ],
-            ),
+            datum(1, &[("a", vec![3.0f32].into()), ("ids", vec![9i64].into()), ("r", scalar)]),
         ];
         let batch = Batch::new(&data, &logprobs()).unwrap();
-        assert_eq!(
-            batch.logprobs().values().to_vec::<f32>().unwrap(),
-            [-1.0, -2.0, -3.0]
-        );
+        assert_eq!(batch.logprobs().values().to_vec::<f32>().unwrap(), [-1.0, -2.0, -3.0]);
         assert_eq!(batch.logprobs().lengths(), [2, 1]);
+        assert_eq!(batch.input("a").unwrap().values().to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+        assert_eq!(batch.input("ids").unwrap().values().to_vec::<i64>().unwrap(), [7, 8, 9]);
+        assert_eq!(batch.values("r").unwrap().to_vec::<f32>().unwrap(), [0.5, 1.5]);
         assert_eq!(
-            batch.input("a").unwrap().values().to_vec::<f32>().unwrap(),
-            [1.0, 2.0, 3.0]
-        );
-        assert_eq!(
-            batch
-                .input("ids")
-                .unwrap()
-                .values()
-                .to_vec::<i64>()
-                .unwrap(),
-            [7, 8, 9]
-        );
-        assert_eq!(
-            batch.values("r").unwrap().to_vec::<f32>().unwrap(),
-            [0.5, 1.5]
-        );
-        assert_eq!(
-            batch
-                .input_or("none", 2.0)
-                .unwrap()
-                .sum_per_seq()
-                .to_vec::<f32>()
-                .unwrap(),
+            batch.input_or("none", 2.0).unwrap().sum_per_seq().to_vec::<f32>().unwrap(),
             [4.0, 2.0]
         );
     }
@@ -289,30 +241,14 @@ mod tests {
     fn what_does_not_fit_is_named() {
         let long = ("long", vec![1.0f32; 2].into());
         let data = [
-            datum(
-                2,
-                &[
-                    ("a", vec![1.0f32, 2.0].into()),
-                    long,
-                    ("mixed", vec![1.0f32, 2.0].into()),
-                ],
-            ),
-            datum(
-                1,
-                &[
-                    ("long", vec![1.0f32; 3].into()),
-                    ("mixed", vec![1i64].into()),
-                ],
-            ),
+            datum(2, &[("a", vec![1.0f32, 2.0].into()), long, ("mixed", vec![1.0f32, 2.0].into())]),
+            datum(1, &[("long", vec![1.0f32; 3].into()), ("mixed", vec![1i64].into())]),
         ];
         let batch = Batch::new(&data, &logprobs()).unwrap();
         let error = |name: &str| batch.input(name).unwrap_err().to_string();
         assert_eq!(error("a"), "datum 1: `a` is missing");
         assert!(error("long").starts_with("datum 1: `long` has shape [3], it must be [1, ..]"));
-        assert_eq!(
-            error("mixed"),
-            "datum 1: `mixed` is int64, it must be float32"
-        );
+        assert_eq!(error("mixed"), "datum 1: `mixed` is int64, it must be float32");
         assert!(
             batch
                 .values("long")

@@ -19,26 +19,17 @@ pub(crate) struct Share<'a> {
 
 impl Budget {
     pub fn new(size: u64) -> Self {
-        Budget {
-            size,
-            used: Mutex::new(0),
-            freed: Condvar::new(),
-        }
+        Budget { size, used: Mutex::new(0), freed: Condvar::new() }
     }
 
     /// Waits until there is room. What is more than the whole budget waits until it is alone.
     pub fn take(&self, amount: u64) -> Share<'_> {
         let amount = amount.min(self.size);
         let is_full = |used: &mut u64| *used + amount > self.size;
-        let mut used = self
-            .freed
-            .wait_while(self.lock(), is_full)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut used =
+            self.freed.wait_while(self.lock(), is_full).unwrap_or_else(PoisonError::into_inner);
         *used += amount;
-        Share {
-            budget: self,
-            amount,
-        }
+        Share { budget: self, amount }
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {

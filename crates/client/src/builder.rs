@@ -61,10 +61,7 @@ impl std::fmt::Debug for ServiceClientBuilder {
         f.debug_struct("ServiceClientBuilder")
             .field("base_url", &self.base_url)
             .field("api_key", &self.api_key.as_ref().map(|_| "(secret)"))
-            .field(
-                "key_command",
-                &self.key_command.as_ref().map(|_| "(secret)"),
-            )
+            .field("key_command", &self.key_command.as_ref().map(|_| "(secret)"))
             .field("tags", &self.tags)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
@@ -281,10 +278,7 @@ impl ServiceClientBuilder {
             Service::Tinker => (TINKER_BASE_URL, "TINKER_API_KEY"),
             Service::Fireworks => (FIREWORKS_BASE_URL, "FIREWORKS_API_KEY"),
         };
-        let base = self
-            .base_url
-            .clone()
-            .or_else(|| variable("TINKER_BASE_URL"));
+        let base = self.base_url.clone().or_else(|| variable("TINKER_BASE_URL"));
         let base = base.as_deref().unwrap_or(default_base);
         let (key, command) = self.credentials(key_name, variable);
         let has_key = key.is_some() || command.is_some();
@@ -391,10 +385,7 @@ mod tests {
             found(new(), "TINKER_API_KEY"),
             of("of TINKER_API_KEY", "of TINKER_CREDENTIAL_CMD")
         );
-        assert_eq!(
-            found(new().fireworks(), "FIREWORKS_API_KEY"),
-            of("of FIREWORKS_API_KEY", "")
-        );
+        assert_eq!(found(new().fireworks(), "FIREWORKS_API_KEY"), of("of FIREWORKS_API_KEY", ""));
         assert_eq!(found(new().api_key("k"), "TINKER_API_KEY"), of("k", ""));
         assert_eq!(found(new().key_command("c"), "TINKER_API_KEY"), of("", "c"));
         let both = new().api_key("k").key_command("c");

@@ -88,10 +88,7 @@ fn ask(http: &Http, path: &str) -> Result<Support> {
     let path = format!("/api/v1/{path}");
     match http.get::<Value>(&path, CallInfo::of("probe")) {
         Ok(_) => Ok(Support::Yes),
-        Err(Error::Status {
-            status: 404 | 405 | 501,
-            ..
-        }) => Ok(Support::No),
+        Err(Error::Status { status: 404 | 405 | 501, .. }) => Ok(Support::No),
         Err(Error::Status { .. } | Error::Reply { .. }) => Ok(Support::Refused),
         Err(error) => Err(error),
     }

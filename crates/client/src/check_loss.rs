@@ -47,13 +47,7 @@ where
         .zip(&targets)
         .enumerate()
         .map(|(index, (datum, targets))| made_up(index, datum, targets));
-    check(
-        data,
-        &targets,
-        &logprobs.collect::<Result<Vec<_>>>()?,
-        loss,
-        Location::caller(),
-    )
+    check(data, &targets, &logprobs.collect::<Result<Vec<_>>>()?, loss, Location::caller())
 }
 
 /// As [`check_loss`], on these logprobs: `logprobs[i]` has the shape of the `target_tokens` of
@@ -110,13 +104,7 @@ where
 
     let failure = RefCell::new(None);
     let packed = batch.logprobs();
-    let point = Var::new(
-        packed
-            .values()
-            .to_dtype(DType::F64)
-            .tensor()
-            .map_err(Error::Loss)?,
-    );
+    let point = Var::new(packed.values().to_dtype(DType::F64).tensor().map_err(Error::Loss)?);
     let value = |leaves: &[Var]| {
         let logprobs = Ragged::new(leaves[0].clone(), packed.lengths());
         let loss = run(&Batch::with_logprobs(data, logprobs)).and_then(|loss| loss.root());
@@ -125,20 +113,15 @@ where
             leaves[0].sum()
         })
     };
-    let check = Gradcheck {
-        hold_detached,
-        ..Gradcheck::default()
-    };
+    let check = Gradcheck { hold_detached, ..Gradcheck::default() };
     let derivatives = check.run(value, &[point]);
     if let Some(error) = failure.take() {
         return Err(error);
     }
     Ok(LossCheck {
         report: custom_loss::report(&evaluated),
-        derivatives: derivatives.map_err(|cause| Error::WrongGradient {
-            cause: Box::new(cause),
-            at,
-        })?,
+        derivatives: derivatives
+            .map_err(|cause| Error::WrongGradient { cause: Box::new(cause), at })?,
     })
 }
 
@@ -159,9 +142,7 @@ fn made_up(index: usize, datum: &Datum, targets: &TensorData) -> Result<TensorDa
                 |(i, &old): (usize, &f32)| (f64::from(old) + uniform(i, 0.31) * 0.5 - 0.25) as f32;
             old.iter().enumerate().map(near).collect()
         }
-        None => (0..n)
-            .map(|i| (-0.05 - 2.95 * uniform(i, 0.17)) as f32)
-            .collect(),
+        None => (0..n).map(|i| (-0.05 - 2.95 * uniform(i, 0.17)) as f32).collect(),
     };
     TensorData::new(values, &targets.shape()).map_err(|error| Error::Logprobs {
         index,

@@ -123,8 +123,7 @@ impl TrainingClient {
         };
         let submission = Submission::new("save_weights", "SaveWeights").kind(Kind::Save);
         let mut turn = self.model.turn()?;
-        self.model
-            .send_one(&mut turn, submission, request, |_, answer| Ok(answer))
+        self.model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))
     }
 
     /// Saves weights under `name` for use elsewhere: [`RestClient::external_weights_urls`] tells
@@ -151,8 +150,7 @@ impl TrainingClient {
         let submission =
             Submission::new("save_weights_external", "SaveWeightsExternal").kind(Kind::Save);
         let mut turn = self.model.turn()?;
-        self.model
-            .send_one(&mut turn, submission, request, |_, answer| Ok(answer))
+        self.model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))
     }
 
     /// Loads weights from a path of [`save_state`](Self::save_state); the optimiser starts anew.

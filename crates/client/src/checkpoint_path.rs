@@ -34,10 +34,9 @@ impl FromStr for CheckpointPath {
             .and_then(|rest| rest.split_once('/'))
             .filter(|(run, id)| !run.is_empty() && id.split('/').all(|part| !part.is_empty()));
         match parts {
-            Some((run, id)) => Ok(CheckpointPath {
-                run: run.to_owned(),
-                checkpoint_id: id.to_owned(),
-            }),
+            Some((run, id)) => {
+                Ok(CheckpointPath { run: run.to_owned(), checkpoint_id: id.to_owned() })
+            }
             None => Err(Error::Config {
                 what: "checkpoint",
                 reason: format!("{path:?} is not a path such as tinker://run/weights/name"),

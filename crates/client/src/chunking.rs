@@ -29,10 +29,7 @@ pub struct ChunkLimits {
 
 impl Default for ChunkLimits {
     fn default() -> Self {
-        ChunkLimits {
-            max_len: 1024,
-            max_bytes: 5_000_000,
-        }
+        ChunkLimits { max_len: 1024, max_bytes: 5_000_000 }
     }
 }
 
@@ -94,9 +91,7 @@ pub(crate) fn estimated_bytes(datum: &Datum, service: Service) -> usize {
         _ => 0,
     });
     let tensor = |tensor: &TensorData| {
-        let indices = tensor
-            .sparse()
-            .map_or(0, |csr| csr.crow.len() + csr.col.len());
+        let indices = tensor.sparse().map_or(0, |csr| csr.crow.len() + csr.col.len());
         match service {
             Service::Tinker => tensor.data().len() * tensor.dtype().size() + 8 * indices,
             Service::Fireworks => 10 * (tensor.data().len() + indices),
@@ -140,9 +135,7 @@ mod tests {
         for (name, spec) in spec["csr"].as_object().into_iter().flatten() {
             let (rows, cols, listed) = (size(&spec[1]), size(&spec[2]), size(&spec[3]));
             // Filled row by row, as far as the values go.
-            let crow: Vec<i64> = (0..=rows)
-                .map(|row| (row * cols).min(listed) as i64)
-                .collect();
+            let crow: Vec<i64> = (0..=rows).map(|row| (row * cols).min(listed) as i64).collect();
             let col: Vec<i64> = (0..listed).map(|i| (i % cols) as i64).collect();
             let tensor = TensorData::csr(values(&spec[0], listed), crow, col, [rows, cols]);
             datum = datum.with(name, tensor.unwrap());
@@ -154,37 +147,17 @@ mod tests {
     fn chunks_are_those_of_the_sdk() {
         let cases = include_str!("../../../tests/vectors/wire/chunking.json");
         for case in serde_json::from_str::<Vec<Value>>(cases).unwrap() {
-            let data: Vec<Datum> = case["datums"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(datum)
-                .collect();
-            let bytes: Vec<usize> = data
-                .iter()
-                .map(|datum| estimated_bytes(datum, Service::Tinker))
-                .collect();
-            assert_eq!(
-                Value::from(bytes),
-                case["estimated_bytes"],
-                "{}",
-                case["name"]
-            );
+            let data: Vec<Datum> = case["datums"].as_array().unwrap().iter().map(datum).collect();
+            let bytes: Vec<usize> =
+                data.iter().map(|datum| estimated_bytes(datum, Service::Tinker)).collect();
+            assert_eq!(Value::from(bytes), case["estimated_bytes"], "{}", case["name"]);
             let limits = ChunkLimits {
                 max_len: size(&case["max_chunk_len"]),
                 max_bytes: size(&case["max_chunk_bytes"]),
             };
-            let lengths: Vec<usize> = limits
-                .split(&data, Service::Tinker)
-                .iter()
-                .map(Range::len)
-                .collect();
-            assert_eq!(
-                Value::from(lengths),
-                case["expected_chunk_lens"],
-                "{}",
-                case["name"]
-            );
+            let lengths: Vec<usize> =
+                limits.split(&data, Service::Tinker).iter().map(Range::len).collect();
+            assert_eq!(Value::from(lengths), case["expected_chunk_lens"], "{}", case["name"]);
         }
     }
 }

@@ -16,16 +16,11 @@ use tinsmith_wire::{ForwardBackwardOutput, Metrics};
 /// ```
 pub fn combine(parts: Vec<ForwardBackwardOutput>) -> ForwardBackwardOutput {
     let metrics = combine_metrics(&parts);
-    let loss_fn_output_type = parts
-        .first()
-        .map(|part| part.loss_fn_output_type.clone())
-        .unwrap_or_default();
+    let loss_fn_output_type =
+        parts.first().map(|part| part.loss_fn_output_type.clone()).unwrap_or_default();
     ForwardBackwardOutput {
         loss_fn_output_type,
-        loss_fn_outputs: parts
-            .into_iter()
-            .flat_map(|part| part.loss_fn_outputs)
-            .collect(),
+        loss_fn_outputs: parts.into_iter().flat_map(|part| part.loss_fn_outputs).collect(),
         metrics,
     }
 }
@@ -35,15 +30,10 @@ fn combine_metrics(parts: &[ForwardBackwardOutput]) -> Metrics {
     let Some(first) = parts.first() else {
         return combined;
     };
-    let weights: Vec<f64> = parts
-        .iter()
-        .map(|part| part.loss_fn_outputs.len() as f64)
-        .collect();
+    let weights: Vec<f64> = parts.iter().map(|part| part.loss_fn_outputs.len() as f64).collect();
     for (name, only) in first.metrics.iter() {
-        let Some(values) = parts
-            .iter()
-            .map(|part| part.metrics.get(name))
-            .collect::<Option<Vec<f64>>>()
+        let Some(values) =
+            parts.iter().map(|part| part.metrics.get(name)).collect::<Option<Vec<f64>>>()
         else {
             continue;
         };
@@ -56,11 +46,7 @@ fn combine_metrics(parts: &[ForwardBackwardOutput]) -> Metrics {
             "slack" => combined.insert(name, extreme(&values, f64::max) - mean(&values, &weights)),
             "unique" => {
                 for (i, &value) in values.iter().enumerate() {
-                    let numbered = if i == 0 {
-                        name.to_owned()
-                    } else {
-                        format!("{name}_{i}")
-                    };
+                    let numbered = if i == 0 { name.to_owned() } else { format!("{name}_{i}") };
                     combined.insert(numbered, value);
                 }
             }
@@ -124,13 +110,8 @@ mod tests {
     /// Part `i`, of type `Ti`, whose output `j` is numbered `100 * i + j`.
     fn part(i: usize, spec: &Value) -> ForwardBackwardOutput {
         let n = spec["n_outputs"].as_u64().unwrap();
-        let output = |j: u64| {
-            [(
-                "n".to_owned(),
-                TensorData::from(vec![100 * i as i64 + j as i64]),
-            )]
-            .into()
-        };
+        let output =
+            |j: u64| [("n".to_owned(), TensorData::from(vec![100 * i as i64 + j as i64]))].into();
         ForwardBackwardOutput {
             loss_fn_output_type: format!("T{i}"),
             loss_fn_outputs: (0..n).map(output).collect(),
@@ -159,32 +140,20 @@ mod tests {
             if expected.is_null() {
                 continue; // The SDK raises; the next test says what is done here.
             }
-            assert_eq!(
-                combined.loss_fn_output_type, expected["loss_fn_output_type"],
-                "{name}"
-            );
-            let order: Vec<i64> = combined
-                .loss_fn_outputs
-                .iter()
-                .map(|o| o["n"].as_i64().unwrap()[0])
-                .collect();
+            assert_eq!(combined.loss_fn_output_type, expected["loss_fn_output_type"], "{name}");
+            let order: Vec<i64> =
+                combined.loss_fn_outputs.iter().map(|o| o["n"].as_i64().unwrap()[0]).collect();
             assert_eq!(Value::from(order), expected["output_order"], "{name}");
             let metrics = expected["metrics"].as_object().unwrap();
-            assert_eq!(
-                combined.metrics.len(),
-                metrics.len(),
-                "{name}: {:?}",
-                combined.metrics
-            );
+            assert_eq!(combined.metrics.len(), metrics.len(), "{name}: {:?}", combined.metrics);
             for (key, value) in metrics {
                 match value.as_u64().filter(|_| key.ends_with(":hash2")) {
                     Some(exact) => {
                         assert_eq!(combined.metrics.exact_u64(key), Some(exact), "{name} {key}")
                     }
-                    None => assert!(
-                        near(combined.metrics[key.as_str()], number(value)),
-                        "{name} {key}"
-                    ),
+                    None => {
+                        assert!(near(combined.metrics[key.as_str()], number(value)), "{name} {key}")
+                    }
                 }
             }
         }
@@ -198,11 +167,7 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(combine(vec![one(1, "lr", 0.5)]).metrics["lr"], 0.5);
-        assert!(
-            combine(vec![one(1, "lr", 0.5), one(1, "lr", 0.5)])
-                .metrics
-                .is_empty()
-        );
+        assert!(combine(vec![one(1, "lr", 0.5), one(1, "lr", 0.5)]).metrics.is_empty());
         assert_eq!(
             combine(vec![one(0, "a:mean", 1.5), one(0, "a:mean", 2.5)]).metrics["a:mean"],
             2.0

@@ -106,10 +106,7 @@ impl Completions {
     pub fn unacknowledged(&self, target: &FuturesTarget) -> Option<RetrieveFuturesRequest> {
         let state = self.lock();
         let is_told = state.is_refused || state.retrieved.is_empty();
-        (!is_told).then(|| RetrieveFuturesRequest {
-            timeout: Some(0.0),
-            ..state.question(target)
-        })
+        (!is_told).then(|| RetrieveFuturesRequest { timeout: Some(0.0), ..state.question(target) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -169,9 +166,7 @@ impl State {
                 self.retrieved.drain(..request.retrieved_request_ids.len());
                 let ended = answer.completions.into_iter().map(
                     |Completion {
-                         request_id,
-                         response_payload_uncompressed_size: size,
-                         ..
+                         request_id, response_payload_uncompressed_size: size, ..
                      }| (request_id, size),
                 );
                 let before = self.ended.len();

@@ -52,9 +52,7 @@ impl KeyCommand {
         // What it printed may be a key all the same, and may be written in the command.
         let hide = |text: &str| {
             let secrets = key.split_whitespace().filter(|word| word.len() >= 8);
-            secrets.fold(text.to_owned(), |text, secret| {
-                text.replace(secret, "(secret)")
-            })
+            secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "(secret)"))
         };
         let complaints = String::from_utf8_lossy(&ended.complaints);
         let complaints = complaints.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -107,9 +105,7 @@ fn read(pipe: Option<impl Read + Send + 'static>) -> io::Result<Receiver<Vec<u8>
         let _ = pipe.map(|pipe| pipe.take(MAX_OUTPUT).read_to_end(&mut bytes));
         let _ = send.send(bytes);
     };
-    thread::Builder::new()
-        .name("tinsmith-key".into())
-        .spawn(work)?;
+    thread::Builder::new().name("tinsmith-key".into()).spawn(work)?;
     Ok(receive)
 }
 
@@ -138,9 +134,7 @@ mod tests {
     use super::*;
 
     fn run(command: &str) -> Result<String, String> {
-        KeyCommand(command.to_owned())
-            .run()
-            .map_err(|error| error.to_string())
+        KeyCommand(command.to_owned()).run().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -171,9 +165,6 @@ mod tests {
     fn a_command_that_does_not_end_is_killed() {
         let command = KeyCommand("exec sleep 600".to_owned());
         let error = command.run_within(Duration::from_millis(20)).unwrap_err();
-        assert!(
-            error.to_string().ends_with("did not end within 20ms"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("did not end within 20ms"), "{error}");
     }
 }

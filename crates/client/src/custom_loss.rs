@@ -154,11 +154,7 @@ fn send_forward<T: 'static>(
     let finish = move |session: &Arc<Session>, parts, bytes| {
         let time = session.http.since(start);
         let logprobs = logprobs(combine(parts), &targets)?;
-        Ok(finish(Forward {
-            logprobs,
-            time,
-            bytes,
-        }))
+        Ok(finish(Forward { logprobs, time, bytes }))
     };
     Ok(ApiFuture::joined(session, pending, finish))
 }
@@ -198,10 +194,8 @@ where
     drop(turn);
     let sent = http.clock.now();
 
-    let weights: Vec<TensorData> = second
-        .iter()
-        .filter_map(|datum| datum.input("weights").cloned())
-        .collect();
+    let weights: Vec<TensorData> =
+        second.iter().filter_map(|datum| datum.input("weights").cloned()).collect();
     let max_drift = evaluated.max_drift;
     let mut report = report(&evaluated);
     session.gradients.give(evaluated.gradient);
@@ -236,10 +230,7 @@ where
         let model = model.clone();
         future = future.when_failed(move || model.order.history().failed(seq_id));
     }
-    Ok(CustomStep {
-        future,
-        report: so_far,
-    })
+    Ok(CustomStep { future, report: so_far })
 }
 
 fn send(
@@ -261,17 +252,9 @@ fn send(
 
 pub(crate) fn targets(data: &[Datum]) -> Result<Vec<TensorData>> {
     let dense = |(index, datum): (usize, &Datum)| {
-        let fail = |problem| Error::Datum {
-            index,
-            field: "target_tokens".into(),
-            problem,
-        };
-        let targets = datum
-            .input("target_tokens")
-            .ok_or_else(|| fail(DatumProblem::Missing))?;
-        targets
-            .to_dense()
-            .map_err(|error| fail(DatumProblem::Unusable(error.to_string())))
+        let fail = |problem| Error::Datum { index, field: "target_tokens".into(), problem };
+        let targets = datum.input("target_tokens").ok_or_else(|| fail(DatumProblem::Missing))?;
+        targets.to_dense().map_err(|error| fail(DatumProblem::Unusable(error.to_string())))
     };
     data.iter().enumerate().map(dense).collect()
 }
@@ -330,9 +313,7 @@ fn shaped_as(like: &TensorData, values: impl Iterator<Item = f32>) -> Result<Ten
 /// The logprobs of each datum, if they are what was asked for.
 fn logprobs(forward: ForwardBackwardOutput, targets: &[TensorData]) -> Result<Vec<TensorData>> {
     let outputs = forward.loss_fn_outputs.into_iter();
-    let logprobs: Vec<_> = outputs
-        .map(|mut output| output.remove("logprobs"))
-        .collect();
+    let logprobs: Vec<_> = outputs.map(|mut output| output.remove("logprobs")).collect();
     check_all_logprobs(logprobs.iter().map(Option::as_ref), targets)?;
     Ok(logprobs.into_iter().flatten().collect())
 }
@@ -364,10 +345,8 @@ fn check_logprobs(logprobs: &TensorData, targets: &TensorData) -> Result<(), Dat
         return Err(DatumProblem::Sparse);
     }
     if logprobs.shape() != targets.shape() {
-        let (found, expected) = (
-            logprobs.shape().into_owned(),
-            format!("{:?}, as its target_tokens", targets.shape()),
-        );
+        let (found, expected) =
+            (logprobs.shape().into_owned(), format!("{:?}, as its target_tokens", targets.shape()));
         return Err(DatumProblem::Shape { found, expected });
     }
     preflight::check_finite(logprobs)
@@ -401,12 +380,8 @@ fn finish(
 ) -> (ForwardBackwardOutput, StepReport) {
     report.drift = Drift::between(first, &output);
     report.surrogate = SurrogateCheck::of(weights, &output);
-    report.warnings = Warning::about(
-        &report.gradient,
-        report.drift,
-        report.surrogate,
-        &report.metrics,
-    );
+    report.warnings =
+        Warning::about(&report.gradient, report.drift, report.surrogate, &report.metrics);
     report.server_metrics = output.metrics.clone();
     let surrogate = output.metrics.remove("loss:sum");
     output.metrics.extend(report.metrics.iter());

@@ -103,10 +103,7 @@ pub enum Error {
         at: &'static Location<'static>,
     },
     /// The loss is NaN or infinite.
-    #[error(
-        "the loss (made at {at}) is {value}{}; nothing was trained",
-        Because(cause)
-    )]
+    #[error("the loss (made at {at}) is {value}{}; nothing was trained", Because(cause))]
     LossNotFinite {
         /// Its value.
         value: f64,
@@ -271,10 +268,7 @@ pub enum Error {
         spoken: Dialect,
     },
     /// The server accepted a request and failed to execute it.
-    #[error(
-        "{call}: failed on the server ({}): {message}",
-        category_name(category)
-    )]
+    #[error("{call}: failed on the server ({}): {message}", category_name(category))]
     RequestFailed {
         /// What was asked.
         call: Box<CallInfo>,
@@ -421,9 +415,7 @@ struct Because<'a>(&'a Option<Box<grad::Error>>);
 
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .as_ref()
-            .map_or(Ok(()), |cause| write!(f, ": {cause}"))
+        self.0.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))
     }
 }
 
@@ -431,9 +423,7 @@ struct Last<'a>(&'a Option<String>);
 
 impl fmt::Display for Last<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .as_ref()
-            .map_or(Ok(()), |last| write!(f, "; last: {last}"))
+        self.0.as_ref().map_or(Ok(()), |last| write!(f, "; last: {last}"))
     }
 }
 

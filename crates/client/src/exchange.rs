@@ -149,11 +149,7 @@ impl Http {
         if request.method != Method::GET {
             headers.push(("X-Idempotency-Key", key));
         }
-        let request = Request {
-            headers: &headers,
-            method: request.method.clone(),
-            ..*request
-        };
+        let request = Request { headers: &headers, method: request.method.clone(), ..*request };
         let outcome = self.send(&request, timeout);
         let maybe_received = !matches!(outcome, Err(Failure::NotSent(_)));
         info.maybe_received |= maybe_received;
@@ -170,22 +166,12 @@ impl Http {
                 })),
             },
             Err(failure) => {
-                let verdict = if maybe_received && may_do_twice {
-                    Verdict::Final
-                } else {
-                    Verdict::Again
-                };
+                let verdict =
+                    if maybe_received && may_do_twice { Verdict::Final } else { Verdict::Again };
                 let reason = self.auth.redact(&failure.to_string());
-                let error = Error::Unreachable {
-                    call: Box::new(info.clone()),
-                    reason,
-                    maybe_received,
-                };
-                Err(Box::new(Setback {
-                    error,
-                    verdict,
-                    asked_wait: None,
-                }))
+                let error =
+                    Error::Unreachable { call: Box::new(info.clone()), reason, maybe_received };
+                Err(Box::new(Setback { error, verdict, asked_wait: None }))
             }
         }
     }
@@ -231,18 +217,12 @@ impl Http {
 
 fn reason(error: &Error) -> String {
     match error {
-        Error::Status {
-            status, message, ..
-        } => format!("{status}: {message}"),
+        Error::Status { status, message, .. } => format!("{status}: {message}"),
         Error::Unreachable { reason, .. } => reason.clone(),
         other => other.to_string(),
     }
 }
 
 fn out_of_time(last: Error, info: &CallInfo, limit: Duration) -> Error {
-    Error::Deadline {
-        call: Box::new(info.clone()),
-        limit,
-        last: Some(reason(&last)),
-    }
+    Error::Deadline { call: Box::new(info.clone()), limit, last: Some(reason(&last)) }
 }

@@ -9,9 +9,7 @@ const NAME: &str = "response_tokens";
 pub(crate) fn response_tokens(data: &[Datum]) -> usize {
     let of = |datum: &Datum| match datum.input("weights").map(|weights| weights.data()) {
         Some(Data::F32(weights)) => weights.iter().filter(|&&w| w != 0.0).count(),
-        _ => datum
-            .input("target_tokens")
-            .map_or(0, |targets| targets.elem_count()),
+        _ => datum.input("target_tokens").map_or(0, |targets| targets.elem_count()),
     };
     data.iter().map(of).sum()
 }

@@ -79,14 +79,10 @@ impl<T> ApiFuture<T> {
         P: Answer + Send + 'static,
         T: 'static,
     {
-        Self::joined(
-            session,
-            vec![pending],
-            move |session, mut parts, _| match parts.pop() {
-                Some(part) => finish(session, part),
-                None => Err(Error::ResultTaken),
-            },
-        )
+        Self::joined(session, vec![pending], move |session, mut parts, _| match parts.pop() {
+            Some(part) => finish(session, part),
+            None => Err(Error::ResultTaken),
+        })
     }
 
     /// The future of several requests whose results are put together; `finish` also learns how many
@@ -100,18 +96,11 @@ impl<T> ApiFuture<T> {
         P: Answer + Send + 'static,
         T: 'static,
     {
-        Self::new(Joined {
-            session,
-            pending,
-            finish: Some(finish),
-        })
+        Self::new(Joined { session, pending, finish: Some(finish) })
     }
 
     pub(crate) fn new(wait: impl Wait<T> + Send + 'static) -> Self {
-        ApiFuture {
-            limit: wait.session().http.retry.result_timeout,
-            wait: Box::new(wait),
-        }
+        ApiFuture { limit: wait.session().http.retry.result_timeout, wait: Box::new(wait) }
     }
 }
 
@@ -120,10 +109,7 @@ impl<T: 'static> ApiFuture<T> {
     pub(crate) fn when_failed(self, work: impl FnOnce() + Send + 'static) -> Self {
         ApiFuture {
             limit: self.limit,
-            wait: Box::new(Watched {
-                wait: self.wait,
-                work: Some(work),
-            }),
+            wait: Box::new(Watched { wait: self.wait, work: Some(work) }),
         }
     }
 }
@@ -186,20 +172,13 @@ where
         }
         let finish = self.finish.take().ok_or(Error::ResultTaken)?;
         let bytes = self.pending.iter().map(|pending| pending.bytes).sum();
-        let parts = self
-            .pending
-            .drain(..)
-            .filter_map(|pending| pending.value)
-            .collect();
+        let parts = self.pending.drain(..).filter_map(|pending| pending.value).collect();
         finish(&self.session, parts, bytes).map(Some)
     }
 
     fn describe(&self) -> String {
-        let parts: Vec<String> = self
-            .pending
-            .iter()
-            .map(|pending| pending.info.to_string())
-            .collect();
+        let parts: Vec<String> =
+            self.pending.iter().map(|pending| pending.info.to_string()).collect();
         parts.join("; ")
     }
 

@@ -55,13 +55,9 @@ impl Heartbeat {
                 }
             }
         };
-        thread::Builder::new()
-            .name("tinsmith-heartbeat".into())
-            .spawn(beat)
-            .map_err(|error| Error::Config {
-                what: "heartbeat thread",
-                reason: error.to_string(),
-            })?;
+        thread::Builder::new().name("tinsmith-heartbeat".into()).spawn(beat).map_err(|error| {
+            Error::Config { what: "heartbeat thread", reason: error.to_string() }
+        })?;
         Ok(Heartbeat { over, _stop: stop })
     }
 
@@ -85,11 +81,7 @@ struct Silence {
 
 impl Silence {
     fn new(now: Duration, limit: Duration) -> Self {
-        Silence {
-            since: now,
-            limit,
-            is_told: false,
-        }
+        Silence { since: now, limit, is_told: false }
     }
 
     /// What there is to tell after another heartbeat.

@@ -68,11 +68,7 @@ impl Loss {
     #[track_caller]
     pub fn new(value: Var) -> Self {
         Loss {
-            terms: vec![Term {
-                name: "loss".into(),
-                weight: 1.0,
-                value,
-            }],
+            terms: vec![Term { name: "loss".into(), weight: 1.0, value }],
             metrics: Vec::new(),
             unused_allowed: false,
             detached_allowed: false,
@@ -91,11 +87,7 @@ impl Loss {
 
     /// Adds `weight * value` to the loss, and reports the term by `name`.
     pub fn regularize(mut self, name: impl Into<String>, weight: f64, value: Var) -> Self {
-        self.terms.push(Term {
-            name: name.into(),
-            weight,
-            value,
-        });
+        self.terms.push(Term { name: name.into(), weight, value });
         self
     }
 
@@ -262,28 +254,18 @@ impl Loss {
             MetricValue::Known(_) => None,
         });
         let norms = match self.has_norms {
-            true => self
-                .terms
-                .iter()
-                .map(|term| norm(term, leaf))
-                .collect::<Result<Vec<Var>>>()?,
+            true => self.terms.iter().map(|term| norm(term, leaf)).collect::<Result<Vec<Var>>>()?,
             false => Vec::new(),
         };
         let values = self.terms.iter().map(|term| &term.value);
         let beside: Vec<&Var> = values.chain(&norms).chain(lazy).collect();
         let backward = Backward::new(&root).allow_unused().aux(&beside);
         gradient.resize(leaf.elem_count(), 0.0);
-        let values = backward
-            .run_into(&[leaf], &mut [&mut gradient])
-            .map_err(Error::Loss)?;
+        let values = backward.run_into(&[leaf], &mut [&mut gradient]).map_err(Error::Loss)?;
         let value = values.value();
         if !value.is_finite() {
             let cause = culprit(&root, leaf);
-            return Err(Error::LossNotFinite {
-                value,
-                cause,
-                at: self.at,
-            });
+            return Err(Error::LossNotFinite { value, cause, at: self.at });
         }
         if let Some(element) = preflight::first(&gradient, |g| !g.is_finite()) {
             let row_len = gradient.len() / logprobs.total().max(1);
@@ -304,11 +286,7 @@ impl Loss {
                 *g = (f64::from(*g) * factor) as f32;
             }
         }
-        let beside = values
-            .aux()
-            .iter()
-            .map(number)
-            .collect::<Result<Vec<f64>>>()?;
+        let beside = values.aux().iter().map(number).collect::<Result<Vec<f64>>>()?;
         let (terms, beside) = beside.split_at(self.terms.len());
         let (norms, lazy) = beside.split_at(norms.len());
         let mut lazy = lazy.iter();
@@ -366,11 +344,7 @@ impl Loss {
                 && !is_scalar(var)?
             {
                 let (name, shape) = (name.clone(), var.shape().to_vec());
-                return Err(Error::MetricNotScalar {
-                    name,
-                    shape,
-                    at: self.at,
-                });
+                return Err(Error::MetricNotScalar { name, shape, at: self.at });
             }
         }
         let mut weighted = self.terms.iter().map(Term::weighted);
@@ -382,20 +356,11 @@ impl Loss {
 impl Term {
     fn weighted(&self) -> Var {
         let value = self.value.reshape(&[]);
-        if self.weight == 1.0 {
-            value
-        } else {
-            value * self.weight
-        }
+        if self.weight == 1.0 { value } else { value * self.weight }
     }
 
     fn report(self, value: f64, gradient_norm: Option<f64>) -> TermReport {
-        TermReport {
-            name: self.name,
-            weight: self.weight,
-            value,
-            gradient_norm,
-        }
+        TermReport { name: self.name, weight: self.weight, value, gradient_norm }
     }
 }
 
@@ -420,12 +385,7 @@ fn norm(term: &Term, leaf: &Var) -> Result<Var> {
 
 /// The op that made the first NaN or infinity.
 fn culprit(root: &Var, leaf: &Var) -> Option<Box<GradError>> {
-    Backward::new(root)
-        .allow_unused()
-        .check_finite()
-        .run(&[leaf])
-        .err()
-        .map(Box::new)
+    Backward::new(root).allow_unused().check_finite().run(&[leaf]).err().map(Box::new)
 }
 
 /// The sequences of which no row is reached. One without rows needs none.
@@ -435,9 +395,7 @@ fn unused(reached: &[Range<usize>], offsets: &[usize]) -> Vec<usize> {
         seq[0] < seq[1] && reached.get(next).is_none_or(|range| range.start >= seq[1])
     };
     let seqs = offsets.windows(2).enumerate();
-    seqs.filter(|(_, seq)| is_unused(seq))
-        .map(|(i, _)| i)
-        .collect()
+    seqs.filter(|(_, seq)| is_unused(seq)).map(|(i, _)| i).collect()
 }
 
 fn number(tensor: &Tensor) -> Result<f64> {

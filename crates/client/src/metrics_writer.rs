@@ -52,12 +52,8 @@ impl MetricsWriter {
         let path = path.as_ref().to_owned();
         let open = || -> std::io::Result<File> {
             let mut options = OpenOptions::new();
-            let mut file = options
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path)?;
+            let mut file =
+                options.read(true).write(true).create(true).truncate(false).open(&path)?;
             let end = end_of_last_line(&mut file)?;
             file.set_len(end)?;
             file.seek(SeekFrom::Start(end))?;
@@ -74,15 +70,12 @@ impl MetricsWriter {
     /// # Errors
     /// [`Error::File`]; also when `values` is no struct or map.
     pub fn write(&mut self, step: u64, values: &impl Serialize) -> Result<()> {
-        let time = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0.0, |since| since.as_secs_f64());
+        let time =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let mut line = serde_json::to_vec(&Line { step, time, values })
             .map_err(|error| self.failed(error.into()))?;
         line.push(b'\n');
-        self.file
-            .write_all(&line)
-            .map_err(|error| self.failed(error))
+        self.file.write_all(&line).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, source: std::io::Error) -> Error {
@@ -119,10 +112,7 @@ mod tests {
         let text = fs::read_to_string(path).unwrap();
         let line = |line: &str| {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
-            (
-                value["step"].as_u64().unwrap(),
-                value["loss"].as_f64().unwrap(),
-            )
+            (value["step"].as_u64().unwrap(), value["loss"].as_f64().unwrap())
         };
         text.lines().map(line).collect()
     }
@@ -140,10 +130,7 @@ mod tests {
         let first = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
         for cut in 0..=whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
-            MetricsWriter::append(&path)
-                .unwrap()
-                .write(3, &values(0.125))
-                .unwrap();
+            MetricsWriter::append(&path).unwrap().write(3, &values(0.125)).unwrap();
             let mut expected = vec![(1, 0.5), (2, 0.25)];
             expected.truncate(usize::from(cut >= first) + usize::from(cut == whole.len()));
             expected.push((3, 0.125));
@@ -155,23 +142,14 @@ mod tests {
     fn long_unfinished_lines_are_cut_off_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        fs::write(
-            &path,
-            format!("{{\"step\":1,\"loss\":2}}\n{}", "x".repeat(200_000)),
-        )
-        .unwrap();
-        MetricsWriter::append(&path)
-            .unwrap()
-            .write(2, &BTreeMap::from([("loss", 1.0)]))
-            .unwrap();
+        fs::write(&path, format!("{{\"step\":1,\"loss\":2}}\n{}", "x".repeat(200_000))).unwrap();
+        MetricsWriter::append(&path).unwrap().write(2, &BTreeMap::from([("loss", 1.0)])).unwrap();
         assert_eq!(losses(&path), [(1, 2.0), (2, 1.0)]);
     }
 
     #[test]
     fn a_path_that_cannot_be_opened_is_named() {
-        let error = MetricsWriter::append("/nowhere/at/all.jsonl")
-            .unwrap_err()
-            .to_string();
+        let error = MetricsWriter::append("/nowhere/at/all.jsonl").unwrap_err().to_string();
         assert!(error.starts_with("/nowhere/at/all.jsonl: "), "{error}");
     }
 }

@@ -65,10 +65,8 @@ impl Model {
         P: Answer + Send + 'static,
         T: 'static,
     {
-        let pending = turn.send(|seq_id| {
-            self.session
-                .submit(submission.seq(seq_id), &request(seq_id))
-        })?;
+        let pending =
+            turn.send(|seq_id| self.session.submit(submission.seq(seq_id), &request(seq_id)))?;
         Ok(ApiFuture::single(self.session.clone(), pending, finish))
     }
 
@@ -116,15 +114,10 @@ impl Model {
     fn send_chunk(&self, batch: PassOver<'_>, i: usize, seq_id: u64) -> Result<Part> {
         let server = &self.session.server;
         let data = &batch.data[batch.chunks[i].clone()];
-        let bytes: usize = data
-            .iter()
-            .map(|datum| estimated_bytes(datum, server.service))
-            .sum();
+        let bytes: usize = data.iter().map(|datum| estimated_bytes(datum, server.service)).sum();
         let _share = server.sending.take(bytes as u64);
         let (submission, payload) = self.encode(batch, data, seq_id)?;
-        let sent = self
-            .session
-            .submit_payload(submission.seq(seq_id), &payload, &[]);
+        let sent = self.session.submit_payload(submission.seq(seq_id), &payload, &[]);
         self.session.bodies.give(payload.bytes);
         match sent {
             Ok((_, pending)) => {
@@ -159,10 +152,7 @@ impl Model {
             Dialect::Json => Ok((submission, Payload::json_in(buffer, &request)?)),
             // One message for both passes, at one address.
             Dialect::Protobuf => {
-                let submission = Submission {
-                    path: "forward_backward",
-                    ..submission
-                };
+                let submission = Submission { path: "forward_backward", ..submission };
                 let payload = Payload::protobuf_in(buffer, &request, server.wants_zstd())?;
                 Ok((submission, payload))
             }

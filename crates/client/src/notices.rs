@@ -44,11 +44,7 @@ pub(crate) struct Notices {
 
 impl Notices {
     pub fn new(http: Arc<Http>, sdk_version: &str) -> Self {
-        Notices {
-            http,
-            sdk_version: sdk_version.to_owned(),
-            sender: OnceLock::new(),
-        }
+        Notices { http, sdk_version: sdk_version.to_owned(), sender: OnceLock::new() }
     }
 
     pub fn give(&self, notice: Notice) {
@@ -105,10 +101,7 @@ impl Settings {
         let now = self.http.clock.now();
         let seconds = self.config.refresh_interval_sec.max(MIN_REFRESH);
         let good_for = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        if self
-            .asked
-            .is_none_or(|asked| now.saturating_sub(asked) >= good_for)
-        {
+        if self.asked.is_none_or(|asked| now.saturating_sub(asked) >= good_for) {
             self.asked = Some(now);
             if let Some(config) = self.ask() {
                 self.config = config;
@@ -118,9 +111,7 @@ impl Settings {
     }
 
     fn ask(&self) -> Option<DynamicConfig> {
-        let request = ClientConfigRequest {
-            sdk_version: self.sdk_version.clone(),
-        };
+        let request = ClientConfigRequest { sdk_version: self.sdk_version.clone() };
         let reply = post(&self.http, "client/dynamic_config", &request, TIMEOUT)?;
         match reply.status {
             200..300 => json::from_slice(&reply.body).ok(),
@@ -135,9 +126,7 @@ fn post(http: &Http, call: &str, body: &impl Serialize, timeout: Duration) -> Op
     let payload = Payload::json(body).ok()?;
     let path = format!("/api/v1/{call}");
     let key = http.idempotency_key();
-    let request = Request {
-        headers: &[("X-Idempotency-Key", &key)],
-        ..Request::post(&path, &payload)
-    };
+    let request =
+        Request { headers: &[("X-Idempotency-Key", &key)], ..Request::post(&path, &payload) };
     http.send(&request, timeout).ok()
 }

@@ -41,10 +41,7 @@ impl OptimStep {
 
 impl From<OptimizerParams> for OptimStep {
     fn from(params: OptimizerParams) -> Self {
-        OptimStep {
-            params,
-            grad_accumulation_normalization: None,
-        }
+        OptimStep { params, grad_accumulation_normalization: None }
     }
 }
 

@@ -29,10 +29,7 @@ struct State {
 impl Order {
     pub fn new() -> Self {
         Order {
-            state: Mutex::new(State {
-                next: 1,
-                poisoned: None,
-            }),
+            state: Mutex::new(State { next: 1, poisoned: None }),
             history: Mutex::default(),
             holder: Mutex::new(None),
         }
@@ -46,9 +43,7 @@ impl Order {
         }
         let state = lock(&self.state);
         if let Some(first) = &state.poisoned {
-            return Err(Error::Poisoned {
-                first: first.clone(),
-            });
+            return Err(Error::Poisoned { first: first.clone() });
         }
         *lock(&self.holder) = Some(thread::current().id());
         let order = self;
@@ -158,10 +153,7 @@ mod tests {
         drop(turn);
         let mut turn = order.turn(BySequence).unwrap();
         let unsendable = wire_error();
-        assert!(
-            turn.send(|_| Err::<(), _>(Error::Encode(unsendable)))
-                .is_err()
-        );
+        assert!(turn.send(|_| Err::<(), _>(Error::Encode(unsendable))).is_err());
         assert_eq!(turn.send(Ok).unwrap(), 3);
     }
 
@@ -207,20 +199,11 @@ mod tests {
         let order = Order::new();
         let unsent = || Some(Error::SessionOver);
         let mut turn = order.turn(BySequence).unwrap();
-        assert!(
-            turn.send_batch(3, |_| (Vec::<u64>::new(), unsent()))
-                .is_err()
-        );
-        assert_eq!(
-            turn.send_batch(3, |first| (vec![first; 3], None)).unwrap(),
-            [1; 3]
-        );
+        assert!(turn.send_batch(3, |_| (Vec::<u64>::new(), unsent())).is_err());
+        assert_eq!(turn.send_batch(3, |first| (vec![first; 3], None)).unwrap(), [1; 3]);
         assert!(turn.send_batch(3, |first| (vec![first], unsent())).is_err());
         drop(turn);
-        assert!(matches!(
-            order.turn(BySequence),
-            Err(Error::Poisoned { .. })
-        ));
+        assert!(matches!(order.turn(BySequence), Err(Error::Poisoned { .. })));
     }
 
     #[test]

@@ -134,11 +134,7 @@ impl<P> Pending<P> {
     }
 
     pub fn deadline(&self, limit: Duration) -> Error {
-        Error::Deadline {
-            call: Box::new(self.info.clone()),
-            limit,
-            last: self.last.clone(),
-        }
+        Error::Deadline { call: Box::new(self.info.clone()), limit, last: self.last.clone() }
     }
 }
 
@@ -193,9 +189,8 @@ impl<P: Answer> Pending<P> {
             },
             ..Request::post("/api/v1/retrieve_future", &payload)
         };
-        let _share: Option<Share> = self
-            .payload_size
-            .map(|size| session.server.receiving.take(size));
+        let _share: Option<Share> =
+            self.payload_size.map(|size| session.server.receiving.take(size));
         match http.send(&request, timeout) {
             Ok(reply) => self.answered(session, reply),
             // A server may hold the question for longer than we wait: not ready, and no reason to
@@ -249,9 +244,7 @@ impl<P: Answer> Pending<P> {
                 Ok(Step::Again(POLITE))
             }
             402 => {
-                let pause = self
-                    .billing
-                    .next(http.clock.now(), http.retry.billing_pause);
+                let pause = self.billing.next(http.clock.now(), http.retry.billing_pause);
                 let pause = pause.ok_or_else(|| http.refusal(&reply, &self.info))?;
                 http.progress.event(&Event::BillingPause(self.info.clone()));
                 Ok(Step::Again(pause))
@@ -294,9 +287,7 @@ impl<P: Answer> Pending<P> {
                 self.queued(http, state);
                 Ok(Step::Again(POLITE))
             }
-            FutureReply::CompleteMetadata {
-                response_payload_size,
-            } => {
+            FutureReply::CompleteMetadata { response_payload_size } => {
                 self.is_complete(response_payload_size);
                 Ok(Step::Again(Duration::ZERO))
             }

@@ -57,10 +57,7 @@ impl fmt::Display for ForwardProblem {
                 write!(f, "it was made on {expected} data, and these are {found}")
             }
             ForwardProblem::OtherData { index } => {
-                write!(
-                    f,
-                    "datum {index} has other tokens or target_tokens than then"
-                )
+                write!(f, "datum {index} has other tokens or target_tokens than then")
             }
         }
     }

@@ -31,16 +31,10 @@ fn check_datum(datum: &Datum, travels: &impl Fn(&str) -> bool) -> Result<(), Fin
         move |problem| (field, problem)
     };
     check_input(datum).map_err(at("model_input"))?;
-    let targets = datum
-        .input("target_tokens")
-        .ok_or(DatumProblem::Missing)
-        .map_err(at("target_tokens"))?;
+    let targets =
+        datum.input("target_tokens").ok_or(DatumProblem::Missing).map_err(at("target_tokens"))?;
     check_targets(targets, datum.model_input.len()).map_err(at("target_tokens"))?;
-    for (name, tensor) in datum
-        .loss_fn_inputs
-        .iter()
-        .filter(|(name, _)| travels(name))
-    {
+    for (name, tensor) in datum.loss_fn_inputs.iter().filter(|(name, _)| travels(name)) {
         check_finite(tensor).map_err(at(name))?;
     }
     if let Some(weights) = datum.input("weights") {
@@ -68,10 +62,7 @@ fn check_input(datum: &Datum) -> Result<(), DatumProblem> {
 
 fn check_targets(targets: &TensorData, input_len: Option<usize>) -> Result<(), DatumProblem> {
     let Data::I64(tokens) = targets.data() else {
-        return Err(DatumProblem::DType {
-            expected: DType::Int64,
-            found: targets.dtype(),
-        });
+        return Err(DatumProblem::DType { expected: DType::Int64, found: targets.dtype() });
     };
     let shape = targets.shape();
     let fits = match input_len {
@@ -86,20 +77,14 @@ fn check_targets(targets: &TensorData, input_len: Option<usize>) -> Result<(), D
         });
     }
     match first(tokens, |token| !(0..=MAX_TOKEN).contains(&token)) {
-        Some(position) => Err(DatumProblem::TokenOutOfRange {
-            position,
-            token: tokens[position],
-        }),
+        Some(position) => Err(DatumProblem::TokenOutOfRange { position, token: tokens[position] }),
         None => Ok(()),
     }
 }
 
 fn check_weights(weights: &TensorData, targets: &TensorData) -> Result<(), DatumProblem> {
     if weights.dtype() != DType::Float32 {
-        return Err(DatumProblem::DType {
-            expected: DType::Float32,
-            found: weights.dtype(),
-        });
+        return Err(DatumProblem::DType { expected: DType::Float32, found: weights.dtype() });
     }
     if weights.shape() != targets.shape() {
         return Err(DatumProblem::Shape {
@@ -115,10 +100,7 @@ pub(crate) fn check_finite(tensor: &TensorData) -> Result<(), DatumProblem> {
         return Ok(());
     };
     match first(values, |x| !x.is_finite()) {
-        Some(position) => Err(DatumProblem::NonFinite {
-            position,
-            value: values[position],
-        }),
+        Some(position) => Err(DatumProblem::NonFinite { position, value: values[position] }),
         None => Ok(()),
     }
 }

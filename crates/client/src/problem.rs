@@ -75,10 +75,7 @@ impl fmt::Display for DatumProblem {
                 write!(f, "is {value} at element {position}, it must be finite")
             }
             DatumProblem::TokenOutOfRange { position, token } => {
-                write!(
-                    f,
-                    "has token id {token} at element {position}, it must be in 0..2^31"
-                )
+                write!(f, "has token id {token} at element {position}, it must be in 0..2^31")
             }
             DatumProblem::Unusable(reason) => write!(f, "cannot be used: {reason}"),
         }

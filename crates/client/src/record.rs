@@ -70,10 +70,7 @@ impl Recorder {
         let Some(Recording { dir, next }) = &mut *recording else {
             return Ok(());
         };
-        let metrics = evaluated
-            .metrics
-            .iter()
-            .map(|(name, value)| (name.as_str(), *value));
+        let metrics = evaluated.metrics.iter().map(|(name, value)| (name.as_str(), *value));
         let step = Recorded {
             format: FORMAT,
             data: data.to_vec(),
@@ -157,11 +154,8 @@ where
 }
 
 fn compare(path: PathBuf, step: Recorded, now: Evaluated) -> ReplayedStep {
-    let metrics: Metrics = now
-        .metrics
-        .iter()
-        .map(|(name, value)| (name.as_str(), *value))
-        .collect();
+    let metrics: Metrics =
+        now.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let both = || step.gradient.iter().zip(&now.gradient);
     let difference = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).abs();
     let is_identical = step.loss.to_bits() == now.value.to_bits()
@@ -187,10 +181,7 @@ fn read(path: &Path) -> Result<Recorded> {
         let found = step.format;
         let why =
             format!("the step is recorded in format {found}, and this version reads {FORMAT}");
-        return Err(failed(
-            path,
-            io::Error::new(io::ErrorKind::InvalidData, why),
-        ));
+        return Err(failed(path, io::Error::new(io::ErrorKind::InvalidData, why)));
     }
     Ok(step)
 }
@@ -201,13 +192,8 @@ fn steps(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(|source| failed(dir, source))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let number = name
-            .strip_prefix("step-")
-            .and_then(|rest| rest.strip_suffix(".json"));
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let number = name.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".json"));
         if let Some(number) = number.and_then(|number| number.parse().ok()) {
             found.push((number, path));
         }

@@ -71,9 +71,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn training_runs(&self) -> Result<Vec<TrainingRun>> {
-        self.pages("training_runs", |page: TrainingRunsResponse| {
-            (page.training_runs, page.cursor)
-        })
+        self.pages("training_runs", |page: TrainingRunsResponse| (page.training_runs, page.cursor))
     }
 
     /// One training run, by the id of its model.
@@ -130,9 +128,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn all_checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        self.pages("checkpoints", |page: CheckpointsResponse| {
-            (page.checkpoints, page.cursor)
-        })
+        self.pages("checkpoints", |page: CheckpointsResponse| (page.checkpoints, page.cursor))
     }
 
     /// Deletes a checkpoint (`tinker://..`), for good.
@@ -191,18 +187,11 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn set_checkpoint_ttl(&self, path: &str, ttl: Option<Duration>) -> Result<()> {
-        let payload = Payload::json(&SetTtlRequest {
-            ttl_seconds: ttl.map(|ttl| ttl.as_secs()),
-        })?;
+        let payload = Payload::json(&SetTtlRequest { ttl_seconds: ttl.map(|ttl| ttl.as_secs()) })?;
         let path = address(path, "/ttl")?;
-        let request = Request {
-            method: Method::PUT,
-            ..Request::post(&path, &payload)
-        };
+        let request = Request { method: Method::PUT, ..Request::post(&path, &payload) };
         let mut info = CallInfo::of("checkpoints/ttl");
-        self.http
-            .exchange(&request, &mut info, Kind::Query)
-            .map(drop)
+        self.http.exchange(&request, &mut info, Kind::Query).map(drop)
     }
 
     /// Where a checkpoint can be fetched as a tar file. Servers of SDK 0.38 have
@@ -228,14 +217,9 @@ impl RestClient {
         let mut info = CallInfo::of("checkpoints/archive");
         let path = address(path, "/archive")?;
         let request = Request::bare(Method::GET, &path);
-        let reply = self
-            .http
-            .exchange_for_redirect(&request, &mut info, Kind::Query)?;
+        let reply = self.http.exchange_for_redirect(&request, &mut info, Kind::Query)?;
         match reply.location {
-            Some(url) => Ok(ArchiveUrl {
-                url: self.http.absolute(&url),
-                expires: reply.expires,
-            }),
+            Some(url) => Ok(ArchiveUrl { url: self.http.absolute(&url), expires: reply.expires }),
             None => Err(Error::Unexpected {
                 call: Box::new(info),
                 problem: format!(
@@ -282,9 +266,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn weights_info(&self, path: &str) -> Result<WeightsInfoResponse> {
-        let request = WeightsInfoRequest {
-            tinker_path: path.to_owned(),
-        };
+        let request = WeightsInfoRequest { tinker_path: path.to_owned() };
         self.post("weights_info", &request)
     }
 
@@ -350,8 +332,7 @@ impl RestClient {
     }
 
     fn get<T: DeserializeOwned>(&self, name: &'static str, path: &str) -> Result<T> {
-        self.http
-            .get(&format!("/api/v1/{path}"), CallInfo::of(name))
+        self.http.get(&format!("/api/v1/{path}"), CallInfo::of(name))
     }
 
     fn post<T: DeserializeOwned>(&self, name: &'static str, body: &impl Serialize) -> Result<T> {
@@ -363,9 +344,7 @@ impl RestClient {
     fn act(&self, method: Method, path: &str, what: &str) -> Result<()> {
         let path = address(path, what)?;
         let mut info = CallInfo::of("checkpoints");
-        self.http
-            .exchange(&Request::bare(method, &path), &mut info, Kind::Query)
-            .map(drop)
+        self.http.exchange(&Request::bare(method, &path), &mut info, Kind::Query).map(drop)
     }
 
     /// All entries of a list, however many pages it has.
@@ -395,11 +374,7 @@ fn address(path: &str, what: &str) -> Result<String> {
     Ok(format!(
         "/api/v1/training_runs/{}/checkpoints/{}{what}",
         escaped(&path.run),
-        path.checkpoint_id
-            .split('/')
-            .map(escaped)
-            .collect::<Vec<_>>()
-            .join("/")
+        path.checkpoint_id.split('/').map(escaped).collect::<Vec<_>>().join("/")
     ))
 }
 

@@ -86,9 +86,7 @@ impl RetryConfig {
     pub(crate) fn delay(&self, failures: u32, dice: u64) -> Duration {
         let doubled = self.first_delay.saturating_mul(1 << (failures - 1).min(20));
         let chance = dice as f64 / u64::MAX as f64;
-        doubled
-            .min(self.max_delay)
-            .mul_f64((1.0 - self.jitter * chance).clamp(0.0, 1.0))
+        doubled.min(self.max_delay).mul_f64((1.0 - self.jitter * chance).clamp(0.0, 1.0))
     }
 }
 
@@ -155,10 +153,7 @@ const BILLING_QUIET: Duration = Duration::from_secs(300);
 impl BillingPauses {
     /// The next pause, from `now` on; none once they have lasted `limit`.
     pub fn next(&mut self, now: Duration, limit: Duration) -> Option<Duration> {
-        if self
-            .last
-            .is_some_and(|last| now.saturating_sub(last) > BILLING_QUIET + BILLING_STEP)
-        {
+        if self.last.is_some_and(|last| now.saturating_sub(last) > BILLING_QUIET + BILLING_STEP) {
             self.total = Duration::ZERO;
         }
         self.last = Some(now);

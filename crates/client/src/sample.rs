@@ -235,10 +235,9 @@ impl Sampler {
         let last_end = Duration::from_millis(self.last_end.load(Ordering::Relaxed));
         let stuck = submitted.max(last_end) + MAX_QUIET;
         match patience {
-            Patience::Until { at, .. } if is_watched && stuck < at => Patience::Until {
-                at: stuck,
-                limit: MAX_QUIET,
-            },
+            Patience::Until { at, .. } if is_watched && stuck < at => {
+                Patience::Until { at: stuck, limit: MAX_QUIET }
+            }
             patience => patience,
         }
     }
@@ -248,8 +247,7 @@ impl Sampler {
         let config = self.session.server.config.as_ref();
         let together = config.is_some_and(|config| config.sample_use_retrieve_futures);
         if let (true, Patience::Until { at, limit }) = (together, patience) {
-            self.completions
-                .wait(&self.session, &self.target(), pending, at, limit)?;
+            self.completions.wait(&self.session, &self.target(), pending, at, limit)?;
         }
         let outcome = pending.wait(&self.session, patience);
         if together && !matches!(outcome, Ok(false)) {
@@ -286,9 +284,7 @@ struct Slot(Arc<Session>);
 impl Slot {
     fn take(session: &Arc<Session>) -> Option<Self> {
         let config = session.server.config.as_ref();
-        let most = config.map_or(u64::MAX, |config| {
-            config.sample_max_concurrent_requests.into()
-        });
+        let most = config.map_or(u64::MAX, |config| config.sample_max_concurrent_requests.into());
         let room = |n| (n < most).then_some(n + 1);
         let samples = &session.samples;
         samples

@@ -135,10 +135,7 @@ impl SamplingClient {
         num_samples: u32,
         params: &SamplingParams,
     ) -> Result<ApiFuture<SampleResponse>> {
-        let options = SampleOptions {
-            num_samples,
-            ..SampleOptions::new(params.clone())
-        };
+        let options = SampleOptions { num_samples, ..SampleOptions::new(params.clone()) };
         self.sample_with(prompt, &options)
     }
 
@@ -223,12 +220,7 @@ impl SamplingClient {
         options: &SampleOptions,
         finish: impl FnOnce(SampleResponse) -> Result<T> + Send + 'static,
     ) -> Result<ApiFuture<T>> {
-        let bad = |what, reason: &str| {
-            Err(Error::Config {
-                what,
-                reason: reason.to_owned(),
-            })
-        };
+        let bad = |what, reason: &str| Err(Error::Config { what, reason: reason.to_owned() });
         if prompt.is_empty() {
             return bad("prompt", "it is empty: sampling needs at least one token");
         }

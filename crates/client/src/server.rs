@@ -163,12 +163,7 @@ impl Server {
 
     /// Says what a refused training pass may be about, as long as none was accepted: the dialect.
     pub fn diagnose(&self, error: Error) -> Error {
-        let Error::Status {
-            call,
-            status,
-            message,
-        } = error
-        else {
+        let Error::Status { call, status, message } = error else {
             return error;
         };
         let is_suspect = match self.dialect {
@@ -178,18 +173,9 @@ impl Server {
             Dialect::Json => [404, 405, 415].contains(&status),
         };
         if self.passed_once.load(Ordering::Relaxed) || !is_suspect {
-            return Error::Status {
-                call,
-                status,
-                message,
-            };
+            return Error::Status { call, status, message };
         }
-        Error::WrongDialect {
-            call,
-            status,
-            message,
-            spoken: self.dialect,
-        }
+        Error::WrongDialect { call, status, message, spoken: self.dialect }
     }
 
     /// A training pass was accepted, so the dialect is right.
@@ -200,17 +186,12 @@ impl Server {
 
 /// The server's configuration; none where that is not heard of.
 fn configuration(http: &Http, sdk_version: &str) -> Result<Option<ClientConfig>> {
-    let payload = Payload::json(&ClientConfigRequest {
-        sdk_version: sdk_version.to_owned(),
-    })?;
+    let payload = Payload::json(&ClientConfigRequest { sdk_version: sdk_version.to_owned() })?;
     let mut info = CallInfo::of("client/config");
     let request = Request::post("/api/v1/client/config", &payload);
     match http.exchange(&request, &mut info, Kind::Start) {
         Ok(reply) => http.read(&reply, info).map(Some),
-        Err(Error::Status {
-            status: 404 | 405 | 501,
-            ..
-        }) => Ok(None),
+        Err(Error::Status { status: 404 | 405 | 501, .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -77,15 +77,8 @@ impl ServiceClient {
 
 /// What is known of the limits that servers have.
 fn check(inputs: &[CustomLossInput]) -> Result<()> {
-    let bad = |reason: String| {
-        Err(Error::Config {
-            what: "inputs of the custom loss",
-            reason,
-        })
-    };
-    if !inputs
-        .first()
-        .is_some_and(|first| first.name == "logprobs" && matches!(first.rank, 1 | 2))
+    let bad = |reason: String| Err(Error::Config { what: "inputs of the custom loss", reason });
+    if !inputs.first().is_some_and(|first| first.name == "logprobs" && matches!(first.rank, 1 | 2))
     {
         return bad("the first must be `logprobs`, of rank 1 or 2".into());
     }
@@ -118,10 +111,7 @@ mod tests {
         let told = |inputs: &[(&str, u32)]| {
             let inputs: Vec<CustomLossInput> = inputs
                 .iter()
-                .map(|&(name, rank)| CustomLossInput {
-                    name: name.into(),
-                    rank,
-                })
+                .map(|&(name, rank)| CustomLossInput { name: name.into(), rank })
                 .collect();
             check(&inputs).map_err(|error| error.to_string())
         };

@@ -341,8 +341,5 @@ fn check_lora(config: &LoraConfig) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::Config {
-        what: "LoraConfig",
-        reason: reason.into(),
-    })
+    Err(Error::Config { what: "LoraConfig", reason: reason.into() })
 }

@@ -60,13 +60,7 @@ pub(crate) struct Submission {
 
 impl Submission {
     pub fn new(call: &'static str, request_type: &'static str) -> Self {
-        Submission {
-            call,
-            path: call,
-            request_type,
-            seq_id: None,
-            kind: Kind::Submit,
-        }
+        Submission { call, path: call, request_type, seq_id: None, kind: Kind::Submit }
     }
 
     pub fn kind(self, kind: Kind) -> Self {
@@ -74,10 +68,7 @@ impl Submission {
     }
 
     pub fn seq(self, seq_id: u64) -> Self {
-        Submission {
-            seq_id: Some(seq_id),
-            ..self
-        }
+        Submission { seq_id: Some(seq_id), ..self }
     }
 }
 
@@ -97,9 +88,8 @@ impl Session {
             display_name: settings.display_name.clone(),
         };
         let info = CallInfo::of("create_session");
-        let created: CreateSessionResponse = http
-            .call("/api/v1/create_session", &request, info, Kind::Start)
-            .map_err(no_trainer)?;
+        let created: CreateSessionResponse =
+            http.call("/api/v1/create_session", &request, info, Kind::Start).map_err(no_trainer)?;
         let messages = [
             (Severity::Info, created.info_message),
             (Severity::Warning, created.warning_message),
@@ -150,10 +140,7 @@ impl Session {
             ..CallInfo::of(submission.call)
         };
         let path = format!("/api/v1/{}", submission.path);
-        let request = Request {
-            headers,
-            ..Request::post(&path, payload)
-        };
+        let request = Request { headers, ..Request::post(&path, payload) };
         let start = self.http.clock.now();
         let reply = self.http.exchange(&request, &mut info, submission.kind)?;
         self.server.recognise(&reply);
@@ -204,9 +191,7 @@ impl Session {
 
     /// The number of another client of a sampling session.
     pub fn join_sampling_session(&self, id: &str) -> Result<u64> {
-        let request = JoinSamplingSessionRequest {
-            sampling_session_id: id.to_owned(),
-        };
+        let request = JoinSamplingSessionRequest { sampling_session_id: id.to_owned() };
         let info = CallInfo::of("join_sampling_session");
         let path = "/api/v1/join_sampling_session";
         let joined: JoinSamplingSessionResponse =
@@ -219,15 +204,11 @@ impl Session {
         let payload = Payload::json(&FinishSessionRequest { reason, detail })?;
         let path = format!("/api/v1/sessions/{}/finish", self.id);
         let mut info = CallInfo::of("sessions/finish");
-        let answer = self
-            .http
-            .exchange(&Request::post(&path, &payload), &mut info, Kind::Query);
+        let answer = self.http.exchange(&Request::post(&path, &payload), &mut info, Kind::Query);
         self.heartbeat.end();
         match answer {
             Ok(_) => Ok(()),
-            Err(Error::Status {
-                status: 404 | 405, ..
-            }) => Ok(()),
+            Err(Error::Status { status: 404 | 405, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -236,11 +217,7 @@ impl Session {
 /// Says what a server is that does not know the one call that every trainer knows.
 fn no_trainer(error: Error) -> Error {
     match error {
-        Error::Status {
-            call,
-            status: status @ (404 | 405 | 501),
-            message,
-        } => Error::Status {
+        Error::Status { call, status: status @ (404 | 405 | 501), message } => Error::Status {
             call,
             status,
             message: format!(

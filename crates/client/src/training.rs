@@ -60,12 +60,7 @@ impl TrainingClient {
     pub(crate) fn new(session: Arc<Session>, id: String) -> Self {
         let order = Order::new();
         TrainingClient {
-            model: Arc::new(Model {
-                session,
-                id,
-                order,
-                recorder: Recorder::default(),
-            }),
+            model: Arc::new(Model { session, id, order, recorder: Recorder::default() }),
         }
     }
 
@@ -176,15 +171,11 @@ impl TrainingClient {
         let tokens = (session.server.service == Service::Fireworks
             && loss_fn == LossFn::CrossEntropy)
             .then(|| fireworks::response_tokens(data));
-        Ok(ApiFuture::joined(
-            session.clone(),
-            pending,
-            move |_, parts, _| {
-                let mut output = combine(parts);
-                fireworks::complete(&mut output.metrics, tokens);
-                Ok(output)
-            },
-        ))
+        Ok(ApiFuture::joined(session.clone(), pending, move |_, parts, _| {
+            let mut output = combine(parts);
+            fireworks::complete(&mut output.metrics, tokens);
+            Ok(output)
+        }))
     }
 
     /// Trains on a loss of your own, in two passes: the model's logprobs come from the server,
@@ -326,8 +317,7 @@ impl TrainingClient {
         };
         let submission = Submission::new("optim_step", "OptimStep");
         let mut turn = self.model.turn()?;
-        turn.history()
-            .check_normalized_step(step.grad_accumulation_normalization)?;
+        turn.history().check_normalized_step(step.grad_accumulation_normalization)?;
         let seq_id = turn.next_id();
         let model = &self.model;
         let stepping = model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))?;
@@ -341,12 +331,8 @@ impl TrainingClient {
     /// [`Error::Status`], [`Error::Deadline`], [`Error::Unreachable`].
     pub fn unload(self) -> Result<ApiFuture<UnloadModelResponse>> {
         let session = &self.model.session;
-        let request = UnloadModelRequest {
-            model_id: self.model.id.clone(),
-        };
+        let request = UnloadModelRequest { model_id: self.model.id.clone() };
         let pending = session.submit(Submission::new("unload_model", "UnloadModel"), &request)?;
-        Ok(ApiFuture::single(session.clone(), pending, |_, answer| {
-            Ok(answer)
-        }))
+        Ok(ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)))
     }
 }

@@ -75,11 +75,7 @@ impl Payload {
     /// Written to an empty buffer.
     pub fn json_in(mut buffer: Vec<u8>, value: &impl serde::Serialize) -> crate::Result<Self> {
         json::append(&mut buffer, value).map_err(Error::Encode)?;
-        Ok(Payload {
-            bytes: buffer,
-            format: Format::Json,
-            is_zstd: false,
-        })
+        Ok(Payload { bytes: buffer, format: Format::Json, is_zstd: false })
     }
 
     /// Written to an empty buffer.
@@ -135,13 +131,7 @@ impl<'a> Request<'a> {
     }
 
     pub fn bare(method: Method, path: &'a str) -> Self {
-        Request {
-            method,
-            path,
-            payload: None,
-            accept: Format::Json,
-            headers: &[],
-        }
+        Request { method, path, payload: None, accept: Format::Json, headers: &[] }
     }
 }
 
@@ -264,8 +254,7 @@ impl Http {
                 if payload.is_zstd {
                     head = head.header("Content-Encoding", "zstd");
                 }
-                self.sent
-                    .fetch_add(payload.bytes.len() as u64, Ordering::Relaxed);
+                self.sent.fetch_add(payload.bytes.len() as u64, Ordering::Relaxed);
                 let request = head.body(payload.bytes.as_slice()).map_err(unsendable)?;
                 self.run(request, timeout)?
             }
@@ -282,11 +271,7 @@ impl Http {
         self.requests.fetch_add(1, Ordering::Relaxed);
         // A timeout of zero would mean none.
         let timeout = Some(timeout.max(Duration::from_millis(1)));
-        let request = self
-            .agent
-            .configure_request(request)
-            .timeout_global(timeout)
-            .build();
+        let request = self.agent.configure_request(request).timeout_global(timeout).build();
         self.agent.run(request).map_err(failure)
     }
 
@@ -302,17 +287,11 @@ impl Http {
             && text("www-authenticate").is_some_and(|how| how.contains("error=\"invalid_token\""));
         let reply = Reply {
             status,
-            format: if is_proto {
-                Format::Protobuf
-            } else {
-                Format::Json
-            },
+            format: if is_proto { Format::Protobuf } else { Format::Json },
             body: Vec::new(),
             retry_after: retry_after(text),
             should_retry: text("x-should-retry").and_then(|value| value.parse().ok()),
-            location: text("location")
-                .filter(|_| (300..400).contains(&status))
-                .map(str::to_owned),
+            location: text("location").filter(|_| (300..400).contains(&status)).map(str::to_owned),
             expires: text("expires").map(str::to_owned),
             is_token_refused,
         };
@@ -320,11 +299,8 @@ impl Http {
         let mut body = self.replies.take();
         body.reserve(announced.min(MAX_BELIEVED) as usize);
         let mut source = response.body_mut().with_config().limit(MAX_ANSWER).reader();
-        source
-            .read_to_end(&mut body)
-            .map_err(|error| failure(error.into()))?;
-        self.received
-            .fetch_add(body.len() as u64, Ordering::Relaxed);
+        source.read_to_end(&mut body).map_err(|error| failure(error.into()))?;
+        self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
         Ok(Reply { body, ..reply })
     }
 
@@ -339,11 +315,7 @@ impl Http {
 
     /// A fresh key for one logical call.
     pub fn idempotency_key(&self) -> String {
-        format!(
-            "tinsmith-{:016x}{:016x}",
-            self.clock.random(),
-            self.clock.random()
-        )
+        format!("tinsmith-{:016x}{:016x}", self.clock.random(), self.clock.random())
     }
 
     /// The time since an earlier [`now`](crate::Clock::now).
@@ -362,13 +334,9 @@ fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Duration>
     let until_date = || {
         let until = httpdate::parse_http_date(header("retry-after")?.trim()).ok()?;
         let now = header("date").and_then(|date| httpdate::parse_http_date(date).ok());
-        until
-            .duration_since(now.unwrap_or_else(SystemTime::now))
-            .ok()
+        until.duration_since(now.unwrap_or_else(SystemTime::now)).ok()
     };
-    seconds("retry-after-ms", 1e-3)
-        .or_else(|| seconds("retry-after", 1.0))
-        .or_else(until_date)
+    seconds("retry-after-ms", 1e-3).or_else(|| seconds("retry-after", 1.0)).or_else(until_date)
 }
 
 fn failure(error: ureq::Error) -> Failure {

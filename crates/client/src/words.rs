@@ -13,9 +13,8 @@ impl Http {
     /// The `detail` of a JSON body, the text of a web page, or else the body itself: cut short, on
     /// one line, without the key.
     pub fn words(&self, body: &[u8]) -> String {
-        let detail = tinsmith_wire::json::from_slice::<ErrorBody>(body)
-            .ok()
-            .and_then(|body| body.message());
+        let detail =
+            tinsmith_wire::json::from_slice::<ErrorBody>(body).ok().and_then(|body| body.message());
         let text = detail.unwrap_or_else(|| {
             let text = String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]);
             match text.trim_start().starts_with('<') {
@@ -61,9 +60,7 @@ fn without_markup(page: &str) -> String {
         ("&nbsp;", " "),
         ("&amp;", "&"),
     ];
-    entities
-        .into_iter()
-        .fold(text, |text, (entity, sign)| text.replace(entity, sign))
+    entities.into_iter().fold(text, |text, (entity, sign)| text.replace(entity, sign))
 }
 
 #[cfg(test)]
@@ -76,17 +73,9 @@ mod tests {
                     </style><script>if (1 < 2) go();</script></head><body><h1>Bad&nbsp;Gateway</h1><p>x &lt; &amp;lt; y</p>";
         let shown = without_markup(page);
         let words: Vec<&str> = shown.split_whitespace().collect();
-        assert_eq!(
-            words,
-            [
-                "502", "Bad", "Gateway", "Bad", "Gateway", "x", "<", "&lt;", "y"
-            ]
-        );
+        assert_eq!(words, ["502", "Bad", "Gateway", "Bad", "Gateway", "x", "<", "&lt;", "y"]);
         for broken in ["<", "<!-- never closed", "<script>", "é<style>é"] {
-            assert_eq!(
-                without_markup(broken).trim(),
-                broken.split('<').next().unwrap()
-            );
+            assert_eq!(without_markup(broken).trim(), broken.split('<').next().unwrap());
         }
     }
 }

@@ -18,12 +18,8 @@ fn tensor(spec: &Value) -> TensorData {
 
 /// As `spec`, made dense, in f64.
 fn numbers(spec: &Value) -> Vec<f64> {
-    let listed: Vec<f64> = spec["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|x| x.as_f64().unwrap())
-        .collect();
+    let listed: Vec<f64> =
+        spec["data"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
     let Some(crow) = spec["crow"].as_array() else {
         return listed;
     };
@@ -86,23 +82,15 @@ fn both_passes_are_those_of_the_sdk() {
         let data: Vec<Datum> = data.collect();
         let user_metrics = case["user_metrics"].as_object().unwrap();
         let step = fake.training().forward_backward_custom(&data, |batch| {
-            let metrics = user_metrics
-                .iter()
-                .map(|(key, value)| (key, value.as_f64().unwrap()));
-            Ok(metrics.fold(loss(name, batch)?, |loss, (key, value)| {
-                loss.metric(key, value)
-            }))
+            let metrics = user_metrics.iter().map(|(key, value)| (key, value.as_f64().unwrap()));
+            Ok(metrics.fold(loss(name, batch)?, |loss, (key, value)| loss.metric(key, value)))
         });
         let step = step.unwrap();
         let (output, report) = step.result_with_report().unwrap();
 
         for (call, input, expected) in [
             ("forward", "forward_input", &case["expected_forward_inputs"]),
-            (
-                "forward_backward",
-                "forward_backward_input",
-                &case["expected_backward_inputs"],
-            ),
+            ("forward_backward", "forward_backward_input", &case["expected_backward_inputs"]),
         ] {
             let body = fake.requests(call)[0].body();
             assert_eq!(body[input]["loss_fn"], "cross_entropy");
@@ -133,12 +121,7 @@ fn both_passes_are_those_of_the_sdk() {
         }
 
         let expected = case["expected_metrics"].as_object().unwrap();
-        assert_eq!(
-            output.metrics.len(),
-            expected.len(),
-            "{name}: {:?}",
-            output.metrics
-        );
+        assert_eq!(output.metrics.len(), expected.len(), "{name}: {:?}", output.metrics);
         for (key, value) in expected {
             let (got, expected) = (output.metrics[key.as_str()], value.as_f64().unwrap());
             assert!(
@@ -160,19 +143,12 @@ fn both_passes_take_their_ids_before_anything_later_and_keep_their_chunks() {
     let fake = Fake::start();
     let service = fake
         .builder()
-        .chunk_limits(ChunkLimits {
-            max_len: 2,
-            max_bytes: 5_000_000,
-        })
+        .chunk_limits(ChunkLimits { max_len: 2, max_bytes: 5_000_000 })
         .connect()
         .unwrap();
-    let training = service
-        .create_lora_training_client("tiny", &Default::default())
-        .unwrap();
+    let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();
     let data: Vec<Datum> = (1..=5).map(datum).collect();
-    let first = training
-        .forward_backward(&data, LossFn::CrossEntropy, None)
-        .unwrap();
+    let first = training.forward_backward(&data, LossFn::CrossEntropy, None).unwrap();
     let step = training
         .forward_backward_custom(&data, |batch| Ok(Loss::new(batch.logprobs().sum())))
         .unwrap();
@@ -195,31 +171,18 @@ fn both_passes_take_their_ids_before_anything_later_and_keep_their_chunks() {
     let lengths = |call: &str, input: &str| -> Vec<usize> {
         let requests = fake.requests(call);
         let last = requests.iter().skip(requests.len() - 3);
-        last.map(|r| r.body()[input]["data"].as_array().unwrap().len())
-            .collect()
+        last.map(|r| r.body()[input]["data"].as_array().unwrap().len()).collect()
     };
     assert_eq!(lengths("forward", "forward_input"), [2, 2, 1]);
-    assert_eq!(
-        lengths("forward_backward", "forward_backward_input"),
-        [2, 2, 1]
-    );
+    assert_eq!(lengths("forward_backward", "forward_backward_input"), [2, 2, 1]);
     // Outputs in order, `loss:sum` (4 a request) added up.
     let output = first.result().unwrap();
-    let rows: Vec<usize> = output
-        .loss_fn_outputs
-        .iter()
-        .map(|o| o["logprobs"].elem_count())
-        .collect();
+    let rows: Vec<usize> =
+        output.loss_fn_outputs.iter().map(|o| o["logprobs"].elem_count()).collect();
     assert_eq!(rows, [1, 2, 3, 4, 5]);
     assert_eq!(output.metrics["loss:sum"], 12.0);
     let output = step.result().unwrap();
-    assert_eq!(
-        (
-            output.metrics["loss:sum"],
-            output.metrics["surrogate_loss:sum"]
-        ),
-        (-15.0, 12.0)
-    );
+    assert_eq!((output.metrics["loss:sum"], output.metrics["surrogate_loss:sum"]), (-15.0, 12.0));
     optim.result().unwrap();
 }
 
@@ -230,34 +193,21 @@ fn the_report_tells_terms_gradient_and_bytes() {
         json!({"loss_fn_outputs": [{"logprobs": {"dtype": "float32", "shape": [4], "data": [-1.0, -1.0, -0.5, -1.0]}}],
                "metrics": {}})
     });
-    let step = fake
-        .training()
-        .forward_backward_custom(&[datum(4)], |batch| {
-            let lp = batch.logprobs();
-            let half = lp.values().narrow(0, 0, 2);
-            Ok(Loss::new(half.sum())
-                .regularize("l2", 0.5, half.square().sum())
-                .metric("seen", half.mean()))
-        });
+    let step = fake.training().forward_backward_custom(&[datum(4)], |batch| {
+        let lp = batch.logprobs();
+        let half = lp.values().narrow(0, 0, 2);
+        Ok(Loss::new(half.sum())
+            .regularize("l2", 0.5, half.square().sum())
+            .metric("seen", half.mean()))
+    });
     let step = step.unwrap();
     let so_far = step.report().clone();
-    assert_eq!(
-        (so_far.loss, so_far.drift, so_far.metrics["seen"]),
-        (-1.0, None, -1.0)
-    );
-    let terms: Vec<_> = so_far
-        .terms
-        .iter()
-        .map(|t| (t.name.as_str(), t.weight, t.value))
-        .collect();
+    assert_eq!((so_far.loss, so_far.drift, so_far.metrics["seen"]), (-1.0, None, -1.0));
+    let terms: Vec<_> = so_far.terms.iter().map(|t| (t.name.as_str(), t.weight, t.value)).collect();
     assert_eq!(terms, [("loss", 1.0, -2.0), ("l2", 0.5, 2.0)]);
     // d/dx (x + x²/2) = 1 + x = 0 at -1: all four elements are 0.
     assert_eq!(
-        (
-            so_far.gradient.norm,
-            so_far.gradient.max_abs,
-            so_far.gradient.zeros
-        ),
+        (so_far.gradient.norm, so_far.gradient.max_abs, so_far.gradient.zeros),
         (0.0, 0.0, 1.0)
     );
     let (_, report) = step.result_with_report().unwrap();
@@ -278,10 +228,7 @@ fn refused(
 ) -> Error {
     let training = fake.training();
     let error = training.forward_backward_custom(data, loss).unwrap_err();
-    assert!(
-        fake.requests("forward_backward").is_empty(),
-        "the second pass was sent"
-    );
+    assert!(fake.requests("forward_backward").is_empty(), "the second pass was sent");
     fake.on("forward", |_| {
         let lp = json!({"logprobs": {"dtype": "float32", "shape": [2], "data": [-1.0, -1.0]}});
         json!({"loss_fn_outputs": [lp]})
@@ -289,16 +236,9 @@ fn refused(
     let good = training
         .forward_backward_custom(&[datum(2)], |batch| Ok(Loss::new(batch.logprobs().sum())));
     drop(good.unwrap());
-    let ids: Vec<u64> = fake
-        .order()
-        .iter()
-        .map(|o| o.split(' ').nth(1).unwrap().parse().unwrap())
-        .collect();
-    assert_eq!(
-        ids,
-        (1..=ids.len() as u64).collect::<Vec<_>>(),
-        "no gap, no repetition"
-    );
+    let ids: Vec<u64> =
+        fake.order().iter().map(|o| o.split(' ').nth(1).unwrap().parse().unwrap()).collect();
+    assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "no gap, no repetition");
     error
 }
 
@@ -311,24 +251,19 @@ fn a_loss_that_leaves_out_data_is_refused_by_their_places() {
         let seqs = batch.logprobs().seqs();
         Ok(Loss::new(seqs[0].sum() + seqs[2].exp().sum()))
     });
-    assert!(
-        matches!(&error, Error::UnusedData { data, .. } if *data == [1, 3]),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::UnusedData { data, .. } if *data == [1, 3]), "{error}");
     assert!(
         error.to_string().contains(HERE) && error.to_string().contains("datum 1, 3"),
         "{error}"
     );
-    let constant = refused(&[datum(2)], &Fake::start(), |_| {
-        Ok(Loss::new(Var::scalar(1.0)))
-    });
+    let constant = refused(&[datum(2)], &Fake::start(), |_| Ok(Loss::new(Var::scalar(1.0))));
     assert!(matches!(constant, Error::UnusedData { .. }), "{constant}");
     // Unless that is what is wanted. A gradient that is zero is not a lack of one.
     let fake = Fake::start();
     let seqs = |batch: &Batch| batch.logprobs().seqs();
-    let step = fake.training().forward_backward_custom(&data, |batch| {
-        Ok(Loss::new(seqs(batch)[0].sum()).allow_unused())
-    });
+    let step = fake
+        .training()
+        .forward_backward_custom(&data, |batch| Ok(Loss::new(seqs(batch)[0].sum()).allow_unused()));
     assert_eq!(step.unwrap().report().gradient.zeros, 0.9);
     let step = fake
         .training()
@@ -341,30 +276,20 @@ fn a_loss_that_is_not_one_number_is_refused_by_its_shape() {
     let error = refused(&[datum(3)], &Fake::start(), |batch| {
         Ok(Loss::new(batch.logprobs().values().clone()))
     });
-    assert!(
-        matches!(&error, Error::LossNotScalar { shape, .. } if *shape == [3]),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::LossNotScalar { shape, .. } if *shape == [3]), "{error}");
     assert!(error.to_string().contains(HERE), "{error}");
     let error = refused(&[datum(3)], &Fake::start(), |batch| {
         let lp = batch.logprobs();
         Ok(Loss::new(lp.sum()).metric("all", lp.values()))
     });
-    assert!(
-        matches!(&error, Error::MetricNotScalar { name, .. } if name == "all"),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::MetricNotScalar { name, .. } if name == "all"), "{error}");
 }
 
 #[test]
 fn a_loss_that_is_not_finite_is_refused_with_the_op_that_began_it() {
-    let error = refused(&[datum(3)], &Fake::start(), |batch| {
-        Ok(Loss::new(batch.logprobs().log().sum()))
-    });
-    assert!(
-        matches!(&error, Error::LossNotFinite { value, .. } if value.is_nan()),
-        "{error}"
-    );
+    let error =
+        refused(&[datum(3)], &Fake::start(), |batch| Ok(Loss::new(batch.logprobs().log().sum())));
+    assert!(matches!(&error, Error::LossNotFinite { value, .. } if value.is_nan()), "{error}");
     assert!(
         error.to_string().contains("log") && error.to_string().matches(HERE).count() == 2,
         "{error}"
@@ -374,11 +299,7 @@ fn a_loss_that_is_not_finite_is_refused_with_the_op_that_began_it() {
 #[test]
 fn a_gradient_that_is_not_finite_is_refused_by_its_place() {
     let data = [datum(2), datum(3)];
-    let zero = |at: usize| {
-        (0..5)
-            .map(|i| if i == at { 1.0f32 } else { 2.0 })
-            .collect::<Vec<_>>()
-    };
+    let zero = |at: usize| (0..5).map(|i| if i == at { 1.0f32 } else { 2.0 }).collect::<Vec<_>>();
     let error = refused(&data, &Fake::start(), |batch| {
         // sqrt is 0 with an infinite slope where the argument is 0: at the second row of the second
         // datum.
@@ -395,18 +316,13 @@ fn a_gradient_that_is_not_finite_is_refused_by_its_place() {
 #[test]
 fn lengths_that_do_not_fit_are_refused_by_datum_and_line() {
     let data = [datum(2), datum(3).with("old", vec![0.0f32; 2])];
-    let data = [
-        data[0].clone().with("old", vec![0.0f32; 2]),
-        data[1].clone(),
-    ];
+    let data = [data[0].clone().with("old", vec![0.0f32; 2]), data[1].clone()];
     let error = refused(&data, &Fake::start(), |batch| {
         Ok(Loss::new((batch.logprobs() - batch.input("old")?).sum()))
     });
     assert!(matches!(error, Error::LossFailed { .. }));
     assert!(
-        error
-            .to_string()
-            .contains("datum 1: `old` has shape [2], it must be [3, ..]"),
+        error.to_string().contains("datum 1: `old` has shape [2], it must be [3, ..]"),
         "{error}"
     );
     assert!(error.to_string().contains(HERE), "{error}");
@@ -426,9 +342,7 @@ fn lengths_that_do_not_fit_are_refused_by_datum_and_line() {
 
 #[test]
 fn a_loss_function_that_gives_up_is_told_with_its_reason() {
-    let error = refused(&[datum(2)], &Fake::start(), |_| {
-        anyhow::bail!("no reference model")
-    });
+    let error = refused(&[datum(2)], &Fake::start(), |_| anyhow::bail!("no reference model"));
     assert!(
         error.to_string().contains("no reference model") && error.to_string().contains(HERE),
         "{error}"
@@ -444,12 +358,7 @@ fn a_loss_function_cannot_wait_for_its_own_turn() {
         drop(inside.optim_step(&AdamParams::default())?);
         unreachable!("the turn is taken");
     });
-    assert!(
-        error
-            .unwrap_err()
-            .to_string()
-            .contains("cannot be used inside its own loss function")
-    );
+    assert!(error.unwrap_err().to_string().contains("cannot be used inside its own loss function"));
     assert!(training.optim_step(&AdamParams::default()).is_ok());
 }
 
@@ -475,9 +384,8 @@ fn answers_of_the_first_pass_that_do_not_fit_are_refused() {
     ] {
         let fake = Fake::start();
         fake.on("forward", move |_| json!({"loss_fn_outputs": outputs}));
-        let error = refused(&[datum(2), datum(2)], &fake, |_| {
-            panic!("the loss function was called")
-        });
+        let error =
+            refused(&[datum(2), datum(2)], &fake, |_| panic!("the loss function was called"));
         assert!(error.to_string().contains(expected), "{error}");
     }
 }
@@ -516,23 +424,15 @@ fn bad_data_are_refused_before_anything_is_sent() {
             targets().with("weights", vec![1.0f32]),
             "`weights` has shape [1], it must be [2], as target_tokens",
         ),
-        (
-            targets().with("weights", vec![1i64, 1]),
-            "`weights` is int64, it must be float32",
-        ),
-        (
-            targets().with("weights", vec![1.0, f32::NAN]),
-            "`weights` is NaN at element 1",
-        ),
+        (targets().with("weights", vec![1i64, 1]), "`weights` is int64, it must be float32"),
+        (targets().with("weights", vec![1.0, f32::NAN]), "`weights` is NaN at element 1"),
     ];
     for (bad, expected) in cases {
         let batch = [datum(2), bad];
         let custom = training
             .forward_backward_custom(&batch, |_| panic!("the loss function was called"))
             .unwrap_err();
-        let built_in = training
-            .forward_backward(&batch, LossFn::CrossEntropy, None)
-            .unwrap_err();
+        let built_in = training.forward_backward(&batch, LossFn::CrossEntropy, None).unwrap_err();
         for error in [custom, built_in] {
             let message = error.to_string();
             assert!(
@@ -545,10 +445,7 @@ fn bad_data_are_refused_before_anything_is_sent() {
         training.forward_backward_custom(&[], |_| unreachable!()),
         Err(Error::EmptyBatch)
     ));
-    assert!(matches!(
-        training.forward(&[], LossFn::CrossEntropy, None),
-        Err(Error::EmptyBatch)
-    ));
+    assert!(matches!(training.forward(&[], LossFn::CrossEntropy, None), Err(Error::EmptyBatch)));
     assert_eq!(fake.order(), [""; 0]);
     // What does not travel is the user's own.
     let own = [targets().with("notes", vec![f32::NAN, 0.0])];
@@ -557,17 +454,9 @@ fn bad_data_are_refused_before_anything_is_sent() {
             .forward_backward_custom(&own, |batch| Ok(Loss::new(batch.logprobs().sum())))
             .is_ok()
     );
-    let sent = training
-        .forward_backward(&own, LossFn::Ppo, None)
-        .unwrap_err();
+    let sent = training.forward_backward(&own, LossFn::Ppo, None).unwrap_err();
     assert!(
-        matches!(
-            sent,
-            Error::Datum {
-                problem: DatumProblem::NonFinite { position: 0, .. },
-                ..
-            }
-        ),
+        matches!(sent, Error::Datum { problem: DatumProblem::NonFinite { position: 0, .. }, .. }),
         "{sent}"
     );
 }
@@ -577,13 +466,8 @@ fn a_second_pass_that_is_refused_poisons_and_a_first_pass_that_fails_does_not() 
     let fake = Fake::start();
     let training = fake.training();
     let sum = |batch: &Batch| Ok(Loss::new(batch.logprobs().sum()));
-    fake.on(
-        "forward",
-        |_| json!({"error": "out of memory", "category": "server"}),
-    );
-    let error = training
-        .forward_backward_custom(&[datum(2)], sum)
-        .unwrap_err();
+    fake.on("forward", |_| json!({"error": "out of memory", "category": "server"}));
+    let error = training.forward_backward_custom(&[datum(2)], sum).unwrap_err();
     assert!(
         matches!(&error, Error::RequestFailed { message, .. } if message == "out of memory"),
         "{error}"
@@ -592,27 +476,11 @@ fn a_second_pass_that_is_refused_poisons_and_a_first_pass_that_fails_does_not() 
         json!({"loss_fn_outputs": [{"logprobs": {"dtype": "float32", "shape": [2], "data": [-1.0, -1.0]}}]})
     });
     assert!(training.forward_backward_custom(&[datum(2)], sum).is_ok());
-    assert_eq!(
-        fake.order(),
-        ["forward 1", "forward 2", "forward_backward 3"]
-    );
+    assert_eq!(fake.order(), ["forward 1", "forward 2", "forward_backward 3"]);
 
-    fake.script(
-        "forward_backward",
-        [status(422, json!({"detail": "too long"}))],
-    );
-    let error = training
-        .forward_backward_custom(&[datum(2)], sum)
-        .unwrap_err();
-    assert!(
-        matches!(error, Error::Status { status: 422, .. }),
-        "{error}"
-    );
-    let later = training
-        .forward_backward_custom(&[datum(2)], sum)
-        .unwrap_err();
-    assert!(
-        matches!(&later, Error::Poisoned { first } if first.contains("too long")),
-        "{later}"
-    );
+    fake.script("forward_backward", [status(422, json!({"detail": "too long"}))]);
+    let error = training.forward_backward_custom(&[datum(2)], sum).unwrap_err();
+    assert!(matches!(error, Error::Status { status: 422, .. }), "{error}");
+    let later = training.forward_backward_custom(&[datum(2)], sum).unwrap_err();
+    assert!(matches!(&later, Error::Poisoned { first } if first.contains("too long")), "{later}");
 }

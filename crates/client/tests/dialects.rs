@@ -19,9 +19,7 @@ fn protobuf(config: Value) -> Fake {
 }
 
 fn training(service: &ServiceClient) -> tinsmith_client::TrainingClient {
-    service
-        .create_lora_training_client("tiny", &LoraConfig::rank(4))
-        .unwrap()
+    service.create_lora_training_client("tiny", &LoraConfig::rank(4)).unwrap()
 }
 
 #[test]
@@ -31,10 +29,7 @@ fn a_server_with_a_configuration_speaks_protobuf_and_one_without_json() {
     let fake = protobuf(json!({}));
     let service = fake.builder().sdk_version("0.38.0").connect().unwrap();
     assert_eq!(service.dialect(), Dialect::Protobuf);
-    assert_eq!(
-        fake.requests("config")[0].body(),
-        json!({"sdk_version": "0.38.0"})
-    );
+    assert_eq!(fake.requests("config")[0].body(), json!({"sdk_version": "0.38.0"}));
     let fake = protobuf(json!({}));
     let service = fake.builder().dialect(Dialect::Json).connect().unwrap();
     assert_eq!(service.dialect(), Dialect::Json);
@@ -45,42 +40,26 @@ fn a_pass_in_protobuf_is_what_it_is_in_json() {
     let fake = protobuf(json!({}));
     let training = training(&fake.service());
     let sent = datum(3).with("weights", vec![0.0f32, 0.5, 1.0]);
-    let forward = training
-        .forward(std::slice::from_ref(&sent), LossFn::CrossEntropy, None)
-        .unwrap();
+    let forward =
+        training.forward(std::slice::from_ref(&sent), LossFn::CrossEntropy, None).unwrap();
     let config = [("clip_low_threshold".to_owned(), 0.8.into())].into();
-    let output = training
-        .forward_backward(std::slice::from_ref(&sent), LossFn::Ppo, Some(config))
-        .unwrap();
+    let output =
+        training.forward_backward(std::slice::from_ref(&sent), LossFn::Ppo, Some(config)).unwrap();
     let output = output.result().unwrap();
-    assert_eq!(
-        output.loss_fn_outputs[0]["logprobs"].as_f32().unwrap(),
-        [-1.0; 3]
-    );
+    assert_eq!(output.loss_fn_outputs[0]["logprobs"].as_f32().unwrap(), [-1.0; 3]);
     assert_eq!(output.metrics["loss:sum"], 4.0);
     forward.result().unwrap();
-    let passes: Vec<_> = fake
-        .requests("forward_backward")
-        .iter()
-        .map(|r| r.pass())
-        .collect();
+    let passes: Vec<_> = fake.requests("forward_backward").iter().map(|r| r.pass()).collect();
     assert_eq!(fake.requests("forward").len(), 0);
     assert_eq!((passes[0].seq_id, passes[1].seq_id), (1, 2));
     assert_eq!(passes[0].pass, tinsmith_client::wire::Pass::Forward);
     assert_eq!(passes[1].pass, tinsmith_client::wire::Pass::ForwardBackward);
     assert_eq!(passes[1].data[0], sent);
-    assert_eq!(
-        passes[1].loss_fn_config.as_ref().unwrap()["clip_low_threshold"],
-        0.8.into()
-    );
+    assert_eq!(passes[1].loss_fn_config.as_ref().unwrap()["clip_low_threshold"], 0.8.into());
     let polls = fake.requests("retrieve_future");
     let accepts: Vec<&str> = polls.iter().map(|r| r.headers["accept"].as_str()).collect();
     let (json, protobuf) = ("application/json", "application/x-protobuf");
-    assert_eq!(
-        accepts,
-        [json, protobuf, protobuf],
-        "create_model has no protobuf form"
-    );
+    assert_eq!(accepts, [json, protobuf, protobuf], "create_model has no protobuf form");
 }
 
 #[test]
@@ -89,22 +68,12 @@ fn parallel_chunks_arrive_with_the_first_one_last() {
     let fake = protobuf(config);
     let training = training(&fake.service());
     let data: Vec<Datum> = (1..=5).map(datum).collect();
-    let output = training
-        .forward_backward(&data, LossFn::CrossEntropy, None)
-        .unwrap();
+    let output = training.forward_backward(&data, LossFn::CrossEntropy, None).unwrap();
     let step = training
         .forward_backward_custom(&data, |batch| Ok(Loss::new(batch.logprobs().sum())))
         .unwrap();
-    training
-        .optim_step(&AdamParams::default())
-        .unwrap()
-        .result()
-        .unwrap();
-    let ids: Vec<u64> = fake
-        .requests("forward_backward")
-        .iter()
-        .map(|r| r.seq_id())
-        .collect();
+    training.optim_step(&AdamParams::default()).unwrap().result().unwrap();
+    let ids: Vec<u64> = fake.requests("forward_backward").iter().map(|r| r.seq_id()).collect();
     assert_eq!(fake.requests("optim_step")[0].seq_id(), 10);
     for (pass, first) in ids.chunks(3).zip([1, 4, 7]) {
         let mut sorted = pass.to_vec();
@@ -127,11 +96,7 @@ fn chunks_go_in_order_where_the_server_wants_it_so() {
     let data: Vec<Datum> = (1..=5).map(datum).collect();
     let output = training.forward_backward(&data, LossFn::CrossEntropy, None);
     output.unwrap().result().unwrap();
-    let ids: Vec<u64> = fake
-        .requests("forward_backward")
-        .iter()
-        .map(|r| r.seq_id())
-        .collect();
+    let ids: Vec<u64> = fake.requests("forward_backward").iter().map(|r| r.seq_id()).collect();
     assert_eq!(ids, [1, 2, 3]);
 }
 
@@ -139,27 +104,12 @@ fn chunks_go_in_order_where_the_server_wants_it_so() {
 fn a_chunk_that_fails_for_good_poisons_and_holds_back_the_first() {
     let fake = protobuf(json!({"fwdbwd_max_chunk_len": 1}));
     let training = training(&fake.service());
-    training
-        .forward_backward(&[datum(1)], LossFn::CrossEntropy, None)
-        .unwrap()
-        .result()
-        .unwrap();
-    fake.script(
-        "forward_backward",
-        [status(422, json!({"detail": "unfit"}))],
-    );
-    let error = training
-        .forward_backward(&[datum(1), datum(2)], LossFn::CrossEntropy, None)
-        .unwrap_err();
-    assert!(
-        matches!(error, Error::Status { status: 422, .. }),
-        "{error}"
-    );
-    let ids: Vec<u64> = fake
-        .requests("forward_backward")
-        .iter()
-        .map(|r| r.seq_id())
-        .collect();
+    training.forward_backward(&[datum(1)], LossFn::CrossEntropy, None).unwrap().result().unwrap();
+    fake.script("forward_backward", [status(422, json!({"detail": "unfit"}))]);
+    let error =
+        training.forward_backward(&[datum(1), datum(2)], LossFn::CrossEntropy, None).unwrap_err();
+    assert!(matches!(error, Error::Status { status: 422, .. }), "{error}");
+    let ids: Vec<u64> = fake.requests("forward_backward").iter().map(|r| r.seq_id()).collect();
     assert_eq!(ids, [1, 3]);
     let later = training.optim_step(&AdamParams::default()).unwrap_err();
     assert!(matches!(later, Error::Poisoned { .. }), "{later}");
@@ -168,10 +118,7 @@ fn a_chunk_that_fails_for_good_poisons_and_holds_back_the_first() {
 #[test]
 fn the_server_sets_the_limits_unless_the_program_does() {
     let fake = protobuf(json!({"fwdbwd_max_chunk_len": 2}));
-    let limits = ChunkLimits {
-        max_len: 4,
-        ..ChunkLimits::default()
-    };
+    let limits = ChunkLimits { max_len: 4, ..ChunkLimits::default() };
     let service = fake.builder().chunk_limits(limits).connect().unwrap();
     let data: Vec<Datum> = (1..=5).map(datum).collect();
     drop(training(&service).forward_backward(&data, LossFn::CrossEntropy, None));
@@ -182,9 +129,7 @@ fn the_server_sets_the_limits_unless_the_program_does() {
 fn large_results_are_fetched_by_themselves() {
     let fake = protobuf(json!({}));
     let training = training(&fake.service());
-    let step = training
-        .forward_backward(&[datum(2)], LossFn::CrossEntropy, None)
-        .unwrap();
+    let step = training.forward_backward(&[datum(2)], LossFn::CrossEntropy, None).unwrap();
     let before = fake.requests("retrieve_future").len();
     let large = json!({"status": "complete_metadata", "response_payload_size": 99_000_000});
     fake.script("retrieve_future", [ok(large)]);
@@ -211,11 +156,7 @@ fn matrices_of_targets_go_both_ways_and_sparse_gradients_as_csr() {
         Ok(Loss::new((lp * weights).sum() * 2.0))
     });
     assert_eq!(step.unwrap().result().unwrap().metrics["loss:sum"], -1.0);
-    let passes: Vec<_> = fake
-        .requests("forward_backward")
-        .iter()
-        .map(|r| r.pass())
-        .collect();
+    let passes: Vec<_> = fake.requests("forward_backward").iter().map(|r| r.pass()).collect();
     assert_eq!(passes[0].data[0].input("weights"), Some(&weights));
     let sent = &passes[1].data[0];
     assert_eq!(sent.input("target_tokens"), Some(&targets));
@@ -237,10 +178,7 @@ fn the_wrong_dialect_is_suspected_only_as_long_as_no_pass_was_accepted() {
     let second = training(&fake.service());
     pass(&second).unwrap().result().unwrap();
     fake.script("forward_backward", [refused()]);
-    assert!(matches!(
-        pass(&second),
-        Err(Error::Status { status: 422, .. })
-    ));
+    assert!(matches!(pass(&second), Err(Error::Status { status: 422, .. })));
 }
 
 #[test]
@@ -254,9 +192,7 @@ fn skyrl_is_recognised_and_spared_what_it_cannot_bear() {
     assert_eq!(service.request_order(), RequestOrder::ByArrival);
     let matrix = TensorData::new(vec![1i64; 4], &[2, 2]).unwrap();
     let matrix = Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", matrix);
-    let error = training
-        .forward_backward(&[matrix], LossFn::CrossEntropy, None)
-        .unwrap_err();
+    let error = training.forward_backward(&[matrix], LossFn::CrossEntropy, None).unwrap_err();
     assert!(error.to_string().contains("SkyRL-tx"), "{error}");
     // A repetition would be a second step.
     fake.script("optim_step", [support::Reply::Close]);
@@ -271,10 +207,7 @@ fn fireworks_counts_in_its_own_way() {
     let service = fake
         .builder()
         .fireworks()
-        .chunk_limits(ChunkLimits {
-            max_len: 1024,
-            max_bytes: 100,
-        })
+        .chunk_limits(ChunkLimits { max_len: 1024, max_bytes: 100 })
         .connect()
         .unwrap();
     assert_eq!(service.dialect(), Dialect::Json);
@@ -305,21 +238,14 @@ fn a_conflict_at_fireworks_is_final_unless_it_speaks_of_capacity() {
     let conflict = |words: &str| status(409, json!({"detail": words}));
     fake.script(
         "optim_step",
-        [
-            conflict("no Capacity"),
-            conflict("trainer is recovering"),
-            raw(409, ""),
-        ],
+        [conflict("no Capacity"), conflict("trainer is recovering"), raw(409, "")],
     );
     let step = || training.optim_step(&AdamParams::default());
     step().unwrap().result().unwrap();
     assert_eq!(fake.requests("optim_step").len(), 4);
     fake.script("optim_step", [conflict("another payload under this key")]);
     let error = step().unwrap_err().to_string();
-    assert!(
-        error.ends_with("409: another payload under this key"),
-        "{error}"
-    );
+    assert!(error.ends_with("409: another payload under this key"), "{error}");
     assert_eq!(fake.requests("optim_step").len(), 5);
 }
 
@@ -329,18 +255,12 @@ fn other_optimisers_and_checkpoints_are_asked_for_as_the_protocol_has_it() {
     let service = fake.service();
     let options = tinsmith_client::ModelOptions::default()
         .optimizer(tinsmith_client::OptimizerConfig::Dimuon { version: 1 });
-    let training = service
-        .create_training_client("tiny", &LoraConfig::rank(4), options)
-        .unwrap();
+    let training = service.create_training_client("tiny", &LoraConfig::rank(4), options).unwrap();
     assert_eq!(
         fake.requests("create_model")[0].body()["optimizer_config"],
         json!({"type": "dimuon", "version": 1})
     );
-    drop(
-        training
-            .optim_step_with(DimuonParams::default().into())
-            .unwrap(),
-    );
+    drop(training.optim_step_with(DimuonParams::default().into()).unwrap());
     let step = fake.requests("optim_step")[0].body();
     assert_eq!(
         step["optimizer_params"],
@@ -348,9 +268,7 @@ fn other_optimisers_and_checkpoints_are_asked_for_as_the_protocol_has_it() {
     );
     assert_eq!(step["adam_params"], Value::Null);
 
-    let options = SaveOptions::default()
-        .overwrite()
-        .ttl(std::time::Duration::from_secs(7200));
+    let options = SaveOptions::default().overwrite().ttl(std::time::Duration::from_secs(7200));
     drop(training.save_state_with("a", &options).unwrap());
     let saved = fake.requests("save_weights")[0].body();
     assert_eq!(
@@ -374,16 +292,8 @@ fn in_json_a_model_is_created_as_its_checkpoint_says_and_loads_it_first() {
     let fake = Fake::start();
     let info = json!({"base_model": "tiny", "is_lora": true, "lora_rank": 16, "train_mlp": false});
     fake.script("weights_info", [ok(info)]);
-    let service = fake
-        .builder()
-        .clock(TestClock::default())
-        .connect()
-        .unwrap();
-    drop(
-        service
-            .create_training_client_from_state("tinker://model/weights/a")
-            .unwrap(),
-    );
+    let service = fake.builder().clock(TestClock::default()).connect().unwrap();
+    drop(service.create_training_client_from_state("tinker://model/weights/a").unwrap());
     let created = fake.requests("create_model")[0].body();
     assert_eq!(created["lora_config"]["rank"], 16);
     assert_eq!(created["lora_config"]["train_mlp"], false);
@@ -410,9 +320,7 @@ fn a_server_may_evaluate_custom_losses_itself() {
     let create = || {
         let inputs: Vec<CustomLossInput> = serde_json::from_value(case["inputs"].clone()).unwrap();
         let graph: LossGraph = serde_json::from_value(case["graph"].clone()).unwrap();
-        service
-            .create_custom_loss("clipped", &inputs, &graph)
-            .unwrap()
+        service.create_custom_loss("clipped", &inputs, &graph).unwrap()
     };
     create();
     let (loss_fn, config) = create();
@@ -422,10 +330,7 @@ fn a_server_may_evaluate_custom_losses_itself() {
                "inputs": case["inputs"], "graph": case["graph"]})
     );
     let polls = fake.requests("retrieve_future");
-    assert_eq!(
-        polls[0].headers["x-tinker-request-type"],
-        "CreateCustomLoss"
-    );
+    assert_eq!(polls[0].headers["x-tinker-request-type"], "CreateCustomLoss");
 
     let sent = datum(3).with("old", vec![0.0f32; 3]);
     training(&service)

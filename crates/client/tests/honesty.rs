@@ -52,38 +52,26 @@ const SAME: [f64; 2] = [-1.0, -0.5];
 
 #[test]
 fn a_server_that_computes_the_linear_loss_gives_no_warning() {
-    for reply in [
-        answer(SAME, None, Some(0.5)),
-        answer(SAME, Some([-1.0, 1.5]), None),
-    ] {
+    for reply in [answer(SAME, None, Some(0.5)), answer(SAME, Some([-1.0, 1.5]), None)] {
         let report = step(reply);
         let check = report.surrogate.unwrap();
         assert!(check.agrees && (check.expected - 0.5).abs() < 1e-6);
         assert_eq!(report.warnings, []);
-        assert!(
-            report.to_string().contains("the server 0.5: agrees"),
-            "{report}"
-        );
+        assert!(report.to_string().contains("the server 0.5: agrees"), "{report}");
     }
 }
 
 #[test]
 fn a_server_that_divides_weights_by_their_sum_is_named() {
     // The weights add up to 2.
-    for reply in [
-        answer(SAME, None, Some(0.25)),
-        answer(SAME, Some([-0.5, 0.75]), None),
-    ] {
+    for reply in [answer(SAME, None, Some(0.25)), answer(SAME, Some([-0.5, 0.75]), None)] {
         let report = step(reply);
         assert!(
             matches!(report.warnings[..], [Warning::Surrogate(check)] if check.weights_divided_by_their_sum)
         );
         let shown = report.to_string();
         assert!(shown.contains("the server 0.25: DISAGREES"), "{shown}");
-        assert!(
-            shown.contains("divides the weights of each sequence by their sum"),
-            "{shown}"
-        );
+        assert!(shown.contains("divides the weights of each sequence by their sum"), "{shown}");
     }
 }
 
@@ -101,10 +89,7 @@ fn skyrl_is_warned_of_though_its_losses_agree() {
         matches!(report.warnings[..], [Warning::Rescaled(it)] if (it.sequences, it.inflated) == (1, 0))
     );
     let shown = report.to_string();
-    assert!(
-        shown.contains("sequences that get another scale 1,"),
-        "{shown}"
-    );
+    assert!(shown.contains("sequences that get another scale 1,"), "{shown}");
 }
 
 #[test]
@@ -125,10 +110,7 @@ fn a_server_without_a_loss_of_its_own_gives_no_verdict() {
 fn logprobs_that_moved_between_the_passes_are_a_warning() {
     let report = step(answer([-1.0, -0.75], None, None));
     assert!(matches!(report.warnings[..], [Warning::Drift(drift)] if drift.max_abs == 0.25));
-    assert!(
-        report.to_string().contains("differ by up to 0.250 nats"),
-        "{report}"
-    );
+    assert!(report.to_string().contains("differ by up to 0.250 nats"), "{report}");
 }
 
 #[test]
@@ -168,11 +150,9 @@ fn terms_tell_how_they_weigh_against_each_other() {
 fn a_name_given_twice_is_refused() {
     let refused = |make: fn(Loss) -> Loss| {
         let fake = Fake::start();
-        let loss = fake
-            .training()
-            .forward_backward_custom(&[datum(2)], |batch| {
-                Ok(make(Loss::new(batch.logprobs().sum())))
-            });
+        let loss = fake.training().forward_backward_custom(&[datum(2)], |batch| {
+            Ok(make(Loss::new(batch.logprobs().sum())))
+        });
         let error = loss.unwrap_err();
         assert!(fake.requests("forward_backward").is_empty());
         assert!(matches!(error, Error::NameTaken { .. }), "{error}");
@@ -192,11 +172,7 @@ fn a_metric_that_would_hide_the_loss_is_replaced_with_a_warning() {
     });
     let (output, report) = step.unwrap().result_with_report().unwrap();
     assert_eq!(output.metrics["loss:sum"], -2.0);
-    assert!(
-        report
-            .warnings
-            .contains(&Warning::MetricReplaced("loss:sum"))
-    );
+    assert!(report.warnings.contains(&Warning::MetricReplaced("loss:sum")));
     assert!(report.to_string().contains("rename it"), "{report}");
 }
 
@@ -243,8 +219,5 @@ fn logprobs_that_became_nan_are_a_drift_and_a_disagreement() {
         Ok(Loss::new(batch.logprobs().square().sum()).max_drift(f64::INFINITY))
     });
     let error = step.unwrap().result_with_report().unwrap_err();
-    assert!(
-        matches!(error, Error::Drift { drift, .. } if drift.max_abs.is_nan()),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Drift { drift, .. } if drift.max_abs.is_nan()), "{error}");
 }

@@ -12,18 +12,13 @@ use tinsmith_client::{Error, ServiceClient, ServiceClientBuilder};
 
 /// A client whose key is in a file.
 fn builder(fake: &Fake, file: &Path) -> ServiceClientBuilder {
-    ServiceClient::builder()
-        .base_url(&fake.url)
-        .key_command(format!("cat '{}'", file.display()))
+    ServiceClient::builder().base_url(&fake.url).key_command(format!("cat '{}'", file.display()))
 }
 
 /// The keys under which `call` came.
 fn keys(fake: &Fake, call: &str) -> Vec<String> {
     let requests = fake.requests(call);
-    requests
-        .iter()
-        .map(|request| request.headers["x-api-key"].clone())
-        .collect()
+    requests.iter().map(|request| request.headers["x-api-key"].clone()).collect()
 }
 
 #[test]
@@ -68,10 +63,7 @@ fn a_jwt_is_renewed_at_half_its_life() {
     let file = dir.path().join("key");
     std::fs::write(&file, jwt(1)).unwrap();
     let (fake, clock) = (Fake::start(), TestClock::default());
-    let service = builder(&fake, &file)
-        .clock(clock.clone())
-        .connect()
-        .unwrap();
+    let service = builder(&fake, &file).clock(clock.clone()).connect().unwrap();
     std::fs::write(&file, jwt(2)).unwrap();
     for seconds in [89, 2] {
         clock.0.lock().unwrap().push(Duration::from_secs(seconds));

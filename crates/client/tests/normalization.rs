@@ -12,10 +12,9 @@ use tinsmith_client::{
 /// Answers every datum of three tokens with the logprobs -1, -2 and -3.
 fn fake() -> Fake {
     let fake = Fake::start();
-    for (call, input) in [
-        ("forward", "forward_input"),
-        ("forward_backward", "forward_backward_input"),
-    ] {
+    for (call, input) in
+        [("forward", "forward_input"), ("forward_backward", "forward_backward_input")]
+    {
         fake.on(call, move |request| {
             let n = request.body()[input]["data"].as_array().unwrap().len();
             let lp =
@@ -38,16 +37,9 @@ fn step(training: &TrainingClient, by: By) -> Result<CustomStep> {
 
 #[test]
 fn weights_are_the_negative_gradient_over_the_count() {
-    for (by, count) in [
-        (By::None, 1.0),
-        (By::NumLossTokens, 4.0),
-        (By::NumSequences, 2.0),
-    ] {
+    for (by, count) in [(By::None, 1.0), (By::NumLossTokens, 4.0), (By::NumSequences, 2.0)] {
         let fake = fake();
-        let (_, report) = step(&fake.training(), by)
-            .unwrap()
-            .result_with_report()
-            .unwrap();
+        let (_, report) = step(&fake.training(), by).unwrap().result_with_report().unwrap();
         let body = fake.requests("forward_backward")[0].body();
         for datum in body["forward_backward_input"]["data"].as_array().unwrap() {
             let sent = &datum["loss_fn_inputs"]["weights"]["data"];
@@ -55,9 +47,7 @@ fn weights_are_the_negative_gradient_over_the_count() {
         }
         // 2 (4 + 9), whatever the gradient is divided by.
         assert_eq!((report.loss, report.gradient.max_abs), (26.0, 6.0 / count));
-        let found = report
-            .normalization
-            .map(|found| (found.by, found.count as f64));
+        let found = report.normalization.map(|found| (found.by, found.count as f64));
         assert_eq!(found, (by != By::None).then_some((by, count)));
         let told = report.to_string().contains("divided by");
         assert_eq!(told, by != By::None, "{report}");
@@ -70,29 +60,15 @@ fn the_server_must_not_divide_again() {
     let training = fake.training();
     let divided =
         || OptimStep::from(AdamParams::default()).grad_accumulation_normalization(By::NumSequences);
-    step(&training, By::NumLossTokens)
-        .unwrap()
-        .result()
-        .unwrap();
+    step(&training, By::NumLossTokens).unwrap().result().unwrap();
     let error = training.optim_step_with(divided()).unwrap_err();
-    assert!(
-        matches!(error, Error::NormalizedTwice { pass: 2 }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::NormalizedTwice { pass: 2 }), "{error}");
     assert_eq!(fake.requests("optim_step").len(), 0);
 
     // Applied as it is it can be followed by one that the server divides.
-    training
-        .optim_step(&AdamParams::default())
-        .unwrap()
-        .result()
-        .unwrap();
+    training.optim_step(&AdamParams::default()).unwrap().result().unwrap();
     step(&training, By::None).unwrap().result().unwrap();
-    training
-        .optim_step_with(divided())
-        .unwrap()
-        .result()
-        .unwrap();
+    training.optim_step_with(divided()).unwrap().result().unwrap();
     let sent = fake.requests("optim_step")[1].body();
     assert_eq!(sent["grad_accumulation_normalization"], "num_sequences");
 }
@@ -101,15 +77,9 @@ fn the_server_must_not_divide_again() {
 fn a_pass_that_failed_has_gathered_nothing() {
     let fake = fake();
     let training = fake.training();
-    fake.on(
-        "forward_backward",
-        |_| json!({"error": "out of memory", "category": "server"}),
-    );
+    fake.on("forward_backward", |_| json!({"error": "out of memory", "category": "server"}));
     let failed = step(&training, By::NumLossTokens).unwrap().result();
-    assert!(
-        matches!(failed, Err(Error::RequestFailed { .. })),
-        "{failed:?}"
-    );
+    assert!(matches!(failed, Err(Error::RequestFailed { .. })), "{failed:?}");
     let again = step(&training, By::NumLossTokens).unwrap();
     assert_eq!(fake.requests("forward_backward").len(), 2);
     again.result().unwrap_err();
@@ -119,24 +89,11 @@ fn a_pass_that_failed_has_gathered_nothing() {
 fn two_means_are_not_added_up() {
     let fake = fake();
     let training = fake.training();
-    step(&training, By::NumLossTokens)
-        .unwrap()
-        .result()
-        .unwrap();
+    step(&training, By::NumLossTokens).unwrap().result().unwrap();
     let error = step(&training, By::NumLossTokens).unwrap_err();
-    assert!(
-        matches!(error, Error::NormalizedApart { pass: 2 }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::NormalizedApart { pass: 2 }), "{error}");
     assert_eq!(fake.requests("forward_backward").len(), 1);
 
-    training
-        .optim_step(&AdamParams::default())
-        .unwrap()
-        .result()
-        .unwrap();
-    step(&training, By::NumLossTokens)
-        .unwrap()
-        .result()
-        .unwrap();
+    training.optim_step(&AdamParams::default()).unwrap().result().unwrap();
+    step(&training, By::NumLossTokens).unwrap().result().unwrap();
 }

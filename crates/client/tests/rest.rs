@@ -24,24 +24,13 @@ fn lists_are_read_page_by_page_and_without_a_session() {
     };
     fake.script("training_runs", [page(&["a", "b"], 0), page(&["c"], 2)]);
     let rest = fake.builder().rest().unwrap();
-    let ids: Vec<String> = rest
-        .training_runs()
-        .unwrap()
-        .into_iter()
-        .map(|run| run.training_run_id)
-        .collect();
+    let ids: Vec<String> =
+        rest.training_runs().unwrap().into_iter().map(|run| run.training_run_id).collect();
     assert_eq!(ids, ["a", "b", "c"]);
-    let asked: Vec<String> = fake
-        .requests("training_runs")
-        .into_iter()
-        .map(|r| r.path)
-        .collect();
+    let asked: Vec<String> = fake.requests("training_runs").into_iter().map(|r| r.path).collect();
     assert_eq!(
         asked,
-        [
-            "/api/v1/training_runs?limit=100&offset=0",
-            "/api/v1/training_runs?limit=100&offset=2"
-        ]
+        ["/api/v1/training_runs?limit=100&offset=0", "/api/v1/training_runs?limit=100&offset=2"]
     );
     assert!(fake.requests("create_session").is_empty());
 }
@@ -57,25 +46,14 @@ fn checkpoints_are_deleted_published_and_dated() {
     rest.delete_checkpoint(path).unwrap();
     rest.publish_checkpoint(path).unwrap();
     rest.unpublish_checkpoint(path).unwrap();
-    rest.set_checkpoint_ttl(path, Some(Duration::from_secs(7200)))
-        .unwrap();
+    rest.set_checkpoint_ttl(path, Some(Duration::from_secs(7200))).unwrap();
     let at = "/api/v1/training_runs/s:train:0/checkpoints/weights/a";
     let deleted = &fake.requests("a")[0];
-    assert_eq!(
-        (deleted.method.as_str(), deleted.path.as_str()),
-        ("DELETE", at)
-    );
-    let methods: Vec<String> = fake
-        .requests("publish")
-        .into_iter()
-        .map(|r| r.method)
-        .collect();
+    assert_eq!((deleted.method.as_str(), deleted.path.as_str()), ("DELETE", at));
+    let methods: Vec<String> = fake.requests("publish").into_iter().map(|r| r.method).collect();
     assert_eq!(methods, ["POST", "DELETE"]);
     let dated = &fake.requests("ttl")[0];
-    assert_eq!(
-        (dated.method.as_str(), dated.body()),
-        ("PUT", json!({"ttl_seconds": 7200}))
-    );
+    assert_eq!((dated.method.as_str(), dated.body()), ("PUT", json!({"ttl_seconds": 7200})));
 }
 
 #[test]
@@ -89,18 +67,11 @@ fn an_archive_is_fetched_without_the_key() {
     let rest = fake.builder().rest().unwrap();
     let archive = rest.archive_url("tinker://m/weights/a").unwrap();
     assert_eq!(archive.url, format!("{}/elsewhere/archive.tar", fake.url));
-    assert_eq!(
-        archive.expires.as_deref(),
-        Some("Sat, 21 Nov 2026 12:00:00 GMT")
-    );
+    assert_eq!(archive.expires.as_deref(), Some("Sat, 21 Nov 2026 12:00:00 GMT"));
     let mut file = Vec::new();
     assert_eq!(rest.download(&archive.url, &mut file).unwrap(), 7);
     assert_eq!(file, b"weights");
-    assert!(
-        !fake.requests("archive.tar")[0]
-            .headers
-            .contains_key("x-api-key")
-    );
+    assert!(!fake.requests("archive.tar")[0].headers.contains_key("x-api-key"));
     let error = rest.download(&archive.url, &mut file).unwrap_err();
     assert!(error.to_string().ends_with("403: expired"), "{error}");
 }
@@ -131,10 +102,7 @@ fn a_key_is_exchanged_for_a_token_that_is_renewed_at_half_its_life_and_when_it_i
     for exchange in fake.requests("token") {
         assert_eq!(exchange.headers["x-api-key"], "tml-very-secret");
     }
-    assert_eq!(
-        fake.requests("create_session")[0].headers["x-api-key"],
-        token(1)
-    );
+    assert_eq!(fake.requests("create_session")[0].headers["x-api-key"], token(1));
 }
 
 #[test]
@@ -157,24 +125,17 @@ fn who_waits_hears_of_queues_retries_bills_and_messages() {
     let ear = told.clone();
     fake.script(
         "create_session",
-        [ok(
-            json!({"session_id": "s", "warning_message": "closing at noon"}),
-        )],
+        [ok(json!({"session_id": "s", "warning_message": "closing at noon"}))],
     );
     let service = fake
         .builder()
         .progress(move |event: &Event| ear.lock().unwrap().push(event.to_string()))
         .connect()
         .unwrap();
-    let training = service
-        .create_lora_training_client("tiny", &LoraConfig::rank(4))
-        .unwrap();
+    let training = service.create_lora_training_client("tiny", &LoraConfig::rank(4)).unwrap();
     fake.script(
         "optim_step",
-        [
-            status(503, json!({"detail": "full"})),
-            status(402, json!({"detail": "pay"})),
-        ],
+        [status(503, json!({"detail": "full"})), status(402, json!({"detail": "pay"}))],
     );
     let step = training.optim_step(&AdamParams::default()).unwrap();
     let queued = json!({"type": "try_again", "queue_state": "paused_capacity", "queue_state_reason": "no room"});
@@ -204,12 +165,7 @@ fn a_probe_tells_what_is_there() {
     assert_eq!(found.models[0].model_name, "tiny");
     assert_eq!(found.request_order, RequestOrder::BySequence);
     assert_eq!(
-        [
-            found.health,
-            found.training_runs,
-            found.checkpoints,
-            found.sessions
-        ],
+        [found.health, found.training_runs, found.checkpoints, found.sessions],
         [Support::Yes, Support::Yes, Support::No, Support::Refused]
     );
 }
@@ -218,13 +174,9 @@ fn a_probe_tells_what_is_there() {
 fn a_finished_session_takes_no_more_requests() {
     let fake = Fake::start();
     let service = fake.service();
-    let training = service
-        .create_lora_training_client("tiny", &LoraConfig::rank(4))
-        .unwrap();
+    let training = service.create_lora_training_client("tiny", &LoraConfig::rank(4)).unwrap();
     fake.script("finish", [ok(json!({}))]);
-    service
-        .finish(FinishReason::Errored, Some("out of data"))
-        .unwrap();
+    service.finish(FinishReason::Errored, Some("out of data")).unwrap();
     assert_eq!(
         fake.requests("finish")[0].body(),
         json!({"reason": {"type": "errored"}, "detail": "out of data"})

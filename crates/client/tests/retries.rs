@@ -10,9 +10,7 @@ use tinsmith_client::{AdamParams, Error, LossFn, RetryConfig, TrainingClient};
 
 fn training(fake: &Fake, clock: &TestClock) -> TrainingClient {
     let service = fake.builder().clock(clock.clone()).connect().unwrap();
-    let training = service
-        .create_lora_training_client("tiny", &Default::default())
-        .unwrap();
+    let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();
     clock.0.lock().unwrap().clear();
     training
 }
@@ -23,19 +21,13 @@ fn reply(case: &Value) -> Reply {
         body => body.to_string(),
     };
     let headers = case["headers"].as_object().into_iter().flatten();
-    headers.fold(
-        raw(case["status"].as_u64().unwrap() as u16, &body),
-        |reply, (name, value)| reply.header(name, value.as_str().unwrap()),
-    )
+    headers.fold(raw(case["status"].as_u64().unwrap() as u16, &body), |reply, (name, value)| {
+        reply.header(name, value.as_str().unwrap())
+    })
 }
 
 fn replies(case: &Value) -> Vec<Reply> {
-    case["replies"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(reply)
-        .collect()
+    case["replies"].as_array().unwrap().iter().map(reply).collect()
 }
 
 #[test]
@@ -57,22 +49,11 @@ fn submits_are_repeated_as_the_sdk_repeats_them() {
             }
         }
         let sent = fake.requests("optim_step");
-        assert_eq!(
-            sent.len() as u64,
-            case["n_requests"].as_u64().unwrap(),
-            "{name}"
-        );
-        assert!(
-            sent.iter().all(|request| request.bytes == sent[0].bytes),
-            "{name}"
-        );
+        assert_eq!(sent.len() as u64, case["n_requests"].as_u64().unwrap(), "{name}");
+        assert!(sent.iter().all(|request| request.bytes == sent[0].bytes), "{name}");
         let key = |i: usize| &sent[i].headers["x-idempotency-key"];
         let same = sent.len() == 1 || key(0) == key(1);
-        assert_eq!(
-            same,
-            case["same_idempotency_key"].as_bool().unwrap(),
-            "{name}"
-        );
+        assert_eq!(same, case["same_idempotency_key"].as_bool().unwrap(), "{name}");
     }
 }
 
@@ -84,27 +65,12 @@ fn waits_double_to_a_cap_and_the_server_may_ask_for_others() {
     fake.script("optim_step", (0..6).map(|_| busy()));
     fake.script(
         "optim_step",
-        [
-            busy().header("retry-after", "7"),
-            busy().header("retry-after", "61"),
-        ],
+        [busy().header("retry-after", "7"), busy().header("retry-after", "61")],
     );
-    fake.script(
-        "optim_step",
-        [busy()
-            .header("retry-after-ms", "150")
-            .header("retry-after", "30")],
-    );
-    training
-        .optim_step(&AdamParams::default())
-        .unwrap()
-        .result()
-        .unwrap();
-    let slept: Vec<f64> = clock
-        .slept()
-        .iter()
-        .map(|wait| (wait.as_secs_f64() * 1e3).round() / 1e3)
-        .collect();
+    fake.script("optim_step", [busy().header("retry-after-ms", "150").header("retry-after", "30")]);
+    training.optim_step(&AdamParams::default()).unwrap().result().unwrap();
+    let slept: Vec<f64> =
+        clock.slept().iter().map(|wait| (wait.as_secs_f64() * 1e3).round() / 1e3).collect();
     // The 61 s are more than a server may ask for, and the eighth wait of the client's own is at
     // the cap.
     assert_eq!(slept, [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 7.0, 10.0, 0.15]);
@@ -130,9 +96,7 @@ fn polls_go_on_as_the_sdk_polls() {
             fake.script("retrieve_future", replies(case));
             step.result().map(drop)
         } else {
-            let step = training
-                .forward_backward(&[datum(2)], LossFn::CrossEntropy, None)
-                .unwrap();
+            let step = training.forward_backward(&[datum(2)], LossFn::CrossEntropy, None).unwrap();
             fake.script("retrieve_future", replies(case));
             step.result().map(drop)
         };
@@ -146,20 +110,12 @@ fn polls_go_on_as_the_sdk_polls() {
             (expected, got) => panic!("{name}: expected {expected}, got {got:?}"),
         }
         let polls = fake.requests("retrieve_future").split_off(before);
-        assert_eq!(
-            polls.len() as u64,
-            case["n_requests"].as_u64().unwrap(),
-            "{name}"
-        );
-        let asked: Vec<Value> = polls
-            .iter()
-            .map(|poll| poll.body()["allow_metadata_only"].clone())
-            .collect();
+        assert_eq!(polls.len() as u64, case["n_requests"].as_u64().unwrap(), "{name}");
+        let asked: Vec<Value> =
+            polls.iter().map(|poll| poll.body()["allow_metadata_only"].clone()).collect();
         assert_eq!(Value::from(asked), case["allow_metadata_only"], "{name}");
-        let iterations: Vec<&String> = polls
-            .iter()
-            .map(|poll| &poll.headers["x-tinker-request-iteration"])
-            .collect();
+        let iterations: Vec<&String> =
+            polls.iter().map(|poll| &poll.headers["x-tinker-request-iteration"]).collect();
         assert_eq!(json!(iterations), case["iterations"], "{name}");
         ran += 1;
     }
@@ -172,52 +128,25 @@ fn a_400_that_says_why_is_final_and_an_empty_one_is_asked_again_three_times() {
     let training = training(&fake, &TestClock::default());
     let step = || training.optim_step(&AdamParams::default()).unwrap();
     let failed = step();
-    fake.script(
-        "retrieve_future",
-        [status(400, json!({"detail": "rank too large"}))],
-    );
+    fake.script("retrieve_future", [status(400, json!({"detail": "rank too large"}))]);
     let error = failed.result().unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .ends_with("the server answered 400: rank too large"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("the server answered 400: rank too large"), "{error}");
 
     let lucky = step();
-    fake.script(
-        "retrieve_future",
-        [raw(400, ""), raw(400, ""), raw(400, "")],
-    );
+    fake.script("retrieve_future", [raw(400, ""), raw(400, ""), raw(400, "")]);
     assert!(lucky.result().is_ok());
     let unlucky = step();
-    fake.script(
-        "retrieve_future",
-        [raw(400, ""), raw(400, ""), raw(400, ""), raw(400, "")],
-    );
-    assert!(matches!(
-        unlucky.result(),
-        Err(Error::Status { status: 400, .. })
-    ));
+    fake.script("retrieve_future", [raw(400, ""), raw(400, ""), raw(400, ""), raw(400, "")]);
+    assert!(matches!(unlucky.result(), Err(Error::Status { status: 400, .. })));
 }
 
 #[test]
 fn a_question_that_the_server_holds_for_too_long_is_asked_again() {
     let fake = Fake::start();
-    let retry = RetryConfig {
-        poll_timeout: Duration::from_millis(20),
-        ..RetryConfig::default()
-    };
+    let retry = RetryConfig { poll_timeout: Duration::from_millis(20), ..RetryConfig::default() };
     let clock = TestClock::default();
-    let service = fake
-        .builder()
-        .retry(retry)
-        .clock(clock.clone())
-        .connect()
-        .unwrap();
-    let training = service
-        .create_lora_training_client("tiny", &Default::default())
-        .unwrap();
+    let service = fake.builder().retry(retry).clock(clock.clone()).connect().unwrap();
+    let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();
     let step = training.optim_step(&AdamParams::default()).unwrap();
     fake.script("retrieve_future", [Reply::Silence, Reply::Silence]);
     assert!(step.result().is_ok());
@@ -261,26 +190,18 @@ fn try_result_asks_once() {
 fn a_server_that_only_fails_is_given_up_within_the_deadline() {
     let (fake, clock) = (Fake::start(), TestClock::default());
     let training = training(&fake, &clock);
-    fake.script(
-        "optim_step",
-        (0..100).map(|_| status(503, json!({"detail": "full"}))),
-    );
+    fake.script("optim_step", (0..100).map(|_| status(503, json!({"detail": "full"}))));
     let error = training.optim_step(&AdamParams::default()).unwrap_err();
     assert!(error.is_timeout(), "{error}");
     assert!(
-        error
-            .to_string()
-            .ends_with("last status 503: not done within 300s; last: 503: full"),
+        error.to_string().ends_with("last status 503: not done within 300s; last: 503: full"),
         "{error}"
     );
     assert!(clock.slept().iter().sum::<Duration>() < Duration::from_secs(300));
     // Whether the server counts the id as used cannot be known, so nothing later can be put in
     // order.
     let later = training.optim_step(&AdamParams::default()).unwrap_err();
-    assert!(
-        matches!(&later, Error::Poisoned { first } if first.contains("503: full")),
-        "{later}"
-    );
+    assert!(matches!(&later, Error::Poisoned { first } if first.contains("503: full")), "{later}");
 }
 
 #[test]
@@ -297,10 +218,7 @@ fn polling_ends_when_a_server_fails_for_half_an_hour() {
         matches!(&error, Error::Status { status: 500, message, .. } if message == "Unknown error"),
         "{error}"
     );
-    assert_eq!(
-        clock.slept().iter().sum::<Duration>(),
-        Duration::from_secs(1800)
-    );
+    assert_eq!(clock.slept().iter().sum::<Duration>(), Duration::from_secs(1800));
 }
 
 #[test]
@@ -320,10 +238,7 @@ fn polling_ends_when_the_server_is_gone() {
         "{error}"
     );
     let slept: Duration = clock.slept().iter().sum();
-    assert!(
-        slept >= Duration::from_secs(300) && slept < Duration::from_secs(340),
-        "{slept:?}"
-    );
+    assert!(slept >= Duration::from_secs(300) && slept < Duration::from_secs(340), "{slept:?}");
 }
 
 #[test]
@@ -331,22 +246,11 @@ fn a_lost_connection_is_repeated_unless_the_server_would_do_the_work_twice() {
     let fake = Fake::start();
     let patient = training(&fake, &TestClock::default());
     fake.script("optim_step", [Reply::Close]);
-    assert!(
-        patient
-            .optim_step(&AdamParams::default())
-            .unwrap()
-            .result()
-            .is_ok()
-    );
+    assert!(patient.optim_step(&AdamParams::default()).unwrap().result().is_ok());
 
-    let retry = RetryConfig {
-        resend_uncertain: false,
-        ..RetryConfig::default()
-    };
+    let retry = RetryConfig { resend_uncertain: false, ..RetryConfig::default() };
     let service = fake.builder().retry(retry).connect().unwrap();
-    let careful = service
-        .create_lora_training_client("tiny", &Default::default())
-        .unwrap();
+    let careful = service.create_lora_training_client("tiny", &Default::default()).unwrap();
     let before = fake.requests("optim_step").len();
     fake.script("optim_step", [Reply::Close]);
     let error = careful.optim_step(&AdamParams::default()).unwrap_err();
@@ -358,14 +262,8 @@ fn a_lost_connection_is_repeated_unless_the_server_would_do_the_work_twice() {
 fn a_taken_checkpoint_name_is_final() {
     let fake = Fake::start();
     let training = training(&fake, &TestClock::default());
-    fake.script(
-        "save_weights",
-        [status(409, json!({"detail": "checkpoint a exists"}))],
-    );
+    fake.script("save_weights", [status(409, json!({"detail": "checkpoint a exists"}))]);
     let error = training.save_state("a").unwrap_err();
-    assert!(
-        error.to_string().contains("409: checkpoint a exists"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("409: checkpoint a exists"), "{error}");
     assert_eq!(fake.requests("save_weights").len(), 1);
 }

@@ -58,16 +58,11 @@ fn everything_that_can_be_asked_for_is() {
 fn a_lost_sample_is_submitted_again_under_a_new_number() {
     let fake = Fake::start();
     let sampler = sampler(&fake);
-    let sample = sampler
-        .sample(&prompt(), 1, &SamplingParams::max_tokens(1))
-        .unwrap();
+    let sample = sampler.sample(&prompt(), 1, &SamplingParams::max_tokens(1)).unwrap();
     fake.script("retrieve_future", [status(410, json!({"detail": "gone"}))]);
     assert_eq!(sample.result().unwrap().sequences[0].tokens, [5]);
-    let ids: Vec<Value> = fake
-        .requests("asample")
-        .iter()
-        .map(|r| r.body()["seq_id"].clone())
-        .collect();
+    let ids: Vec<Value> =
+        fake.requests("asample").iter().map(|r| r.body()["seq_id"].clone()).collect();
     assert_eq!(ids, [0, 1]);
 }
 
@@ -76,9 +71,7 @@ fn a_server_may_forbid_another_submission() {
     let fake = Fake::start();
     fake.script("config", [ok(json!({"sample_no_retries": true}))]);
     let sampler = sampler(&fake);
-    let sample = sampler
-        .sample(&prompt(), 1, &SamplingParams::max_tokens(1))
-        .unwrap();
+    let sample = sampler.sample(&prompt(), 1, &SamplingParams::max_tokens(1)).unwrap();
     fake.script("retrieve_future", [status(410, json!({"detail": "gone"}))]);
     assert!(matches!(sample.result(), Err(Error::Expired { .. })));
     assert_eq!(fake.requests("asample").len(), 1);
@@ -92,11 +85,7 @@ fn a_busy_server_gets_the_same_sample_a_second_later() {
     let service = fake.builder().clock(clock.clone()).connect().unwrap();
     let sampler = service.create_sampling_client("tiny").unwrap();
     fake.script("asample", [status(429, json!({"detail": "busy"}))]);
-    drop(
-        sampler
-            .sample(&prompt(), 1, &SamplingParams::max_tokens(1))
-            .unwrap(),
-    );
+    drop(sampler.sample(&prompt(), 1, &SamplingParams::max_tokens(1)).unwrap());
     let sent = fake.requests("asample");
     assert_eq!(sent[0].bytes, sent[1].bytes);
     assert_eq!(clock.slept(), [std::time::Duration::from_secs(1)]);
@@ -136,23 +125,14 @@ fn samples_are_waited_for_together_where_the_server_has_it_so() {
     for sample in both {
         sample.result().unwrap();
     }
-    let asked: Vec<Value> = fake
-        .requests("retrieve_futures")
-        .iter()
-        .map(|r| r.body())
-        .collect();
+    let asked: Vec<Value> = fake.requests("retrieve_futures").iter().map(|r| r.body()).collect();
     let target = json!({"type": "sampling_session", "sampling_session_id": "sampler", "cloned_sampler_id": 0});
-    assert_eq!(
-        asked[0],
-        json!({"target": target, "prev_cursor": 0, "retrieved_request_ids": []})
-    );
+    assert_eq!(asked[0], json!({"target": target, "prev_cursor": 0, "retrieved_request_ids": []}));
     assert_eq!((asked.len(), &asked[1]["prev_cursor"]), (2, &json!(3)));
     // Each is then fetched at once: it is known to be there.
     let polls = fake.requests("retrieve_future");
-    let fetched: Vec<Value> = polls
-        .iter()
-        .map(|r| r.body()["allow_metadata_only"].clone())
-        .collect();
+    let fetched: Vec<Value> =
+        polls.iter().map(|r| r.body()["allow_metadata_only"].clone()).collect();
     assert_eq!(fetched, [false, false]);
     // At last the server learns that it need not keep them.
     drop(sampler);
@@ -169,9 +149,7 @@ fn samples_are_waited_for_singly_where_the_server_does_not_know_the_other_way() 
     fake.script("config", [ok(json!({"sample_use_retrieve_futures": true}))]);
     fake.script("retrieve_futures", [status(404, json!({}))]);
     let sampler = sampler(&fake);
-    let sample = sampler
-        .sample(&prompt(), 1, &SamplingParams::max_tokens(1))
-        .unwrap();
+    let sample = sampler.sample(&prompt(), 1, &SamplingParams::max_tokens(1)).unwrap();
     sample.result().unwrap();
     assert_eq!(fake.requests("retrieve_futures").len(), 1);
 }
@@ -181,10 +159,7 @@ fn sequences_come_under_the_names_that_the_server_gave_them() {
     let fake = Fake::start();
     let sampler = sampler(&fake);
     let sample = |names: Value| {
-        fake.script(
-            "asample",
-            [ok(json!({"request_id": "r", "sample_sequence_ids": names}))],
-        );
+        fake.script("asample", [ok(json!({"request_id": "r", "sample_sequence_ids": names}))]);
         let pair = json!({"stop_reason": "length", "tokens": [5]});
         fake.script("retrieve_future", [ok(json!({"sequences": [pair, pair]}))]);
         let params = SamplingParams::max_tokens(1);
@@ -214,20 +189,11 @@ fn cancelled(fake: &Fake) -> Vec<Value> {
 fn a_sample_that_is_dropped_is_cancelled_where_the_server_wants_to_know() {
     let wanted = json!({"sample_cancel_enabled": true, "refresh_interval_sec": 60, "later": []});
     let unwanted = json!({"sample_cancel_enabled": false, "refresh_interval_sec": 60});
-    let fake = changing([
-        ok(wanted),
-        raw(502, "not now"),
-        ok(unwanted.clone()),
-        ok(unwanted),
-    ]);
+    let fake = changing([ok(wanted), raw(502, "not now"), ok(unwanted.clone()), ok(unwanted)]);
     fake.on("asample", |_| answer());
     let clock = TestClock::default();
     let builder = fake.builder().sdk_version("0.38.0").clock(clock.clone());
-    let sampler = builder
-        .connect()
-        .unwrap()
-        .create_sampling_client("tiny")
-        .unwrap();
+    let sampler = builder.connect().unwrap().create_sampling_client("tiny").unwrap();
     let start = || {
         let params = SamplingParams::max_tokens(1);
         sampler.sample(&prompt(), 1, &params).unwrap()
@@ -240,16 +206,12 @@ fn a_sample_that_is_dropped_is_cancelled_where_the_server_wants_to_know() {
     // Waiting may go on after a deadline, until the future is dropped.
     let mut late = start();
     fake.script("retrieve_future", [status(408, json!({}))]);
-    late.result_timeout(std::time::Duration::from_millis(50))
-        .unwrap_err();
+    late.result_timeout(std::time::Duration::from_millis(50)).unwrap_err();
     assert!(fake.requests("dynamic_config").is_empty());
     drop(late);
     drop(start());
     fake.wait_for("cancel_future", 2);
-    assert_eq!(
-        cancelled(&fake),
-        [json!({"request_id": "r2"}), json!({"request_id": "r3"})]
-    );
+    assert_eq!(cancelled(&fake), [json!({"request_id": "r2"}), json!({"request_id": "r3"})]);
     let asked = fake.requests("dynamic_config");
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].path, "/api/v1/client/dynamic_config");
@@ -303,22 +265,13 @@ fn a_client_beside_others_numbers_its_samples_from_a_billion_times_its_own_numbe
     let params = SamplingParams::max_tokens(1);
     let sample = sampler.sample(&prompt(), 1, &params).unwrap();
     sample.result().unwrap();
-    assert_eq!(
-        fake.requests("asample")[0].body()["seq_id"],
-        3_000_000_000u64
-    );
+    assert_eq!(fake.requests("asample")[0].body()["seq_id"], 3_000_000_000u64);
     assert_eq!(
         fake.requests("retrieve_futures")[0].body()["target"],
         json!({"type": "sampling_session", "sampling_session_id": "shared", "cloned_sampler_id": 3})
     );
-    fake.script(
-        "config",
-        [ok(json!({"sample_join_sampling_session": true}))],
-    );
-    fake.script(
-        "join_sampling_session",
-        [ok(json!({"client_counter": u64::MAX}))],
-    );
+    fake.script("config", [ok(json!({"sample_join_sampling_session": true}))]);
+    fake.script("join_sampling_session", [ok(json!({"client_counter": u64::MAX}))]);
     let error = fake.service().join_sampling_session("shared").unwrap_err();
     assert!(matches!(error, Error::Unexpected { .. }), "{error}");
 }
@@ -329,9 +282,7 @@ fn without_a_number_from_the_server_one_is_drawn() {
     fake.on("asample", |_| answer());
     let sampler = fake.service().join_sampling_session("shared").unwrap();
     drop(sampler.sample(&prompt(), 1, &SamplingParams::max_tokens(1)));
-    let first = fake.requests("asample")[0].body()["seq_id"]
-        .as_u64()
-        .unwrap();
+    let first = fake.requests("asample")[0].body()["seq_id"].as_u64().unwrap();
     assert!(first > 0 && first.is_multiple_of(1_000_000_000), "{first}");
     assert!(fake.requests("join_sampling_session").is_empty());
 }
@@ -341,10 +292,7 @@ fn a_server_that_ends_no_sample_for_two_hours_is_stuck() {
     use std::time::Duration;
     let hours = |n: u64| Duration::from_secs(3600 * n);
     let busy = || vec![status(429, json!({"detail": "busy"})); 500];
-    for (config, limit) in [
-        (json!({}), 2),
-        (json!({"sample_enable_stuck_detection": false}), 3),
-    ] {
+    for (config, limit) in [(json!({}), 2), (json!({"sample_enable_stuck_detection": false}), 3)] {
         let (fake, clock) = (Fake::start(), TestClock::default());
         fake.script("config", [ok(config)]);
         fake.on("asample", |_| answer());

@@ -68,29 +68,21 @@ fn a_web_server_that_shows_a_page_for_everything() {
         "client/config, sending to {url}/api/v1/client/config, 1 attempt, last status 200: cannot read"
     );
     assert!(text.starts_with(&begin), "{text}");
-    assert!(
-        text.ends_with("the answer begins \"a web page: It works!\""),
-        "{text}"
-    );
+    assert!(text.ends_with("the answer begins \"a web page: It works!\""), "{text}");
 }
 
 #[test]
 fn another_json_service() {
     let (error, _) = connecting(&ok(json!({"hello": "world"})));
     let text = error.to_string();
-    assert!(
-        text.contains("session_id") && text.contains("hello"),
-        "{text}"
-    );
+    assert!(text.contains("session_id") && text.contains("hello"), "{text}");
 }
 
 #[test]
 fn a_proxy_that_fails_with_a_page_of_its_own() {
-    for (status, reason) in [
-        (502, "Bad Gateway"),
-        (503, "Service Unavailable"),
-        (504, "Gateway Timeout"),
-    ] {
+    for (status, reason) in
+        [(502, "Bad Gateway"), (503, "Service Unavailable"), (504, "Gateway Timeout")]
+    {
         let (error, url) = connecting(&raw(status, &format!("<h1>{reason}</h1>")));
         assert!(error.is_timeout(), "{error}");
         let text = error.to_string();
@@ -117,17 +109,12 @@ fn a_trainer_that_fails_only_once_the_session_is_to_begin() {
 fn a_server_that_takes_connections_and_says_nothing() {
     let fake = Fake::start();
     fake.script("config", [Reply::Silence]);
-    let retry = RetryConfig {
-        start_timeout: Duration::from_millis(20),
-        ..RetryConfig::default()
-    };
+    let retry = RetryConfig { start_timeout: Duration::from_millis(20), ..RetryConfig::default() };
     let clock = TestClock::default();
     let builder = fake.builder().retry(retry).clock(clock.clone());
     let error = builder.connect().unwrap_err();
     assert!(
-        error
-            .to_string()
-            .ends_with("1 attempt: not done within 20ms; last: timed out"),
+        error.to_string().ends_with("1 attempt: not done within 20ms; last: timed out"),
         "{error}"
     );
     assert!(clock.slept().is_empty());
@@ -137,10 +124,7 @@ fn a_server_that_takes_connections_and_says_nothing() {
 fn a_server_that_hangs_up() {
     let (error, _) = connecting(&Reply::Close);
     let text = error.to_string();
-    assert!(
-        text.contains("not done within 20s; last: the connection broke: "),
-        "{text}"
-    );
+    assert!(text.contains("not done within 20s; last: the connection broke: "), "{text}");
 }
 
 #[test]
@@ -155,10 +139,7 @@ fn a_server_of_another_protocol() {
     });
     let error = connect(ServiceClient::builder().base_url(url));
     let text = error.to_string();
-    assert!(
-        text.contains("not done within 20s; last: the connection broke: "),
-        "{text}"
-    );
+    assert!(text.contains("not done within 20s; last: the connection broke: "), "{text}");
 }
 
 #[test]
@@ -191,9 +172,7 @@ fn a_wrong_key() {
 fn a_key_that_expires_meanwhile() {
     let (fake, clock) = (Fake::start(), TestClock::default());
     let service = fake.builder().clock(clock.clone()).connect().unwrap();
-    let training = service
-        .create_lora_training_client("tiny", &LoraConfig::rank(4))
-        .unwrap();
+    let training = service.create_lora_training_client("tiny", &LoraConfig::rank(4)).unwrap();
     let pass = || training.forward_backward(&[datum(2)], LossFn::CrossEntropy, None);
     let accepted = pass().unwrap();
     let expired = || status(401, json!({"detail": "the key has expired"}));
@@ -244,9 +223,7 @@ fn first_pass(dialect: Dialect, refusal: Reply) -> Error {
         .create_lora_training_client("tiny", &LoraConfig::rank(4))
         .unwrap();
     fake.script("forward_backward", [refusal]);
-    let error = training
-        .forward_backward(&[datum(2)], LossFn::CrossEntropy, None)
-        .unwrap_err();
+    let error = training.forward_backward(&[datum(2)], LossFn::CrossEntropy, None).unwrap_err();
     assert_eq!(fake.requests("forward_backward").len(), 1);
     assert!(clock.slept().is_empty());
     error
@@ -274,12 +251,7 @@ fn the_wrong_dialect() {
 fn findings_of_a_validator() {
     let finding = json!({"detail": [{"loc": ["body", "sdk_version"], "msg": "field required"}]});
     let (error, _) = connecting(&status(422, finding));
-    assert!(
-        error
-            .to_string()
-            .ends_with("422: body.sdk_version: field required"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("422: body.sdk_version: field required"), "{error}");
     let (long, _) = connecting(&raw(418, &"x".repeat(100_000)));
     assert!(long.to_string().len() < 600);
     let (silent, _) = connecting(&raw(403, ""));
@@ -296,10 +268,7 @@ fn a_client_without_a_session_knows_no_better_server_either() {
     let told = |limit: u64| {
         let error = rest.sessions().unwrap_err().to_string();
         let url = format!("{}/api/v1/sessions", fake.url);
-        assert!(
-            error.starts_with(&format!("sessions, sending to {url}, ")),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("sessions, sending to {url}, ")), "{error}");
         let end = format!("not done within {limit}s; last: 502: a web page: Bad Gateway");
         assert!(error.ends_with(&end), "{error}");
     };

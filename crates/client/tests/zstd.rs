@@ -12,9 +12,7 @@ fn training(fake: &Fake, is_asked_for: bool, dialect: Dialect) -> TrainingClient
     let config = json!({"proto_compress_fwdbwd": is_asked_for});
     fake.script("config", [ok(config)]);
     let service = fake.builder().dialect(dialect).connect().unwrap();
-    service
-        .create_lora_training_client("tiny", &LoraConfig::rank(4))
-        .unwrap()
+    service.create_lora_training_client("tiny", &LoraConfig::rank(4)).unwrap()
 }
 
 fn encoding(request: &Request) -> Option<&str> {
@@ -30,11 +28,8 @@ fn both_passes_go_compressed_and_come_back_whole() {
     let step = training
         .forward_backward_custom(&data, |batch| Ok(Loss::new(batch.logprobs().sum() * 2.0)));
     let output = step.unwrap().result().unwrap();
-    let rows: Vec<usize> = output
-        .loss_fn_outputs
-        .iter()
-        .map(|output| output["logprobs"].elem_count())
-        .collect();
+    let rows: Vec<usize> =
+        output.loss_fn_outputs.iter().map(|output| output["logprobs"].elem_count()).collect();
     assert_eq!(rows, [1000, 300]);
     let sent = fake.requests("forward_backward");
     assert_eq!(sent[0].bytes, sent[1].bytes, "a repetition");

@@ -228,11 +228,7 @@ impl Error {
         while let candle_core::Error::WithBacktrace { inner, .. } = source {
             source = *inner;
         }
-        Error::Backend {
-            op,
-            source: Arc::new(source),
-            at,
-        }
+        Error::Backend { op, source: Arc::new(source), at }
     }
 }
 
@@ -278,9 +274,7 @@ struct Label<'a>(&'a Option<String>);
 
 impl fmt::Display for Label<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .as_ref()
-            .map_or(Ok(()), |label| write!(f, " `{label}`"))
+        self.0.as_ref().map_or(Ok(()), |label| write!(f, " `{label}`"))
     }
 }
 
@@ -300,10 +294,6 @@ struct Phase<'a>(&'a bool);
 
 impl fmt::Display for Phase<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self.0 {
-            ", in the derivative of that op"
-        } else {
-            ""
-        })
+        f.write_str(if *self.0 { ", in the derivative of that op" } else { "" })
     }
 }

@@ -3,42 +3,19 @@
 use proptest::prelude::*;
 use tinsmith_grad::{DType, Device, Ragged, Tensor, Var};
 
-type Compare = (
-    fn(&Var, &Var) -> Var,
-    fn(&Ragged, f64) -> Ragged,
-    fn(&Rational, &Rational) -> bool,
-);
+type Compare =
+    (fn(&Var, &Var) -> Var, fn(&Ragged, f64) -> Ragged, fn(&Rational, &Rational) -> bool);
 
 /// A number as (whole part, whether there is a fraction above it): exact for every i64 and every f64.
 type Rational = Option<(i128, bool)>;
 
 const ALL: &[Compare] = &[
     (|a, b| a.eq(b), |a, b| a.eq(b), |a, b| a.is_some() && a == b),
-    (
-        |a, b| a.ne(b),
-        |a, b| a.ne(b),
-        |a, b| a.is_none() || b.is_none() || a != b,
-    ),
-    (
-        |a, b| a.lt(b),
-        |a, b| a.lt(b),
-        |a, b| a.is_some() && b.is_some() && a < b,
-    ),
-    (
-        |a, b| a.le(b),
-        |a, b| a.le(b),
-        |a, b| a.is_some() && b.is_some() && a <= b,
-    ),
-    (
-        |a, b| a.gt(b),
-        |a, b| a.gt(b),
-        |a, b| a.is_some() && b.is_some() && a > b,
-    ),
-    (
-        |a, b| a.ge(b),
-        |a, b| a.ge(b),
-        |a, b| a.is_some() && b.is_some() && a >= b,
-    ),
+    (|a, b| a.ne(b), |a, b| a.ne(b), |a, b| a.is_none() || b.is_none() || a != b),
+    (|a, b| a.lt(b), |a, b| a.lt(b), |a, b| a.is_some() && b.is_some() && a < b),
+    (|a, b| a.le(b), |a, b| a.le(b), |a, b| a.is_some() && b.is_some() && a <= b),
+    (|a, b| a.gt(b), |a, b| a.gt(b), |a, b| a.is_some() && b.is_some() && a > b),
+    (|a, b| a.ge(b), |a, b| a.ge(b), |a, b| a.is_some() && b.is_some() && a >= b),
 ];
 
 fn exact(c: f64) -> Rational {
@@ -52,30 +29,18 @@ fn integers(dtype: DType, bits: &[i64]) -> (Tensor, Vec<Rational>) {
     let (tensor, values): (_, Vec<i128>) = match dtype {
         DType::U8 => {
             let x: Vec<u8> = bits.iter().map(|&b| b as u8).collect();
-            (
-                Tensor::from_vec(x.clone(), n, &Device::Cpu),
-                x.iter().map(|&x| x.into()).collect(),
-            )
+            (Tensor::from_vec(x.clone(), n, &Device::Cpu), x.iter().map(|&x| x.into()).collect())
         }
         DType::U32 => {
             let x: Vec<u32> = bits.iter().map(|&b| b as u32).collect();
-            (
-                Tensor::from_vec(x.clone(), n, &Device::Cpu),
-                x.iter().map(|&x| x.into()).collect(),
-            )
+            (Tensor::from_vec(x.clone(), n, &Device::Cpu), x.iter().map(|&x| x.into()).collect())
         }
         _ => {
             let x = bits.to_vec();
-            (
-                Tensor::from_vec(x.clone(), n, &Device::Cpu),
-                x.iter().map(|&x| x.into()).collect(),
-            )
+            (Tensor::from_vec(x.clone(), n, &Device::Cpu), x.iter().map(|&x| x.into()).collect())
         }
     };
-    (
-        tensor.unwrap(),
-        values.into_iter().map(|x| Some((x, false))).collect(),
-    )
+    (tensor.unwrap(), values.into_iter().map(|x| Some((x, false))).collect())
 }
 
 fn integer() -> impl Strategy<Value = i64> {

@@ -72,10 +72,7 @@ fn a_constant_keeps_the_precision_of_its_dtype() {
         for n in 1..9 {
             let rows = Var::ones(&[n], DType::F64, &Device::Cpu);
             let seqs = Ragged::new(rows, &vec![1; n]).seqs();
-            let total = seqs
-                .iter()
-                .map(|seq| (seq * &scale).sum())
-                .reduce(|a, b| a + b);
+            let total = seqs.iter().map(|seq| (seq * &scale).sum()).reduce(|a, b| a + b);
             let expected = n as f64 * f64::from(0.1f32);
             assert!((total.unwrap().item().unwrap() - expected).abs() < 1e-15);
         }
@@ -104,10 +101,7 @@ fn shapes_that_no_memory_holds_are_refused() {
         big.matmul(&big.t()),
         big.pad(1, most / 2, 0),
         Var::cat(
-            &[
-                big.broadcast_to(&[1 << 40, 1 << 19]),
-                big.broadcast_to(&[1 << 40, 1 << 19]),
-            ],
+            &[big.broadcast_to(&[1 << 40, 1 << 19]), big.broadcast_to(&[1 << 40, 1 << 19])],
             0,
         ),
         Var::stack(&vec![big.broadcast_to(&[1 << 40, 1 << 19]); 40], 0),
@@ -121,22 +115,15 @@ fn shapes_that_no_memory_holds_are_refused() {
         ),
     ];
     for (i, refused) in refused.iter().enumerate() {
-        let error = refused
-            .error()
-            .unwrap_or_else(|| panic!("case {i} is accepted"));
-        assert!(
-            matches!(error, Error::Argument { .. } | Error::Shape { .. }),
-            "case {i}: {error}"
-        );
+        let error = refused.error().unwrap_or_else(|| panic!("case {i} is accepted"));
+        assert!(matches!(error, Error::Argument { .. } | Error::Shape { .. }), "case {i}: {error}");
     }
 }
 
 #[test]
 fn a_derivative_that_is_constant_broadcasts_as_any_other() {
     let x = Var::from_vec(vec![1f64, 2.0], &[2], &Device::Cpu);
-    let zeros = tinsmith_grad::hvp(&x.sum(), &[&x], &[&x])
-        .unwrap()
-        .remove(0);
+    let zeros = tinsmith_grad::hvp(&x.sum(), &[&x], &[&x]).unwrap().remove(0);
     assert_eq!(zeros.broadcast_to(&[3, 2]).sum().item().unwrap(), 0.0);
     for shape in [&[3][..], &[1], &[], &[2, 1]] {
         assert!(zeros.broadcast_to(shape).error().is_some(), "{shape:?}");
@@ -152,18 +139,12 @@ fn half_precision_is_refused() {
             x.to_dtype(dtype),
             x.to_dtype(dtype).to_dtype(DType::F64),
             Var::full(1.0, &[2], dtype, &Device::Cpu),
-            Ragged::new(x.clone(), &[1, 1])
-                .to_dtype(dtype)
-                .values()
-                .clone(),
+            Ragged::new(x.clone(), &[1, 1]).to_dtype(dtype).values().clone(),
             Var::new(Tensor::ones(2, dtype, &Device::Cpu).unwrap()),
         ];
         for refused in refused {
             let error = refused.sum().backward(&[&x]).unwrap_err();
-            assert!(
-                matches!(&error, Error::DType { dtypes, .. } if *dtypes == [dtype]),
-                "{error}"
-            );
+            assert!(matches!(&error, Error::DType { dtypes, .. } if *dtypes == [dtype]), "{error}");
         }
     }
 }

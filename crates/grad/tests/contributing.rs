@@ -17,10 +17,7 @@ fn the_change_that_adds_an_op_is_as_the_guide_shows_it() {
             (files, source) = (files + 1, read(path));
         } else {
             let added = line.strip_prefix('+').expect("only additions");
-            assert!(
-                source.lines().any(|line| line == added),
-                "not in the source: {added}"
-            );
+            assert!(source.lines().any(|line| line == added), "not in the source: {added}");
         }
     }
     assert_eq!(files, 4);

@@ -40,33 +40,15 @@ fn a_derivative_of_another_kind_than_the_input_is_refused() {
     let x = Var::from_vec(vec![1f64; 6], &[2, 3], &Device::Cpu);
     for (i, derivative) in cases.into_iter().enumerate() {
         let y = Var::custom(Arc::new(Misbehaved(derivative)), &[&x]);
-        for error in [
-            grad(&y.sum(), &[&x]).unwrap_err(),
-            y.exp().sum().backward(&[&x]).unwrap_err(),
-        ] {
-            assert!(
-                matches!(
-                    error,
-                    Error::Custom {
-                        op: "misbehaved",
-                        ..
-                    }
-                ),
-                "case {i}: {error}"
-            );
-            assert!(
-                error.to_string().contains("custom.rs:"),
-                "case {i}: {error}"
-            );
+        for error in
+            [grad(&y.sum(), &[&x]).unwrap_err(), y.exp().sum().backward(&[&x]).unwrap_err()]
+        {
+            assert!(matches!(error, Error::Custom { op: "misbehaved", .. }), "case {i}: {error}");
+            assert!(error.to_string().contains("custom.rs:"), "case {i}: {error}");
         }
     }
     let kept = Var::custom(Arc::new(Misbehaved(|g| g * 2.0)), &[&x]);
-    assert_eq!(
-        grad(&kept.sum(), &[&x]).unwrap()[0]
-            .to_vec::<f64>()
-            .unwrap(),
-        [2.0; 6]
-    );
+    assert_eq!(grad(&kept.sum(), &[&x]).unwrap()[0].to_vec::<f64>().unwrap(), [2.0; 6]);
 }
 
 #[test]
@@ -77,9 +59,7 @@ fn nothing_is_derived_from_a_derivative_that_was_refused() {
     let x = Var::from_vec(vec![1f64, 2.0, 3.0, 4.0], &[4], &Device::Cpu);
     let y = Var::custom(Arc::new(Misbehaved(reads_shape)), &[&x]);
     let by_piece = |length| {
-        let pieces = (0..4)
-            .step_by(length)
-            .map(|start| x.narrow(0, start, length));
+        let pieces = (0..4).step_by(length).map(|start| x.narrow(0, start, length));
         pieces.fold(Var::scalar(0.0), |sum, piece| sum + refused(&piece).sum())
     };
     let losses = [
@@ -91,15 +71,6 @@ fn nothing_is_derived_from_a_derivative_that_was_refused() {
     ];
     for (i, loss) in losses.iter().enumerate() {
         let error = loss.backward(&[&x]).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::Custom {
-                    op: "misbehaved",
-                    ..
-                }
-            ),
-            "loss {i}: {error}"
-        );
+        assert!(matches!(error, Error::Custom { op: "misbehaved", .. }), "loss {i}: {error}");
     }
 }

@@ -20,9 +20,6 @@ fn a_million_nodes_evaluate_differentiate_and_drop_on_a_small_stack() {
     let (value, gradient) = thread.unwrap().join().unwrap();
     // c -> a c + (1 - a) has the fixed point 1 and contracts by a at each step.
     let contraction = 0.999_999f64.powi(NODES as i32 / 2);
-    assert!(
-        (gradient - contraction).abs() < 1e-9,
-        "{gradient} {contraction}"
-    );
+    assert!((gradient - contraction).abs() < 1e-9, "{gradient} {contraction}");
     assert!((value - (1.0 - 0.5 * contraction)).abs() < 1e-9, "{value}");
 }

@@ -11,9 +11,7 @@ fn vector(data: &[f64]) -> Var {
 
 /// The dump without the places in this file, which a test would have to repeat line by line.
 fn without_places(text: &str) -> String {
-    let lines = text
-        .lines()
-        .map(|line| line.split("  at ").next().unwrap().trim_end());
+    let lines = text.lines().map(|line| line.split("  at ").next().unwrap().trim_end());
     lines.map(|line| format!("{line}\n")).collect()
 }
 
@@ -35,10 +33,7 @@ roots: %6
 ";
     assert_eq!(without_places(&loss.dump().to_string()), expected);
     let both = dump(&[&loss, gradient, &loss]).to_string();
-    assert!(
-        both.ends_with(&format!("roots: %6, %{}, %6\n", both.lines().count() - 2)),
-        "{both}"
-    );
+    assert!(both.ends_with(&format!("roots: %6, %{}, %6\n", both.lines().count() - 2)), "{both}");
 }
 
 #[test]
@@ -79,10 +74,7 @@ fn parameters_are_shown() {
     let ids = Var::from_vec(vec![1i64, 0], &[2], &Device::Cpu);
     let packed = Ragged::new(x.clone(), &[1, 0, 1]);
     let cases: [(Var, &str); 21] = [
-        (
-            Var::full(0.5, &[2], DType::F32, &Device::Cpu),
-            "full(0.5) [2] f32",
-        ),
+        (Var::full(0.5, &[2], DType::F32, &Device::Cpu), "full(0.5) [2] f32"),
         (x.powf(1.5), "powf(%0, exponent=1.5) [2, 3] f32"),
         (x.clamp_min(0.0), "clamp(%0, lo=0, hi=inf) [2, 3] f32"),
         (x.to_dtype(DType::F64), "to_dtype(%0) [2, 3] f64"),
@@ -93,36 +85,18 @@ fn parameters_are_shown() {
         (x.t(), "permute(%0, dims=[1, 0]) [3, 2] f32"),
         (x.narrow(1, 1, 2), "narrow(%0, dim=1, start=1) [2, 2] f32"),
         (x.pad(0, 1, 2), "pad(%0, dim=0, before=1) [5, 3] f32"),
-        (
-            Var::cat(&[x.clone(), x.clone()], 1),
-            "cat(%0, %0, dim=1) [2, 6] f32",
-        ),
+        (Var::cat(&[x.clone(), x.clone()], 1), "cat(%0, %0, dim=1) [2, 6] f32"),
         (x.flip(&[0]), "flip(%0, dims=[0]) [2, 3] f32"),
         (x.cumsum(-1), "cumsum(%0, dim=1) [2, 3] f32"),
-        (
-            x.index_select(&ids, 0),
-            "index_select(%0, %1, dim=0) [2, 3] f32",
-        ),
-        (
-            x.index_add(&ids, &x, 0),
-            "index_add(%0, %1, %0, dim=0) [2, 3] f32",
-        ),
-        (
-            x.gather(&ids.reshape(&[2, 1]), 1),
-            "gather(%0, %2, dim=1) [2, 1] f32",
-        ),
-        (
-            packed.sum_per_seq(),
-            "sum_per_seq(%0, sequences=3) [3, 3] f32",
-        ),
+        (x.index_select(&ids, 0), "index_select(%0, %1, dim=0) [2, 3] f32"),
+        (x.index_add(&ids, &x, 0), "index_add(%0, %1, %0, dim=0) [2, 3] f32"),
+        (x.gather(&ids.reshape(&[2, 1]), 1), "gather(%0, %2, dim=1) [2, 1] f32"),
+        (packed.sum_per_seq(), "sum_per_seq(%0, sequences=3) [3, 3] f32"),
         (
             packed.expand(&packed.max_per_seq()).values().clone(),
             "expand(%1, sequences=3) [2, 3] f32",
         ),
-        (
-            Var::custom(Arc::new(Doubled), &[&x]),
-            "doubled(%0) [2, 3] f32",
-        ),
+        (Var::custom(Arc::new(Doubled), &[&x]), "doubled(%0) [2, 3] f32"),
         (x.matmul(&x.t()), "matmul(%0, %1) [2, 2] f32"),
     ];
     for (var, expected) in cases {
@@ -164,19 +138,8 @@ roots: %1001
         .collect();
     assert_eq!(first_columns, expected);
     assert_eq!(joined.dump().to_string().lines().count(), 100 + 2);
-    assert_eq!(
-        joined
-            .dump()
-            .max_nodes(usize::MAX)
-            .to_string()
-            .lines()
-            .count(),
-        1002 + 1
-    );
-    assert_eq!(
-        joined.dump().max_nodes(0).to_string().lines().count(),
-        1 + 2
-    );
+    assert_eq!(joined.dump().max_nodes(usize::MAX).to_string().lines().count(), 1002 + 1);
+    assert_eq!(joined.dump().max_nodes(0).to_string().lines().count(), 1 + 2);
 }
 
 #[test]

@@ -34,18 +34,15 @@ fn slopes_keep_their_precision_in_the_tails() {
         (|x| x.sigmoid(), |x| 1.0 / (2.0 + x.exp() + (-x).exp())),
         (|x| x.tanh(), |x| x.cosh().powi(-2)),
     ];
-    let points = [
-        -40.0, -20.0, -9.0, -1.0, -1e-3, 0.0, 0.3, 2.0, 12.0, 20.0, 40.0,
-    ];
+    let points = [-40.0, -20.0, -9.0, -1.0, -1e-3, 0.0, 0.3, 2.0, 12.0, 20.0, 40.0];
     on_both(|| {
         for (i, (of_var, expected)) in cases.iter().enumerate() {
             let x = vector(&points);
             let narrow = vector32(&points.map(|x| x as f32));
-            for (&at, (wide, narrow)) in points.iter().zip(
-                slope(&of_var(&x), &x)
-                    .iter()
-                    .zip(slope(&of_var(&narrow), &narrow)),
-            ) {
+            for (&at, (wide, narrow)) in points
+                .iter()
+                .zip(slope(&of_var(&x), &x).iter().zip(slope(&of_var(&narrow), &narrow)))
+            {
                 assert!(
                     near(*wide, expected(at), 1e-14),
                     "case {i} at {at}: {wide:e}, not {:e}",
@@ -62,10 +59,7 @@ fn slopes_keep_their_precision_in_the_tails() {
             let first = grad(&of_var(&zero).sum(), &[&zero]).unwrap().remove(0);
             let second = grad(&first.sum(), &[&zero]).unwrap().remove(0);
             let third = slope(&second, &zero)[0];
-            assert!(
-                near(third, [1.0, -0.125, -2.0][i], 1e-14),
-                "case {i}: {third}"
-            );
+            assert!(near(third, [1.0, -0.125, -2.0][i], 1e-14), "case {i}: {third}");
         }
     });
 }
@@ -75,10 +69,7 @@ fn a_norm_neither_overflows_nor_vanishes() {
     on_both(|| {
         for scale in [1e-320, 1e-300, 1e-170, 1e-30, 1.0, 1e154, 1e200, 1e307] {
             let x = vector(&[3.0 * scale, -4.0 * scale]);
-            assert!(
-                near(x.norm().item().unwrap(), 5.0 * scale, 1e-3),
-                "{scale:e}"
-            );
+            assert!(near(x.norm().item().unwrap(), 5.0 * scale, 1e-3), "{scale:e}");
             let slope = slope(&x.norm(), &x);
             assert!(
                 near(slope[0], 0.6, 1e-3) && near(slope[1], -0.8, 1e-3),
@@ -87,10 +78,7 @@ fn a_norm_neither_overflows_nor_vanishes() {
         }
         for scale in [1e-38f32, 3e-30, 1.0, 1e20, 5e37] {
             let x = vector32(&[3.0 * scale, -4.0 * scale]);
-            assert!(
-                near(x.norm().item().unwrap(), f64::from(5.0 * scale), 1e-6),
-                "{scale:e}"
-            );
+            assert!(near(x.norm().item().unwrap(), f64::from(5.0 * scale), 1e-6), "{scale:e}");
             let slope = slope(&x.norm(), &x);
             assert!(
                 near(slope[0], 0.6, 1e-6) && near(slope[1], -0.8, 1e-6),
@@ -98,15 +86,9 @@ fn a_norm_neither_overflows_nor_vanishes() {
             );
         }
         let x = vector(&[0.0, 0.0]);
-        assert_eq!(
-            (x.norm().item().unwrap(), slope(&x.norm(), &x)),
-            (0.0, vec![0.0, 0.0])
-        );
+        assert_eq!((x.norm().item().unwrap(), slope(&x.norm(), &x)), (0.0, vec![0.0, 0.0]));
         assert_eq!(vector(&[]).norm().item().unwrap(), 0.0);
-        assert_eq!(
-            vector(&[1.0, f64::NEG_INFINITY]).norm().item().unwrap(),
-            f64::INFINITY
-        );
+        assert_eq!(vector(&[1.0, f64::NEG_INFINITY]).norm().item().unwrap(), f64::INFINITY);
         assert!(vector(&[1.0, f64::NAN]).norm().item().unwrap().is_nan());
     });
 }
@@ -127,10 +109,7 @@ fn equal_numbers_do_not_deviate() {
                         );
                         assert_eq!(slope(&std, &x), vec![0.0; n], "{n} times {value}");
                         assert_eq!(
-                            x.var_dims(&[0], correction)
-                                .to_dtype(DType::F64)
-                                .item()
-                                .unwrap(),
+                            x.var_dims(&[0], correction).to_dtype(DType::F64).item().unwrap(),
                             0.0
                         );
                     }
@@ -157,10 +136,7 @@ fn a_masked_row_that_is_not_used_has_no_gradient() {
         let by_seq = Ragged::new(flat, &[2, 2, 2]).logsumexp_per_seq();
         assert_eq!(slope(&used.select(&by_seq, 0.0), &x), expected);
         let log_softmax = x.log_softmax(-1);
-        let chosen = used
-            .reshape(&[3, 1])
-            .select(&log_softmax, 0.0)
-            .narrow(1, 1, 1);
+        let chosen = used.reshape(&[3, 1]).select(&log_softmax, 0.0).narrow(1, 1, 1);
         assert_eq!(slope(&chosen, &x), [-0.5, 0.5, 0.0, 0.0, 0.0, 0.0]);
 
         let softmax = x.softmax(-1);
@@ -177,10 +153,7 @@ fn a_masked_row_that_is_not_used_has_no_gradient() {
 #[test]
 fn the_exponent_of_a_base_of_0() {
     on_both(|| {
-        let (base, exponent) = (
-            vector(&[0.0, 0.0, 0.0, 2.0]),
-            vector(&[2.0, 0.0, -1.0, 3.0]),
-        );
+        let (base, exponent) = (vector(&[0.0, 0.0, 0.0, 2.0]), vector(&[2.0, 0.0, -1.0, 3.0]));
         let found = slope(&base.pow(&exponent), &exponent);
         assert_eq!(found[..3], [0.0, 0.0, f64::NEG_INFINITY]);
         assert!(near(found[3], 8.0 * 2f64.ln(), 1e-15));
@@ -212,36 +185,20 @@ fn pieces_taken_again_and_again_are_summed_as_pieces() {
         total = total + (weights.narrow(0, 0, 1) * (i % 2) as f64).sum().tanh();
     }
     let slope = slope(&total, &weights);
-    assert!(
-        near(slope[0], N as f64 / 2.0 * 1f64.cosh().powi(-2), 1e-9),
-        "{}",
-        slope[0]
-    );
+    assert!(near(slope[0], N as f64 / 2.0 * 1f64.cosh().powi(-2), 1e-9), "{}", slope[0]);
     assert!(slope[1..].iter().all(|&g| g == 0.0));
 
     // Equal, overlapping and nested pieces, in two dimensions.
     let x = Var::from_vec((0..12).map(f64::from).collect(), &[3, 4], &Device::Cpu);
-    let pieces: [(isize, usize, usize); 8] = [
-        (0, 0, 2),
-        (0, 0, 2),
-        (0, 0, 1),
-        (0, 1, 2),
-        (1, 1, 2),
-        (1, 1, 2),
-        (1, 3, 1),
-        (0, 0, 3),
-    ];
+    let pieces: [(isize, usize, usize); 8] =
+        [(0, 0, 2), (0, 0, 2), (0, 0, 1), (0, 1, 2), (1, 1, 2), (1, 1, 2), (1, 3, 1), (0, 0, 3)];
     let mut expected = vec![0.0; 12];
     let mut loss = Var::scalar(0.0);
     for (k, &(dim, start, len)) in pieces.iter().enumerate() {
         loss = loss + x.narrow(dim, start, len).sum() * (k + 1) as f64;
         for (at, slope) in expected.iter_mut().enumerate() {
             let place = if dim == 0 { at / 4 } else { at % 4 };
-            *slope += if (start..start + len).contains(&place) {
-                (k + 1) as f64
-            } else {
-                0.0
-            };
+            *slope += if (start..start + len).contains(&place) { (k + 1) as f64 } else { 0.0 };
         }
     }
     assert_eq!(self::slope(&loss, &x), expected);

@@ -44,12 +44,7 @@ fn composites_are_attributed_to_the_line_that_calls_them() {
     let line = line!() + 1;
     let error = x.softmax(3).item().unwrap_err();
     assert_eq!(line_of(&error), line);
-    assert!(
-        error
-            .to_string()
-            .contains("dimension 3 is out of range for rank 1"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("dimension 3 is out of range for rank 1"), "{error}");
 }
 
 #[test]
@@ -60,34 +55,22 @@ fn a_vector_root_says_which_reduction_to_add() {
     assert!(matches!(&error, Error::NotScalar { op: "exp", shape, .. } if *shape == [2]));
     assert!(error.to_string().contains(".sum() or .mean()"), "{error}");
 
-    let seeded = Backward::new(&root)
-        .seed(&vector(&[1.0, 10.0]))
-        .run(&[&x])
-        .unwrap();
+    let seeded = Backward::new(&root).seed(&vector(&[1.0, 10.0])).run(&[&x]).unwrap();
     let expected = [1f64.exp(), 10.0 * 2f64.exp()];
     assert_eq!(seeded[0].to_vec1::<f64>().unwrap(), expected);
 
-    let misfit = Backward::new(&root)
-        .seed(&vector(&[1.0]))
-        .run(&[&x])
-        .unwrap_err();
+    let misfit = Backward::new(&root).seed(&vector(&[1.0])).run(&[&x]).unwrap_err();
     assert!(matches!(misfit, Error::Shape { op: "backward", .. }));
 }
 
 #[test]
 fn a_leaf_without_a_path_is_never_a_silent_zero() {
     let (x, y) = (vector(&[1.0]), vector(&[2.0, 3.0]).label("reference"));
-    for loss in [
-        x.sum(),
-        x.sum() + y.detach().sum(),
-        x.sum() + y.gt(0.0).to_dtype(DType::F64).sum(),
-    ] {
+    for loss in
+        [x.sum(), x.sum() + y.detach().sum(), x.sum() + y.gt(0.0).to_dtype(DType::F64).sum()]
+    {
         match loss.backward(&[&x, &y]).unwrap_err() {
-            Error::Unused {
-                index: 1,
-                label: Some(label),
-                ..
-            } => assert_eq!(label, "reference"),
+            Error::Unused { index: 1, label: Some(label), .. } => assert_eq!(label, "reference"),
             other => panic!("{other}"),
         }
         let zeros = Backward::new(&loss).allow_unused().run(&[&x, &y]).unwrap();
@@ -95,9 +78,7 @@ fn a_leaf_without_a_path_is_never_a_silent_zero() {
     }
     // A gradient that is 0 is not a gradient that is missing.
     assert_eq!(
-        (y.sign().sum() + x.sum()).backward(&[&y]).unwrap()[0]
-            .to_vec1::<f64>()
-            .unwrap(),
+        (y.sign().sum() + x.sum()).backward(&[&y]).unwrap()[0].to_vec1::<f64>().unwrap(),
         [0.0, 0.0]
     );
 }
@@ -109,16 +90,7 @@ fn ragged_lengths_are_checked_by_sequence() {
     let line = line!() + 1;
     let error = (&x * &y).sum().item().unwrap_err();
     assert!(
-        matches!(
-            error,
-            Error::SequenceLength {
-                op: "mul",
-                seq: 0,
-                left: 2,
-                right: 1,
-                ..
-            }
-        ),
+        matches!(error, Error::SequenceLength { op: "mul", seq: 0, left: 2, right: 1, .. }),
         "{error}"
     );
     assert_eq!(line_of(&error), line);
@@ -162,10 +134,7 @@ fn the_first_non_finite_value_is_found_with_its_label_and_line() {
     ] {
         assert_eq!(line_of(&error), line);
         let text = error.to_string();
-        assert!(
-            text.starts_with("log `log-ratio` gives -inf at index [1]"),
-            "{text}"
-        );
+        assert!(text.starts_with("log `log-ratio` gives -inf at index [1]"), "{text}");
     }
 }
 
@@ -179,10 +148,7 @@ fn place_of(loss: &Var) -> (Option<usize>, Option<usize>) {
 
 #[test]
 fn a_non_finite_value_of_a_packed_batch_is_placed_in_its_sequence() {
-    let x = Ragged::from_vecs(
-        &[vec![1f64, 2.0], vec![], vec![3.0, 0.0, 4.0]],
-        &Device::Cpu,
-    );
+    let x = Ragged::from_vecs(&[vec![1f64, 2.0], vec![], vec![3.0, 0.0, 4.0]], &Device::Cpu);
     let error = check_finite(&[&x.log().mean()]).unwrap_err().to_string();
     assert!(
         error.starts_with("log gives -inf at index [3], row 1 of sequence 2 (recorded at "),
@@ -196,10 +162,7 @@ fn a_non_finite_value_of_a_packed_batch_is_placed_in_its_sequence() {
         x.map(|v| v.reshape(&[5, 1]).recip()).sum(),
         // A sequence on its own counts from the start of the batch that it was taken from.
         x.seqs()[2].log().sum(),
-        Var::cat(&[x.seqs()[0].clone(), x.seqs()[2].log()], 0)
-            .exp()
-            .log()
-            .sum(),
+        Var::cat(&[x.seqs()[0].clone(), x.seqs()[2].log()], 0).exp().log().sum(),
         x.truncate_to(&[1, 0, 2]).log().sum(),
     ];
     for (i, loss) in placed.iter().enumerate() {
@@ -216,10 +179,7 @@ fn a_value_that_belongs_to_a_whole_sequence_names_that() {
     let error = check_finite(&[&x.mean_per_seq().sum()]).unwrap_err();
     assert_eq!(line_of(&error), line);
     let text = error.to_string();
-    assert!(
-        text.starts_with("div gives NaN at index [1], of sequence 1 (recorded"),
-        "{text}"
-    );
+    assert!(text.starts_with("div gives NaN at index [1], of sequence 1 (recorded"), "{text}");
     assert_eq!(place_of(&x.sum_per_seq().log().sum()), (Some(1), None));
     assert_eq!(place_of(&x.seqs()[2].sum().log()), (Some(2), None));
 }
@@ -228,20 +188,11 @@ fn a_value_that_belongs_to_a_whole_sequence_names_that() {
 fn what_mixes_sequences_is_given_no_place() {
     let x = Ragged::from_vecs(&[vec![1f64, -1.0], vec![1.0, 2.0]], &Device::Cpu);
     let [a, b] = [&x.seqs()[0], &x.seqs()[1]];
-    for loss in [
-        (a - b).log().sum(),
-        (x.sum() - 3.0).log(),
-        (a.sum() - b.sum()).log(),
-    ] {
+    for loss in [(a - b).log().sum(), (x.sum() - 3.0).log(), (a.sum() - b.sum()).log()] {
         assert_eq!(place_of(&loss), (None, None));
     }
-    let text = check_finite(&[&(a - b).log().sum()])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        text.starts_with("log gives -inf at index [0] (recorded"),
-        "{text}"
-    );
+    let text = check_finite(&[&(a - b).log().sum()]).unwrap_err().to_string();
+    assert!(text.starts_with("log gives -inf at index [0] (recorded"), "{text}");
 }
 
 #[test]
@@ -251,10 +202,7 @@ fn the_backward_places_its_values_too() {
     let line = line!() + 1;
     let loss = x.sqrt().mean();
     assert!(check_finite(&[&loss]).is_ok());
-    let error = Backward::new(&loss)
-        .check_finite()
-        .run(&[&leaf])
-        .unwrap_err();
+    let error = Backward::new(&loss).check_finite().run(&[&leaf]).unwrap_err();
     assert_eq!(line_of(&error), line);
     let text = error.to_string();
     assert!(
@@ -272,14 +220,7 @@ fn a_value_that_is_finite_until_differentiated_is_found_in_the_backward() {
     assert!(check_finite(&[&loss]).is_ok());
     let error = Backward::new(&loss).check_finite().run(&[&x]).unwrap_err();
     assert!(
-        matches!(
-            error,
-            Error::NonFinite {
-                backward: true,
-                value: f64::INFINITY,
-                ..
-            }
-        ),
+        matches!(error, Error::NonFinite { backward: true, value: f64::INFINITY, .. }),
         "{error}"
     );
     assert_eq!(line_of(&error), line);
@@ -306,10 +247,7 @@ fn bad_arguments_are_errors_not_panics() {
         x.to_dtype(DType::F32) + &x,
         x.select(&x, &x),
         Var::cat(&[], 0),
-        Var::cat(
-            &[x.clone(), Var::zeros(&[1, 1], DType::F64, &Device::Cpu)],
-            0,
-        ),
+        Var::cat(&[x.clone(), Var::zeros(&[1, 1], DType::F64, &Device::Cpu)], 0),
         Var::zeros(&[0], DType::F64, &Device::Cpu).max(),
         Var::from_vec(vec![1f64], &[2], &Device::Cpu),
         Ragged::new(x.clone(), &[1, 1]).sum(),
@@ -325,10 +263,7 @@ fn bad_arguments_are_errors_not_panics() {
 /// Each method made of others, refused: its name, and the shapes that it was given.
 #[test]
 fn composites_name_themselves_their_operands_and_the_callers_line() {
-    let (v, m) = (
-        vector(&[1.0, 2.0]),
-        Var::ones(&[2, 3], DType::F64, &Device::Cpu),
-    );
+    let (v, m) = (vector(&[1.0, 2.0]), Var::ones(&[2, 3], DType::F64, &Device::Cpu));
     let mask = m.gt(0.0);
     let rows = Ragged::new(mask.clone(), &[1, 1]);
     let ragged = Ragged::new(v.clone(), &[1, 1]);
@@ -336,42 +271,22 @@ fn composites_name_themselves_their_operands_and_the_callers_line() {
     type Case<'a> = (&'static str, &'a [&'a [usize]], Box<dyn Fn() -> Var + 'a>);
     let cases: Vec<Case> = vec![
         ("mean_dims", &[&[2, 3]], Box::new(|| m.mean_dims(&[2]))),
-        (
-            "mean_keepdim",
-            &[&[2, 3]],
-            Box::new(|| m.mean_keepdim(&[2])),
-        ),
+        ("mean_keepdim", &[&[2, 3]], Box::new(|| m.mean_keepdim(&[2]))),
         ("mean", &[&[2, 3]], Box::new(|| mask.mean())),
         ("sum_dims", &[&[2, 3]], Box::new(|| m.sum_dims(&[2]))),
         ("max_dims", &[&[2, 3]], Box::new(|| mask.max_dims(&[0]))),
-        (
-            "min_keepdim",
-            &[&[2, 3]],
-            Box::new(|| m.min_keepdim(&[0, 0])),
-        ),
+        ("min_keepdim", &[&[2, 3]], Box::new(|| m.min_keepdim(&[0, 0]))),
         ("clamp_min", &[&[2, 3]], Box::new(|| mask.clamp_min(0.0))),
         ("clamp_max", &[&[2, 3]], Box::new(|| mask.clamp_max(0.0))),
         ("var_dims", &[&[2, 3]], Box::new(|| m.var_dims(&[2], 1.0))),
-        (
-            "var_keepdim",
-            &[&[2, 3]],
-            Box::new(|| m.var_keepdim(&[2], 1.0)),
-        ),
+        ("var_keepdim", &[&[2, 3]], Box::new(|| m.var_keepdim(&[2], 1.0))),
         ("std_dims", &[&[2, 3]], Box::new(|| m.std_dims(&[2], 1.0))),
-        (
-            "std_keepdim",
-            &[&[2, 3]],
-            Box::new(|| m.std_keepdim(&[2], 1.0)),
-        ),
+        ("std_keepdim", &[&[2, 3]], Box::new(|| m.std_keepdim(&[2], 1.0))),
         ("norm", &[&[2, 3]], Box::new(|| mask.norm())),
         ("softmax", &[&[2, 3]], Box::new(|| m.softmax(2))),
         ("log_softmax", &[&[2, 3]], Box::new(|| m.log_softmax(2))),
         ("logsumexp", &[&[2, 3]], Box::new(|| m.logsumexp(2))),
-        (
-            "logsumexp_keepdim",
-            &[&[2, 3]],
-            Box::new(|| m.logsumexp_keepdim(2)),
-        ),
+        ("logsumexp_keepdim", &[&[2, 3]], Box::new(|| m.logsumexp_keepdim(2))),
         ("relu", &[&[2, 3]], Box::new(|| mask.relu())),
         ("softplus", &[&[2, 3]], Box::new(|| mask.softplus())),
         ("silu", &[&[2, 3]], Box::new(|| mask.silu())),
@@ -382,51 +297,27 @@ fn composites_name_themselves_their_operands_and_the_callers_line() {
         ("transpose", &[&[2]], Box::new(|| v.transpose(0, 1))),
         ("roll", &[&[2]], Box::new(|| v.roll(1, 1))),
         ("slice_step", &[&[2]], Box::new(|| v.slice_step(0, 0, 3, 1))),
-        (
-            "matmul",
-            &[&[2], &[3]],
-            Box::new(|| v.matmul(&vector(&[1.0; 3]))),
-        ),
+        ("matmul", &[&[2], &[3]], Box::new(|| v.matmul(&vector(&[1.0; 3])))),
         ("matmul", &[&[2, 3], &[2]], Box::new(|| m.matmul(&v))),
         ("dot", &[&[2, 3], &[2]], Box::new(|| m.dot(&v))),
-        (
-            "stack",
-            &[&[2, 3], &[2]],
-            Box::new(|| Var::stack(&[m.clone(), v.clone()], 0)),
-        ),
+        ("stack", &[&[2, 3], &[2]], Box::new(|| Var::stack(&[m.clone(), v.clone()], 0))),
         ("stack", &[], Box::new(|| Var::stack(&[], 0))),
         ("cat", &[], Box::new(|| Var::cat(&[], 0))),
-        (
-            "from_seqs",
-            &[],
-            Box::new(|| Ragged::from_seqs(&[]).values().clone()),
-        ),
+        ("from_seqs", &[], Box::new(|| Ragged::from_seqs(&[]).values().clone())),
         (
             "from_seqs",
             &[&[2, 3], &[2]],
             Box::new(|| Ragged::from_seqs(&[m.clone(), v.clone()]).values().clone()),
         ),
         ("mean_per_seq", &[&[2, 3]], Box::new(|| rows.mean_per_seq())),
-        (
-            "logsumexp_per_seq",
-            &[&[2, 3]],
-            Box::new(|| rows.logsumexp_per_seq()),
-        ),
-        (
-            "softmax_per_seq",
-            &[&[2, 3]],
-            Box::new(|| rows.softmax_per_seq().values().clone()),
-        ),
+        ("logsumexp_per_seq", &[&[2, 3]], Box::new(|| rows.logsumexp_per_seq())),
+        ("softmax_per_seq", &[&[2, 3]], Box::new(|| rows.softmax_per_seq().values().clone())),
         (
             "log_softmax_per_seq",
             &[&[2, 3]],
             Box::new(|| rows.log_softmax_per_seq().values().clone()),
         ),
-        (
-            "dot_per_seq",
-            &[],
-            Box::new(|| ragged.dot_per_seq(&unequal)),
-        ),
+        ("dot_per_seq", &[], Box::new(|| ragged.dot_per_seq(&unequal))),
     ];
     for (name, operands, case) in cases {
         let error = case().error().expect(name).clone();
@@ -436,12 +327,7 @@ fn composites_name_themselves_their_operands_and_the_callers_line() {
             Error::Shape { shapes, .. } => assert_eq!(*shapes, operands, "{text}"),
             Error::DType { dtypes, .. } => assert_eq!(dtypes.len(), operands.len(), "{text}"),
             Error::Argument { why, .. } => {
-                assert!(
-                    operands
-                        .iter()
-                        .all(|shape| why.contains(&format!("{shape:?}"))),
-                    "{text}"
-                )
+                assert!(operands.iter().all(|shape| why.contains(&format!("{shape:?}"))), "{text}")
             }
             Error::SequenceLength { .. } => {}
             other => panic!("{other}"),
@@ -502,9 +388,6 @@ fn a_value_of_the_gradient_names_the_users_op() {
         (x.log().sum(), "log"),
     ] {
         let found = Backward::new(&loss).check_finite().run(&[&x]).unwrap_err();
-        assert!(
-            matches!(found, Error::NonFinite { op, .. } if op == name),
-            "{found}"
-        );
+        assert!(matches!(found, Error::NonFinite { op, .. } if op == name), "{found}");
     }
 }

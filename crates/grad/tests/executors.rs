@@ -17,11 +17,7 @@ fn roots(program: &support::Program, dtype: DType, device: &Device) -> Vec<Var> 
     let loss = program.record(&leaves, &all_steps());
     let wrt: Vec<&Var> = leaves.iter().collect();
     let first = grad(&loss, &wrt).unwrap();
-    let combined = first
-        .iter()
-        .map(|g| g.sin().sum())
-        .reduce(|a, b| a + b)
-        .unwrap();
+    let combined = first.iter().map(|g| g.sin().sum()).reduce(|a, b| a + b).unwrap();
     let mut roots = vec![loss];
     // A loss that is linear in every leaf has no second derivative.
     roots.extend(grad(&combined, &wrt).unwrap_or_default());
@@ -30,38 +26,21 @@ fn roots(program: &support::Program, dtype: DType, device: &Device) -> Vec<Var> 
 }
 
 fn evaluate(roots: &[Var], executor: Executor) -> Vec<Tensor> {
-    with_executor(executor, || {
-        eval(&roots.iter().collect::<Vec<_>>()).unwrap()
-    })
+    with_executor(executor, || eval(&roots.iter().collect::<Vec<_>>()).unwrap())
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
-    tensor
-        .to_dtype(DType::F64)
-        .unwrap()
-        .flatten_all()
-        .unwrap()
-        .to_vec1()
-        .unwrap()
+    tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
 fn compare(program: &support::Program, dtype: DType, tolerance: f64) -> Result<(), TestCaseError> {
-    let reference = evaluate(
-        &roots(program, dtype, &support::device()),
-        Executor::Reference,
-    );
-    let fused = evaluate(
-        &roots(program, dtype, &Device::Cpu),
-        Executor::Fused { threads: 1 },
-    );
+    let reference = evaluate(&roots(program, dtype, &support::device()), Executor::Reference);
+    let fused = evaluate(&roots(program, dtype, &Device::Cpu), Executor::Fused { threads: 1 });
     for (i, (reference, fused)) in reference.iter().zip(&fused).enumerate() {
         prop_assert_eq!(reference.dims(), fused.dims());
         prop_assert_eq!(reference.dtype(), fused.dtype());
         let (a, b) = (values(reference), values(fused));
-        let scale = a
-            .iter()
-            .filter(|x| x.is_finite())
-            .fold(1.0, |m: f64, x| m.max(x.abs()));
+        let scale = a.iter().filter(|x| x.is_finite()).fold(1.0, |m: f64, x| m.max(x.abs()));
         for (x, y) in a.iter().zip(&b) {
             let same = x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= tolerance * scale;
             prop_assert!(same, "root {}: reference {:?}, fused {:?}", i, a, b);
@@ -98,10 +77,7 @@ fn the_number_of_threads_does_not_change_a_bit() {
     let lengths = [700, 1, 0, 90_000, 333, 1024, 180_000, 90];
     let total: usize = lengths.iter().sum();
     let f32s = |seed| -> Vec<f32> {
-        support::numbers(seed, total)
-            .into_iter()
-            .map(|x| x as f32)
-            .collect()
+        support::numbers(seed, total).into_iter().map(|x| x as f32).collect()
     };
     let leaf = Var::from_vec(f32s(1), &[total], &Device::Cpu);
     let x = Ragged::new(leaf.clone(), &lengths);
@@ -109,19 +85,10 @@ fn the_number_of_threads_does_not_change_a_bit() {
     let centred = &x - x.expand(&x.mean_per_seq().clamp(-9.0, 9.0).relu());
     let per_seq = (centred.exp() * &y).sum_per_seq()
         + x.max_per_seq().clamp_min(-1e3) * y.min_per_seq().clamp_max(1e3);
-    let loss = per_seq
-        .eq(&per_seq)
-        .select(&per_seq, 0.0)
-        .log_sigmoid()
-        .sum()
+    let loss = per_seq.eq(&per_seq).select(&per_seq, 0.0).log_sigmoid().sum()
         + x.softmax_per_seq().square().sum()
         + x.max() * y.mean();
-    let roots = [
-        vec![loss.clone()],
-        grad(&loss, &[&leaf]).unwrap(),
-        vec![per_seq],
-    ]
-    .concat();
+    let roots = [vec![loss.clone()], grad(&loss, &[&leaf]).unwrap(), vec![per_seq]].concat();
     let bits = |threads| -> Vec<Vec<u32>> {
         let tensors = evaluate(&roots, Executor::Fused { threads });
         tensors

@@ -130,10 +130,7 @@ fn leaves_may_differ_in_shape_and_dtype() -> Result<()> {
     let w = Var::from_vec(vec![0.5f32; 6], &[6], &Device::Cpu);
 
     let products = hvp(&loss, &[&x, &y], &[&v, &w])?;
-    assert_eq!(
-        (products[0].shape(), products[0].dtype()),
-        (&[2, 3][..], DType::F64)
-    );
+    assert_eq!((products[0].shape(), products[0].dtype()), (&[2, 3][..], DType::F64));
     assert_eq!(values(&products[0]), [0.5; 6]);
     let expected: Vec<f32> = values(&v).iter().map(|&v| v as f32).collect();
     assert_eq!(products[1].to_vec::<f32>()?, expected);
@@ -165,15 +162,9 @@ fn empty_and_scalar_shapes_have_derivatives_too() -> Result<()> {
     assert_eq!(values(&jvp(&leaf(1, &[2]), &[], &[])?), [0.0, 0.0]);
 
     let x = Var::from_vec(vec![3f64], &[], &Device::Cpu);
-    let roots = [
-        &jacobian(&x.square(), &[&x])?[0],
-        &hessian(&x.square(), &[&x])?[0][0],
-    ];
+    let roots = [&jacobian(&x.square(), &[&x])?[0], &hessian(&x.square(), &[&x])?[0][0]];
     for (tensor, expected) in eval(&roots)?.iter().zip([6.0, 2.0]) {
-        assert_eq!(
-            (tensor.rank(), tensor.to_scalar::<f64>().unwrap()),
-            (0, expected)
-        );
+        assert_eq!((tensor.rank(), tensor.to_scalar::<f64>().unwrap()), (0, expected));
     }
     Ok(())
 }
@@ -190,26 +181,11 @@ fn what_does_not_fit_is_an_error_with_the_callers_line() {
     );
 
     let narrow = y.to_dtype(DType::F32);
-    assert!(matches!(
-        jvp(&x.exp(), &[&x], &[&narrow]),
-        Err(Error::DType { op: "jvp", .. })
-    ));
-    assert!(matches!(
-        hvp(&loss, &[&x], &[]),
-        Err(Error::Argument { op: "hvp", .. })
-    ));
-    assert!(matches!(
-        hvp(&x.square(), &[&x], &[&y]),
-        Err(Error::NotScalar { op: "square", .. })
-    ));
-    assert!(matches!(
-        hessian(&x.square(), &[&x]),
-        Err(Error::NotScalar { .. })
-    ));
-    assert!(matches!(
-        vjp(&x.square(), &[&x], &loss),
-        Err(Error::Shape { .. })
-    ));
+    assert!(matches!(jvp(&x.exp(), &[&x], &[&narrow]), Err(Error::DType { op: "jvp", .. })));
+    assert!(matches!(hvp(&loss, &[&x], &[]), Err(Error::Argument { op: "hvp", .. })));
+    assert!(matches!(hvp(&x.square(), &[&x], &[&y]), Err(Error::NotScalar { op: "square", .. })));
+    assert!(matches!(hessian(&x.square(), &[&x]), Err(Error::NotScalar { .. })));
+    assert!(matches!(vjp(&x.square(), &[&x], &loss), Err(Error::Shape { .. })));
     for unused in [
         hvp(&loss, &[&x, &y], &[&y, &y]).err(),
         jvp(&x.exp(), &[&y], &[&x]).err(),
@@ -220,12 +196,6 @@ fn what_does_not_fit_is_an_error_with_the_callers_line() {
         assert!(matches!(unused, Some(Error::Unused { .. })), "{unused:?}");
     }
     let broken = x.reshape(&[2]);
-    assert!(matches!(
-        jacobian(&broken, &[&x]),
-        Err(Error::Shape { op: "reshape", .. })
-    ));
-    assert!(matches!(
-        hvp(&loss, &[&x], &[&broken]),
-        Err(Error::Shape { op: "reshape", .. })
-    ));
+    assert!(matches!(jacobian(&broken, &[&x]), Err(Error::Shape { op: "reshape", .. })));
+    assert!(matches!(hvp(&loss, &[&x], &[&broken]), Err(Error::Shape { op: "reshape", .. })));
 }

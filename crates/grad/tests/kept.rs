@@ -18,11 +18,7 @@ fn step(record: &dyn Fn(&[Var]) -> Var, leaves: &[Var], executor: Executor) -> V
         let loss = record(leaves);
         let half = &loss * 0.5;
         let wrt: Vec<&Var> = leaves.iter().collect();
-        let found = Backward::new(&loss)
-            .aux(&[&half])
-            .allow_unused()
-            .run(&wrt)
-            .unwrap();
+        let found = Backward::new(&loss).aux(&[&half]).allow_unused().run(&wrt).unwrap();
         let evaluated = eval(&[&half, &loss]).unwrap();
         let tensors = found.aux().iter().chain(found.as_slice()).chain(&evaluated);
         tensors.map(values).collect()
@@ -34,10 +30,8 @@ fn agree(record: &dyn Fn(&[Var]) -> Var, leaves: &[Var]) -> Result<(), TestCaseE
     let reference = step(record, leaves, Executor::Reference);
     for (fused, reference) in fused.iter().zip(&reference) {
         prop_assert_eq!(fused.len(), reference.len());
-        let scale = reference
-            .iter()
-            .filter(|x| x.is_finite())
-            .fold(1.0, |m: f64, x| m.max(x.abs()));
+        let scale =
+            reference.iter().filter(|x| x.is_finite()).fold(1.0, |m: f64, x| m.max(x.abs()));
         for (x, y) in fused.iter().zip(reference) {
             let same = x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= 1e-11 * scale;
             prop_assert!(same, "fused {:?}, reference {:?}", fused, reference);
@@ -99,11 +93,7 @@ fn leaves_of_any_layout_take_part_as_they_are() {
     };
     for round in 1..6 {
         let plain = tensor(f64::from(round));
-        let transposed = tensor(f64::from(round))
-            .reshape((3, 2))
-            .unwrap()
-            .t()
-            .unwrap();
+        let transposed = tensor(f64::from(round)).reshape((3, 2)).unwrap().t().unwrap();
         for leaf in [plain, transposed] {
             let want: Vec<f64> = values(&leaf).iter().map(|x| x * x).collect();
             let x = Var::new(leaf);
@@ -137,8 +127,5 @@ fn errors_name_their_own_line() {
     }
     let line = line!() + 1;
     let error = x.index_select(&index(5), 0).item().unwrap_err();
-    assert!(
-        error.to_string().contains(&format!("{}:{line}:", file!())),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&format!("{}:{line}:", file!())), "{error}");
 }

@@ -8,10 +8,7 @@ fn batch() -> (Var, Vec<Vec<f64>>) {
     let rows: usize = LENGTHS.iter().sum();
     let values: Vec<f64> = (0..rows).map(|i| (i as f64 * 1.7).sin()).collect();
     let mut rest = &values[..];
-    let seqs = LENGTHS
-        .iter()
-        .map(|&n| rest.split_off(..n).unwrap().to_vec())
-        .collect();
+    let seqs = LENGTHS.iter().map(|&n| rest.split_off(..n).unwrap().to_vec()).collect();
     (Var::from_vec(values.clone(), &[rows], &Device::Cpu), seqs)
 }
 
@@ -30,11 +27,8 @@ fn one_shared_number_may_have_any_shape() {
     let loss: f64 = sums.iter().map(|s| (s * t).tanh()).sum();
     let slope = |s: f64| 1.0 - (s * t).tanh().powi(2);
     let by_t: f64 = sums.iter().map(|&s| s * slope(s)).sum();
-    let by_x: Vec<f64> = seqs
-        .iter()
-        .zip(&sums)
-        .flat_map(|(seq, &s)| vec![t * slope(s); seq.len()])
-        .collect();
+    let by_x: Vec<f64> =
+        seqs.iter().zip(&sums).flat_map(|(seq, &s)| vec![t * slope(s); seq.len()]).collect();
     on_both(|| {
         for count in 1..=LENGTHS.len() {
             for shape in [&[][..], &[1], &[1, 1], &[1, 1, 1], &[1, 1, 1, 1]] {
@@ -54,10 +48,7 @@ fn one_shared_number_may_have_any_shape() {
                     (found[0].sum_all().unwrap().to_scalar::<f64>().unwrap() - by_t).abs() < 1e-13
                 );
                 let found = found[1].to_vec1::<f64>().unwrap();
-                assert!(
-                    found.iter().zip(&by_x).all(|(a, b)| (a - b).abs() < 1e-13),
-                    "{shape:?}"
-                );
+                assert!(found.iter().zip(&by_x).all(|(a, b)| (a - b).abs() < 1e-13), "{shape:?}");
             }
         }
     });
@@ -99,10 +90,7 @@ fn numbers_of_higher_rank_are_added_up() {
                 .unwrap()
                 .to_vec1::<f64>()
                 .unwrap();
-            assert!(
-                (slope[0] - quotient).abs() < 1e-8,
-                "case {i}: {slope:?} {quotient}"
-            );
+            assert!((slope[0] - quotient).abs() < 1e-8, "case {i}: {slope:?} {quotient}");
         }
     });
 }

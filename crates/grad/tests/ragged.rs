@@ -24,10 +24,8 @@ fn batch(seed: u64, trailing: &[usize]) -> Ragged {
 fn row_by_row(operands: &[&Ragged], f: impl Fn(&[Var]) -> Var) -> Vec<f64> {
     (0..ROWS)
         .flat_map(|row| {
-            let rows: Vec<Var> = operands
-                .iter()
-                .map(|x| x.values().narrow(0, row, 1).squeeze(0))
-                .collect();
+            let rows: Vec<Var> =
+                operands.iter().map(|x| x.values().narrow(0, row, 1).squeeze(0)).collect();
             f(&rows).to_dtype(DType::F64).to_vec::<f64>().unwrap()
         })
         .collect()
@@ -94,10 +92,7 @@ fn a_column_of_numbers_is_expanded_to_columns() {
     let weighted = &x * x.expand(&advantages);
     assert_eq!(weighted.values().shape(), [ROWS, 1]);
     let rows = x.values().to_vec::<f64>().unwrap();
-    assert_eq!(
-        weighted.values().to_vec::<f64>().unwrap(),
-        [rows[0], rows[1], 2.0 * rows[2]]
-    );
+    assert_eq!(weighted.values().to_vec::<f64>().unwrap(), [rows[0], rows[1], 2.0 * rows[2]]);
     assert_eq!(x.dot_per_seq(&batch(2, &[1])).shape(), [3, 1]);
 }
 
@@ -145,11 +140,7 @@ fn a_batch_that_was_refused_stays_refused() {
         ]);
         vars.extend(bad.seqs());
         for (i, var) in vars.iter().enumerate() {
-            assert_eq!(
-                var.error().map(ToString::to_string).as_deref(),
-                Some(&*words),
-                "case {i}"
-            );
+            assert_eq!(var.error().map(ToString::to_string).as_deref(), Some(&*words), "case {i}");
         }
     }
 }

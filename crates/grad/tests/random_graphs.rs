@@ -8,12 +8,9 @@ use support::{Program, programs, smooth};
 use tinsmith_grad::{Var, grad, gradcheck};
 
 fn check(program: &Program) -> Result<(), TestCaseError> {
-    gradcheck(
-        |leaves| program.record(leaves, &smooth()),
-        &program.leaves(),
-    )
-    .map(|_| ())
-    .map_err(|e| TestCaseError::fail(e.to_string()))
+    gradcheck(|leaves| program.record(leaves, &smooth()), &program.leaves())
+        .map(|_| ())
+        .map_err(|e| TestCaseError::fail(e.to_string()))
 }
 
 /// A second derivative, as the gradient of a random combination of first ones.
@@ -25,14 +22,8 @@ fn check_twice(program: &Program) -> Result<(), TestCaseError> {
             grad(&loss, &wrt).map(|grads| grads.iter().map(|g| g.sin().sum()).reduce(|a, b| a + b));
         parts.map_or_else(Var::from, |sum| sum.expect("a program has a leaf"))
     };
-    let check = tinsmith_grad::Gradcheck {
-        tolerance: 1e-5,
-        ..Default::default()
-    };
-    check
-        .run(slope, &program.leaves())
-        .map(|_| ())
-        .map_err(|e| TestCaseError::fail(e.to_string()))
+    let check = tinsmith_grad::Gradcheck { tolerance: 1e-5, ..Default::default() };
+    check.run(slope, &program.leaves()).map(|_| ()).map_err(|e| TestCaseError::fail(e.to_string()))
 }
 
 proptest! {
@@ -64,8 +55,5 @@ fn every_smooth_op_takes_part() {
 #[test]
 fn a_broadcast_to_size_one_reduces() {
     let x = support::leaf(1, &[]);
-    assert_eq!(
-        x.broadcast_to(&[1]).max_dims(&[0]).item().unwrap(),
-        x.item().unwrap()
-    );
+    assert_eq!(x.broadcast_to(&[1]).max_dims(&[0]).item().unwrap(), x.item().unwrap());
 }

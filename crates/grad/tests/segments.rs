@@ -49,12 +49,7 @@ fn diagnosis_takes_no_more_memory_than_evaluation() {
     let lengths: Vec<usize> = std::iter::repeat_n(1, N).chain([N]).collect();
     let x = Ragged::new(Var::from_vec(data, &[2 * N], &Device::Cpu), &lengths);
     match check_finite(&[&(x.sum_per_seq().sum() + x.log().max_per_seq().sum())]) {
-        Err(Error::NonFinite {
-            op: "log",
-            seq: Some(N),
-            row: Some(3),
-            ..
-        }) => {}
+        Err(Error::NonFinite { op: "log", seq: Some(N), row: Some(3), .. }) => {}
         other => panic!("{other:?}"),
     }
 }
@@ -67,25 +62,15 @@ fn a_segment_without_rows_is_the_neutral_element() {
             let x = x.reshape(&[vec![3], vec![1; rank - 1]].concat());
             let x = Ragged::new(x, &[0, 1, 2, 0]);
             let bits = |v: Var| {
-                v.to_vec::<f64>()
-                    .unwrap()
-                    .iter()
-                    .map(|x| x.to_string())
-                    .collect::<Vec<_>>()
+                v.to_vec::<f64>().unwrap().iter().map(|x| x.to_string()).collect::<Vec<_>>()
             };
             assert_eq!(bits(x.sum_per_seq()), ["0", "1", "NaN", "0"]);
             assert_eq!(bits(x.max_per_seq()), ["-inf", "1", "NaN", "-inf"]);
             assert_eq!(bits(x.min_per_seq()), ["inf", "1", "NaN", "inf"]);
         }
-        let none = Ragged::new(
-            Var::from_vec(Vec::<f64>::new(), &[0, 2], &Device::Cpu),
-            &[0, 0],
-        );
+        let none = Ragged::new(Var::from_vec(Vec::<f64>::new(), &[0, 2], &Device::Cpu), &[0, 0]);
         assert_eq!(none.sum_per_seq().to_vec::<f64>().unwrap(), [0.0; 4]);
-        assert_eq!(
-            none.max_per_seq().to_vec::<f64>().unwrap(),
-            [f64::NEG_INFINITY; 4]
-        );
+        assert_eq!(none.max_per_seq().to_vec::<f64>().unwrap(), [f64::NEG_INFINITY; 4]);
     });
 }
 
@@ -104,15 +89,9 @@ fn sums_by_index_are_as_wide_as_reductions() {
             one.index_add(&index, &parts, 0),
             one.scatter_add(&index, &parts, 0),
             parts.cumsum(0).narrow(0, N - 1, 1),
-            grad(&(one.index_select(&index, 0) * &weights).sum(), &[&one])
-                .unwrap()
-                .remove(0),
-            grad(&(one.gather(&index, 0) * &weights).sum(), &[&one])
-                .unwrap()
-                .remove(0),
-            grad(&(repeated.values() * &weights).sum(), &[&one])
-                .unwrap()
-                .remove(0),
+            grad(&(one.index_select(&index, 0) * &weights).sum(), &[&one]).unwrap().remove(0),
+            grad(&(one.gather(&index, 0) * &weights).sum(), &[&one]).unwrap().remove(0),
+            grad(&(repeated.values() * &weights).sum(), &[&one]).unwrap().remove(0),
         ];
         for (i, sum) in sums.iter().enumerate() {
             let sum = sum.to_vec::<f32>().unwrap()[0];

@@ -64,10 +64,7 @@ pub fn normalized(rewards: &[f64], config: &NormalizeConfig) -> Vec<f64> {
     let degrees = rewards.len() as f64 - config.correction;
     // Of unit size before they are squared, so that the squares neither overflow nor underflow.
     let size = centered.iter().fold(0.0, |size: f64, x| size.max(x.abs()));
-    let squares = centered
-        .iter()
-        .map(|x| (x / size) * (x / size))
-        .sum::<f64>();
+    let squares = centered.iter().map(|x| (x / size) * (x / size)).sum::<f64>();
     let std = match size > 0.0 && degrees > 0.0 {
         true => size * (squares / degrees).sqrt(),
         false => 1.0,

@@ -116,6 +116,5 @@ fn last_rows(x: &Ragged) -> Var {
     }
     let last: Vec<i64> = x.offsets()[1..].iter().map(|&end| end as i64 - 1).collect();
     let n = last.len();
-    x.values()
-        .index_select(&Var::from_vec(last, &[n], x.values().device()), 0)
+    x.values().index_select(&Var::from_vec(last, &[n], x.values().device()), 0)
 }

@@ -159,12 +159,7 @@ impl<'a> Topk<'a> {
         let p = only(&used, &log_p.exp());
         // A slot of probability 0 counts 0, though its logarithm is infinite.
         let log_p = only(&p.ne(0.0), &log_p);
-        Topk {
-            weights,
-            used,
-            log_p,
-            p,
-        }
+        Topk { weights, used, log_p, p }
     }
 
     #[track_caller]

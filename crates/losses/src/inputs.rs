@@ -33,25 +33,13 @@ pub(crate) use alike;
 /// `x`, which is `[tokens]`.
 #[track_caller]
 pub(crate) fn per_token(op: &'static str, name: &str, x: &Ragged) -> Ragged {
-    checked(
-        op,
-        name,
-        x,
-        x.values().rank() == 1,
-        "one number a token, [tokens]",
-    )
+    checked(op, name, x, x.values().rank() == 1, "one number a token, [tokens]")
 }
 
 /// `x`, which is `[tokens, K]`.
 #[track_caller]
 pub(crate) fn per_slot(op: &'static str, name: &str, x: &Ragged) -> Ragged {
-    checked(
-        op,
-        name,
-        x,
-        x.values().rank() == 2,
-        "K numbers a token, [tokens, K]",
-    )
+    checked(op, name, x, x.values().rank() == 2, "K numbers a token, [tokens, K]")
 }
 
 /// `x`, whose rows have the shape of `first`'s. Lengths are left to the op that joins the two.
@@ -91,12 +79,7 @@ pub(crate) fn scalar(op: &'static str, name: &str, x: &Var) -> Var {
 #[track_caller]
 fn misshapen(op: &'static str, name: &str, x: &Var, want: &str) -> Error {
     let shapes = vec![x.shape().to_vec()];
-    Error::Shape {
-        op,
-        shapes,
-        why: format!("of `{name}` is to be {want}"),
-        at: here(),
-    }
+    Error::Shape { op, shapes, why: format!("of `{name}` is to be {want}"), at: here() }
 }
 
 /// A batch like `x` that carries `error`.
@@ -108,11 +91,7 @@ pub(crate) fn refused(x: &Ragged, error: Error) -> Ragged {
 /// The error that an option is out of its range.
 #[track_caller]
 pub(crate) fn out_of_range(op: &'static str, why: String) -> Error {
-    Error::Argument {
-        op,
-        why,
-        at: here(),
-    }
+    Error::Argument { op, why, at: here() }
 }
 
 /// `x`, or the error that the option is not above 0, as NaN is not.
@@ -120,9 +99,6 @@ pub(crate) fn out_of_range(op: &'static str, why: String) -> Error {
 pub(crate) fn positive(op: &'static str, name: &str, x: f64) -> Result<f64, Error> {
     match x > 0.0 {
         true => Ok(x),
-        false => Err(out_of_range(
-            op,
-            format!("`{name}` is {x}; it must be above 0"),
-        )),
+        false => Err(out_of_range(op, format!("`{name}` is {x}; it must be above 0"))),
     }
 }

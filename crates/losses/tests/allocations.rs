@@ -25,15 +25,9 @@ fn a_repeated_step_allocates_no_arrays() {
     let per_seq = Var::from_vec(vec![0.5f32, -1.0, 2.0, 0.0], &[4], &Device::Cpu);
     let all: [(&str, &dyn Fn() -> Var); 6] = [
         ("cross_entropy", &|| losses::cross_entropy(&lp, &weights)),
-        ("reinforce_kl", &|| {
-            losses::reinforce_kl(&lp, &reference, &per_seq, &weights, 0.1)
-        }),
-        ("ppo", &|| {
-            losses::ppo(&lp, &old, &advantages, &Default::default())
-        }),
-        ("dpo", &|| {
-            losses::dpo(&lp, &reference, &weights, &Default::default())
-        }),
+        ("reinforce_kl", &|| losses::reinforce_kl(&lp, &reference, &per_seq, &weights, 0.1)),
+        ("ppo", &|| losses::ppo(&lp, &old, &advantages, &Default::default())),
+        ("dpo", &|| losses::dpo(&lp, &reference, &weights, &Default::default())),
         ("variance", &|| losses::variance(&lp, 1.0)),
         ("ppo in a loop", &|| {
             let seqs = lp.seqs().into_iter().zip(old.seqs()).zip(advantages.seqs());
@@ -47,9 +41,7 @@ fn a_repeated_step_allocates_no_arrays() {
     let mut gradient = vec![0f32; lp.total()];
     for (name, loss) in all {
         let mut step = || {
-            Backward::new(&loss())
-                .run_into(&[lp.values()], &mut [&mut gradient])
-                .unwrap();
+            Backward::new(&loss()).run_into(&[lp.values()], &mut [&mut gradient]).unwrap();
         };
         step();
         let taken = measure(&mut step);
@@ -68,9 +60,7 @@ fn shared_leaves_and_kept_buffers_are_not_copied() {
         let leaf = Var::from_arc(&data, &[rows]);
         let lp = Ragged::new(leaf.clone(), &LENGTHS);
         let loss = losses::importance_sampling(&lp, &old, &old, &Default::default());
-        Backward::new(&loss)
-            .run_into(&[&leaf], &mut [&mut gradient])
-            .unwrap();
+        Backward::new(&loss).run_into(&[&leaf], &mut [&mut gradient]).unwrap();
     };
     step();
     let taken = measure(&mut step);

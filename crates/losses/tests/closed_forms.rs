@@ -18,10 +18,7 @@ fn per_seq(x: &[f64]) -> Var {
 fn close(name: &str, found: &[f64], want: &[f64]) {
     let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-12 * b.abs().max(1.0);
     assert_eq!(found.len(), want.len(), "{name}");
-    assert!(
-        found.iter().zip(want).all(close),
-        "{name}: {found:?}, want {want:?}"
-    );
+    assert!(found.iter().zip(want).all(close), "{name}: {found:?}, want {want:?}");
 }
 
 fn sigmoid(x: f64) -> f64 {
@@ -31,16 +28,8 @@ fn sigmoid(x: f64) -> f64 {
 /// Ratios 1, 2, ½, 3; advantages 2 and -1.
 fn sample() -> (Ragged, Ragged, Var, Ragged) {
     let lp = ragged(&[&[-0.5, -0.75], &[-1.0, -0.25]]);
-    let old = ragged(&[
-        &[-0.5, -0.75 - 2f64.ln()],
-        &[-1.0 + 2f64.ln(), -0.25 - 3f64.ln()],
-    ]);
-    (
-        lp,
-        old,
-        per_seq(&[2.0, -1.0]),
-        ragged(&[&[1.0, 1.0], &[1.0, 1.0]]),
-    )
+    let old = ragged(&[&[-0.5, -0.75 - 2f64.ln()], &[-1.0 + 2f64.ln(), -0.25 - 3f64.ln()]]);
+    (lp, old, per_seq(&[2.0, -1.0]), ragged(&[&[1.0, 1.0], &[1.0, 1.0]]))
 }
 
 const RATIOS: [f64; 4] = [1.0, 2.0, 0.5, 3.0];
@@ -49,19 +38,14 @@ const ADVANTAGES: [f64; 4] = [2.0, 2.0, -1.0, -1.0];
 #[test]
 fn sapo_is_a_soft_gate() {
     let (lp, old, advantages, ones) = sample();
-    let config = SapoConfig::default()
-        .tau_pos(1.5)
-        .tau_neg(2.5)
-        .aggregation(Aggregation::Sum);
+    let config = SapoConfig::default().tau_pos(1.5).tau_neg(2.5).aggregation(Aggregation::Sum);
     let loss = sapo(&lp, &old, &advantages, &ones, &config);
     let tau = |a: f64| if a > 0.0 { 1.5 } else { 2.5 };
     let of = |f: fn(f64, f64, f64) -> f64| -> Vec<f64> {
         let tokens = RATIOS.iter().zip(ADVANTAGES);
         tokens.map(|(&r, a)| f(r, a, tau(a))).collect()
     };
-    let value: f64 = of(|r, a, tau| -4.0 / tau * sigmoid(tau * (r - 1.0)) * a)
-        .iter()
-        .sum();
+    let value: f64 = of(|r, a, tau| -4.0 / tau * sigmoid(tau * (r - 1.0)) * a).iter().sum();
     close("value", &[loss.item().unwrap()], &[value]);
     let slope = of(|r, a, tau| {
         let s = sigmoid(tau * (r - 1.0));
@@ -74,10 +58,7 @@ fn sapo_is_a_soft_gate() {
     let config = config.aggregation(Aggregation::SeqMeanTokenMean);
     let mean = sapo(&lp, &old, &advantages, &ones, &config);
     close("mean", &[mean.item().unwrap()], &[value / 4.0]);
-    assert_eq!(
-        SapoConfig::default().aggregation,
-        Aggregation::SeqMeanTokenMean
-    );
+    assert_eq!(SapoConfig::default().aggregation, Aggregation::SeqMeanTokenMean);
 }
 
 /// The gate is flat far away: `-(4/τ) A` and 0, and no gradient.
@@ -89,11 +70,7 @@ fn sapo_is_finite_whatever_the_ratio() {
     for a in [1.0, -1.0] {
         let loss = sapo(&lp, &old, &per_seq(&[a]), &ragged(&[&[1.0, 1.0]]), &config);
         let tau: f64 = if a > 0.0 { 1.0 } else { 1.05 };
-        close(
-            "value",
-            &[loss.item().unwrap()],
-            &[-4.0 / tau * a * (1.0 + sigmoid(-tau))],
-        );
+        close("value", &[loss.item().unwrap()], &[-4.0 / tau * a * (1.0 + sigmoid(-tau))]);
         assert_eq!(gradient(&loss, &lp), [0.0, 0.0]);
         assert!(check_finite(&[&loss]).is_ok());
     }
@@ -137,10 +114,7 @@ fn dppo_leaves_out_what_has_moved_too_far_on_its_way() {
 
 #[test]
 fn dppo_takes_probabilities_of_one() {
-    let (lp, old) = (
-        ragged(&[&[0.0, -1e-12, -1.0]]),
-        ragged(&[&[0.0, -1.0, 0.0]]),
-    );
+    let (lp, old) = (ragged(&[&[0.0, -1e-12, -1.0]]), ragged(&[&[0.0, -1.0, 0.0]]));
     for divergence in [Divergence::TotalVariation, Divergence::Kl] {
         let config = DppoConfig::default().divergence(divergence);
         let loss = dppo(&lp, &old, &per_seq(&[1.0]), &ragged(&[&[1.0; 3]]), &config);
@@ -155,44 +129,19 @@ fn the_value_loss_takes_the_worse_of_two_squares() {
     let (eps, old) = (0.5, [1.0; 6]);
     let values = [1.2, 2.0, 0.0, 2.0, 0.0, 1.5];
     let returns = [3.0, 3.0, -3.0, -3.0, 3.0, 1.5];
-    let config = ValueConfig::default()
-        .clip(eps)
-        .aggregation(Aggregation::Sum);
+    let config = ValueConfig::default().clip(eps).aggregation(Aggregation::Sum);
     let v = ragged(&[&values]);
-    let loss = value_loss(
-        &v,
-        &ragged(&[&old]),
-        &ragged(&[&returns]),
-        &ragged(&[&[1.0; 6]]),
-        &config,
-    );
+    let loss =
+        value_loss(&v, &ragged(&[&old]), &ragged(&[&returns]), &ragged(&[&[1.0; 6]]), &config);
     let tokens: Vec<(f64, f64, f64)> = (0..6)
-        .map(|i| {
-            (
-                values[i],
-                returns[i],
-                values[i].clamp(old[i] - eps, old[i] + eps),
-            )
-        })
+        .map(|i| (values[i], returns[i], values[i].clamp(old[i] - eps, old[i] + eps)))
         .collect();
-    let value = tokens
-        .iter()
-        .map(|(v, r, c)| 0.5 * (v - r).powi(2).max((c - r).powi(2)));
+    let value = tokens.iter().map(|(v, r, c)| 0.5 * (v - r).powi(2).max((c - r).powi(2)));
     close("value", &[loss.item().unwrap()], &[value.sum()]);
     // Within the clip; gone towards the return, twice; gone away from it, twice; at it.
-    close(
-        "gradient",
-        &gradient(&loss, &v),
-        &[-1.8, 0.0, 0.0, 5.0, -3.0, 0.0],
-    );
+    close("gradient", &gradient(&loss, &v), &[-1.8, 0.0, 0.0, 5.0, -3.0, 0.0]);
     let free = config.clip(f64::INFINITY);
-    let loss = value_loss(
-        &v,
-        &ragged(&[&old]),
-        &ragged(&[&returns]),
-        &ragged(&[&[1.0; 6]]),
-        &free,
-    );
+    let loss = value_loss(&v, &ragged(&[&old]), &ragged(&[&returns]), &ragged(&[&[1.0; 6]]), &free);
     let slopes: Vec<f64> = tokens.iter().map(|(v, r, _)| v - r).collect();
     close("without a clip", &gradient(&loss, &v), &slopes);
 }
@@ -225,10 +174,8 @@ fn info_nce_picks_one_of_many() {
 
 #[test]
 fn a_sum_over_a_constant_does_not_see_lengths() {
-    let (lp, weights) = (
-        ragged(&[&[-1.0, -2.0, -3.0], &[-4.0]]),
-        ragged(&[&[1.0, 0.0, 2.0], &[1.0]]),
-    );
+    let (lp, weights) =
+        (ragged(&[&[-1.0, -2.0, -3.0], &[-4.0]]), ragged(&[&[1.0, 0.0, 2.0], &[1.0]]));
     let loss = aggregate(&lp, &weights, Aggregation::SumOver(16.0));
     assert_eq!(loss.item().unwrap(), -11.0 / 16.0);
     let want: Vec<f64> = vec(weights.values()).iter().map(|w| w / 16.0).collect();
@@ -237,8 +184,5 @@ fn a_sum_over_a_constant_does_not_see_lengths() {
     let advantages = per_seq(&advantages::centered(&[1.0, 0.0]));
     let config = GrpoConfig::default().aggregation(Aggregation::SumOver(2.0 * 8.0));
     let loss = grpo(&lp, &lp.detach(), None, &advantages, &weights, &config);
-    assert_eq!(
-        gradient(&loss, &lp),
-        [-0.5, 0.0, -1.0, 0.5].map(|g| g / 16.0)
-    );
+    assert_eq!(gradient(&loss, &lp), [-0.5, 0.0, -1.0, 0.5].map(|g| g / 16.0));
 }

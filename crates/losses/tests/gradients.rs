@@ -16,107 +16,43 @@ type Loss<B> = fn(&Ragged, &B) -> Var;
 /// grid.
 const LOSSES: &[(&str, Loss<Batch>)] = &[
     ("cross_entropy", |lp, b| cross_entropy(lp, &b.mask)),
-    ("mean_cross_entropy", |lp, b| {
-        mean_cross_entropy(lp, &b.mask)
-    }),
-    ("token_mean_cross_entropy", |lp, b| {
-        token_mean_cross_entropy(lp, &b.mask)
-    }),
+    ("mean_cross_entropy", |lp, b| mean_cross_entropy(lp, &b.mask)),
+    ("token_mean_cross_entropy", |lp, b| token_mean_cross_entropy(lp, &b.mask)),
     ("variance", |lp, _| variance(lp, 1.0)),
     ("importance_sampling", |lp, b| {
         importance_sampling(lp, &b.old, &b.token_advantages(), &Default::default())
     }),
-    ("ppo", |lp, b| {
-        ppo(lp, &b.old, &b.token_advantages(), &PpoConfig::default())
-    }),
-    ("dro", |lp, b| {
-        dro(lp, &b.old, &b.token_advantages(), &DroConfig::default())
-    }),
+    ("ppo", |lp, b| ppo(lp, &b.old, &b.token_advantages(), &PpoConfig::default())),
+    ("dro", |lp, b| dro(lp, &b.old, &b.token_advantages(), &DroConfig::default())),
     ("grpo", |lp, b| {
         let config = GrpoConfig::default().kl_beta(0.3);
-        grpo(
-            lp,
-            &b.old,
-            Some(&b.reference),
-            &b.advantages,
-            &b.mask,
-            &config,
-        )
+        grpo(lp, &b.old, Some(&b.reference), &b.advantages, &b.mask, &config)
     }),
-    ("dapo", |lp, b| {
-        grpo(
-            lp,
-            &b.old,
-            None,
-            &b.advantages,
-            &b.mask,
-            &GrpoConfig::dapo(),
-        )
-    }),
-    ("reinforce_kl", |lp, b| {
-        reinforce_kl(lp, &b.reference, &b.advantages, &b.mask, 0.3)
-    }),
+    ("dapo", |lp, b| grpo(lp, &b.old, None, &b.advantages, &b.mask, &GrpoConfig::dapo())),
+    ("reinforce_kl", |lp, b| reinforce_kl(lp, &b.reference, &b.advantages, &b.mask, 0.3)),
     ("dpo", |lp, b| {
-        dpo(
-            lp,
-            &b.reference,
-            &b.mask,
-            &DpoConfig::default().beta(0.7).label_smoothing(0.2),
-        )
+        dpo(lp, &b.reference, &b.mask, &DpoConfig::default().beta(0.7).label_smoothing(0.2))
     }),
-    ("ipo", |lp, b| {
-        ipo(
-            lp,
-            &b.reference,
-            &b.mask,
-            &IpoConfig::default().label_smoothing(0.2),
-        )
-    }),
+    ("ipo", |lp, b| ipo(lp, &b.reference, &b.mask, &IpoConfig::default().label_smoothing(0.2))),
     ("hinge", |lp, b| {
-        hinge(
-            lp,
-            &b.reference,
-            &b.mask,
-            &HingeConfig::default().beta(0.37).label_smoothing(0.2),
-        )
+        hinge(lp, &b.reference, &b.mask, &HingeConfig::default().beta(0.37).label_smoothing(0.2))
     }),
-    ("simpo", |lp, b| {
-        simpo(lp, &b.mask, &SimpoConfig::default().label_smoothing(0.2))
-    }),
+    ("simpo", |lp, b| simpo(lp, &b.mask, &SimpoConfig::default().label_smoothing(0.2))),
     ("bradley_terry", |lp, b| {
-        bradley_terry(
-            lp,
-            &b.mask,
-            &BradleyTerryConfig::default().label_smoothing(0.2),
-        )
+        bradley_terry(lp, &b.mask, &BradleyTerryConfig::default().label_smoothing(0.2))
     }),
-    ("orpo", |lp, b| {
-        orpo(lp, &b.mask, &OrpoConfig::default().label_smoothing(0.2))
-    }),
+    ("orpo", |lp, b| orpo(lp, &b.mask, &OrpoConfig::default().label_smoothing(0.2))),
     ("kto", |lp, b| {
         let config = KtoConfig::default().desirable_weight(1.3);
-        kto(
-            lp,
-            &b.reference,
-            &b.mask,
-            &b.advantages.gt(0.0),
-            &Var::scalar(0.25),
-            &config,
-        )
+        kto(lp, &b.reference, &b.mask, &b.advantages.gt(0.0), &Var::scalar(0.25), &config)
     }),
     ("kl_k1", |lp, b| kl_k1(lp, &b.reference).sum()),
     ("kl_k2", |lp, b| kl_k2(lp, &b.reference).sum()),
     ("kl_k3", |lp, b| kl_k3(lp, &b.reference).sum()),
     ("kl_abs", |lp, b| kl_abs(lp, &b.reference).sum()),
-    ("token mean", |lp, b| {
-        aggregate(&lp.exp(), &b.mask, Aggregation::TokenMean)
-    }),
-    ("mean of sums", |lp, b| {
-        aggregate(&lp.exp(), &b.mask, Aggregation::SeqMeanTokenSum)
-    }),
-    ("mean of means", |lp, b| {
-        aggregate(&lp.exp(), &b.mask, Aggregation::SeqMeanTokenMean)
-    }),
+    ("token mean", |lp, b| aggregate(&lp.exp(), &b.mask, Aggregation::TokenMean)),
+    ("mean of sums", |lp, b| aggregate(&lp.exp(), &b.mask, Aggregation::SeqMeanTokenSum)),
+    ("mean of means", |lp, b| aggregate(&lp.exp(), &b.mask, Aggregation::SeqMeanTokenMean)),
     ("sapo", |lp, b| {
         let config = SapoConfig::default().tau_neg(1.7);
         sapo(lp, &b.old, &b.advantages, &b.mask, &config)
@@ -126,18 +62,14 @@ const LOSSES: &[(&str, Loss<Batch>)] = &[
         dppo(lp, &b.old, &b.advantages, &b.mask, &config)
     }),
     ("dppo by KL", |lp, b| {
-        let config = DppoConfig::default()
-            .divergence(Divergence::Kl)
-            .threshold(0.03);
+        let config = DppoConfig::default().divergence(Divergence::Kl).threshold(0.03);
         dppo(lp, &b.old, &b.advantages, &b.mask, &config)
     }),
     ("value_loss", |lp, b| {
         let config = ValueConfig::default().clip(0.3);
         value_loss(lp, &b.old, &b.reference, &b.mask, &config)
     }),
-    ("info_nce", |lp, b| {
-        info_nce(lp, &b.mask, &InfoNceConfig::default().temperature(0.7))
-    }),
+    ("info_nce", |lp, b| info_nce(lp, &b.mask, &InfoNceConfig::default().temperature(0.7))),
     ("recipe grpo", |lp, b| {
         let config = GrpoRecipe::default().kl_beta(0.3);
         recipes::grpo(lp, &b.rollout(), &config)
@@ -147,9 +79,7 @@ const LOSSES: &[(&str, Loss<Batch>)] = &[
         let config = DapoRecipe::default().dual_clip(1.6);
         recipes::dapo(lp, &b.rollout().tis(tis), &config)
     }),
-    ("recipe importance sampling", |lp, b| {
-        recipes::importance_sampling(lp, &b.rollout())
-    }),
+    ("recipe importance sampling", |lp, b| recipes::importance_sampling(lp, &b.rollout())),
     ("recipe dro", |lp, b| {
         let tis = TisConfig::default().level(TisLevel::Sequence);
         recipes::dro(lp, &b.rollout().tis(tis), &DroConfig::default())
@@ -158,21 +88,10 @@ const LOSSES: &[(&str, Loss<Batch>)] = &[
     ("l1 of probabilities", |lp, _| {
         l1_with(lp, &L1Config::default().target(MagnitudeTarget::Probs))
     }),
-    ("l2", |lp, _| {
-        l2_with(lp, &L2Config::default().center(Center::Mean).clip(0.7))
-    }),
-    ("elastic_net", |lp, _| {
-        elastic_net(lp, &ElasticNetConfig::default().l1_ratio(0.3))
-    }),
-    ("output_magnitude", |lp, _| {
-        output_magnitude(lp, &OutputMagnitudeConfig::default())
-    }),
-    ("entropy", |lp, _| {
-        entropy(
-            lp,
-            &EntropyConfig::default().temperature(1.5).normalize(true),
-        )
-    }),
+    ("l2", |lp, _| l2_with(lp, &L2Config::default().center(Center::Mean).clip(0.7))),
+    ("elastic_net", |lp, _| elastic_net(lp, &ElasticNetConfig::default().l1_ratio(0.3))),
+    ("output_magnitude", |lp, _| output_magnitude(lp, &OutputMagnitudeConfig::default())),
+    ("entropy", |lp, _| entropy(lp, &EntropyConfig::default().temperature(1.5).normalize(true))),
     ("kl_divergence", |lp, b| {
         kl_divergence(
             lp,
@@ -180,12 +99,8 @@ const LOSSES: &[(&str, Loss<Batch>)] = &[
             &KlDivergenceConfig::default().direction(KlDirection::Symmetric),
         )
     }),
-    ("jensen_shannon", |lp, b| {
-        jensen_shannon(lp, &b.reference, Reduction::Mean)
-    }),
-    ("consistency, square", |lp, b| {
-        consistency(lp, &b.reference, &ConsistencyConfig::default())
-    }),
+    ("jensen_shannon", |lp, b| jensen_shannon(lp, &b.reference, Reduction::Mean)),
+    ("consistency, square", |lp, b| consistency(lp, &b.reference, &ConsistencyConfig::default())),
     ("consistency, cosine", |lp, b| {
         consistency(
             lp,
@@ -193,9 +108,7 @@ const LOSSES: &[(&str, Loss<Batch>)] = &[
             &ConsistencyConfig::default().metric(ConsistencyMetric::Cosine),
         )
     }),
-    ("gradient_penalty", |lp, _| {
-        gradient_penalty(lp, 1.0, |x| x.exp().sum())
-    }),
+    ("gradient_penalty", |lp, _| gradient_penalty(lp, 1.0, |x| x.exp().sum())),
     ("a sum of losses", |lp, b| {
         ppo(lp, &b.old, &b.token_advantages(), &Default::default()) + l2(lp) * 0.1
     }),
@@ -203,38 +116,19 @@ const LOSSES: &[(&str, Loss<Batch>)] = &[
 
 const TARGET_LOSSES: &[(&str, Loss<TargetBatch>)] = &[
     ("cross_entropy", |lp, b| cross_entropy(lp, &b.target)),
-    ("target_cross_entropy", |lp, b| {
-        target_cross_entropy(lp, &b.target).sum()
-    }),
-    ("target_forward_kl", |lp, b| {
-        target_forward_kl(lp, &b.target).sum()
-    }),
-    ("target_reverse_kl", |lp, b| {
-        target_reverse_kl(lp, &b.target).sum()
-    }),
-    ("reverse_kl_topk", |lp, b| {
-        reverse_kl_topk(lp, &b.target.gt(0.2).where_(&b.target, 0.0))
-    }),
+    ("target_cross_entropy", |lp, b| target_cross_entropy(lp, &b.target).sum()),
+    ("target_forward_kl", |lp, b| target_forward_kl(lp, &b.target).sum()),
+    ("target_reverse_kl", |lp, b| target_reverse_kl(lp, &b.target).sum()),
+    ("reverse_kl_topk", |lp, b| reverse_kl_topk(lp, &b.target.gt(0.2).where_(&b.target, 0.0))),
     ("brier", |lp, b| brier(lp, &b.target)),
-    ("choice_cross_entropy", |lp, b| {
-        choice_cross_entropy(lp, &b.target)
-    }),
-    ("entropy", |lp, _| {
-        entropy(lp, &EntropyConfig::default().normalize(true))
-    }),
-    ("kl_divergence", |lp, b| {
-        kl_divergence(lp, &b.target.log(), &KlDivergenceConfig::default())
-    }),
-    ("jensen_shannon", |lp, b| {
-        jensen_shannon(lp, &b.target.log(), Reduction::Sum)
-    }),
-    ("orthogonality of rows", |lp, _| {
-        orthogonality(lp, &OrthogonalityConfig::default())
-    }),
+    ("choice_cross_entropy", |lp, b| choice_cross_entropy(lp, &b.target)),
+    ("entropy", |lp, _| entropy(lp, &EntropyConfig::default().normalize(true))),
+    ("kl_divergence", |lp, b| kl_divergence(lp, &b.target.log(), &KlDivergenceConfig::default())),
+    ("jensen_shannon", |lp, b| jensen_shannon(lp, &b.target.log(), Reduction::Sum)),
+    ("orthogonality of rows", |lp, _| orthogonality(lp, &OrthogonalityConfig::default())),
     ("orthogonality of columns", |lp, _| {
-        let config = OrthogonalityConfig::default()
-            .axis(GramAxis::Vocabulary)
-            .mode(GramMode::Spectral);
+        let config =
+            OrthogonalityConfig::default().axis(GramAxis::Vocabulary).mode(GramMode::Spectral);
         orthogonality(&(lp * 0.25), &config.normalize(false))
     }),
 ];
@@ -312,22 +206,10 @@ fn sequence_ratio_gradient(
     (low, high): (f64, f64),
     counted: fn(usize, bool) -> bool,
 ) -> Vec<f64> {
-    let (lp, old, mask) = (
-        vec(b.lp.values()),
-        vec(b.old.values()),
-        vec(b.mask.values()),
-    );
+    let (lp, old, mask) = (vec(b.lp.values()), vec(b.old.values()), vec(b.mask.values()));
     let mut gradient = Vec::new();
-    for (range, a) in
-        b.lp.offsets()
-            .windows(2)
-            .map(|w| w[0]..w[1])
-            .zip(vec(&b.advantages))
-    {
-        let counted: Vec<usize> = range
-            .clone()
-            .filter(|&t| counted(t, mask[t] > 0.0))
-            .collect();
+    for (range, a) in b.lp.offsets().windows(2).map(|w| w[0]..w[1]).zip(vec(&b.advantages)) {
+        let counted: Vec<usize> = range.clone().filter(|&t| counted(t, mask[t] > 0.0)).collect();
         let ratio =
             (counted.iter().map(|&t| lp[t] - old[t]).sum::<f64>() / counted.len() as f64).exp();
         let flows = if a > 0.0 { ratio <= high } else { ratio >= low };

@@ -16,43 +16,17 @@ const SUMS: &[(&str, Loss)] = &[
     ("importance_sampling", |b| {
         importance_sampling(&b.lp, &b.old, &b.token_advantages(), &Default::default())
     }),
-    ("ppo", |b| {
-        ppo(&b.lp, &b.old, &b.token_advantages(), &Default::default())
-    }),
-    ("cispo", |b| {
-        cispo(&b.lp, &b.old, &b.token_advantages(), &Default::default())
-    }),
-    ("dro", |b| {
-        dro(&b.lp, &b.old, &b.token_advantages(), &Default::default())
-    }),
-    ("gspo", |b| {
-        gspo(
-            &b.lp,
-            &b.old,
-            &b.token_advantages(),
-            &b.mask,
-            &Default::default(),
-        )
-    }),
+    ("ppo", |b| ppo(&b.lp, &b.old, &b.token_advantages(), &Default::default())),
+    ("cispo", |b| cispo(&b.lp, &b.old, &b.token_advantages(), &Default::default())),
+    ("dro", |b| dro(&b.lp, &b.old, &b.token_advantages(), &Default::default())),
+    ("gspo", |b| gspo(&b.lp, &b.old, &b.token_advantages(), &b.mask, &Default::default())),
     ("kl_k3", |b| kl_k3(&b.lp, &b.reference).sum()),
-    ("recipe grpo", |b| {
-        recipes::grpo(&b.lp, &b.rollout(), &Default::default())
-    }),
-    ("recipe dapo", |b| {
-        recipes::dapo(&b.lp, &b.rollout(), &Default::default())
-    }),
-    ("recipe cispo", |b| {
-        recipes::cispo(&b.lp, &b.rollout(), &Default::default())
-    }),
-    ("recipe dro", |b| {
-        recipes::dro(&b.lp, &b.rollout(), &Default::default())
-    }),
-    ("recipe gspo", |b| {
-        recipes::gspo(&b.lp, &b.rollout(), &Default::default())
-    }),
-    ("recipe reinforce", |b| {
-        recipes::reinforce(&b.lp, &b.rollout(), 0.1)
-    }),
+    ("recipe grpo", |b| recipes::grpo(&b.lp, &b.rollout(), &Default::default())),
+    ("recipe dapo", |b| recipes::dapo(&b.lp, &b.rollout(), &Default::default())),
+    ("recipe cispo", |b| recipes::cispo(&b.lp, &b.rollout(), &Default::default())),
+    ("recipe dro", |b| recipes::dro(&b.lp, &b.rollout(), &Default::default())),
+    ("recipe gspo", |b| recipes::gspo(&b.lp, &b.rollout(), &Default::default())),
+    ("recipe reinforce", |b| recipes::reinforce(&b.lp, &b.rollout(), 0.1)),
     ("l1", |b| l1(&b.lp)),
     ("l2", |b| l2(&b.lp)),
 ];
@@ -60,48 +34,22 @@ const SUMS: &[(&str, Loss)] = &[
 /// Losses that do not depend on the order of sequences, or of pairs.
 const SYMMETRIC: &[(&str, Loss)] = &[
     ("mean_cross_entropy", |b| mean_cross_entropy(&b.lp, &b.mask)),
-    ("token_mean_cross_entropy", |b| {
-        token_mean_cross_entropy(&b.lp, &b.mask)
-    }),
+    ("token_mean_cross_entropy", |b| token_mean_cross_entropy(&b.lp, &b.mask)),
     ("variance", |b| variance(&b.lp, 1.0)),
     ("grpo", |b| {
-        grpo(
-            &b.lp,
-            &b.old,
-            Some(&b.reference),
-            &b.advantages,
-            &b.mask,
-            &Default::default(),
-        )
+        grpo(&b.lp, &b.old, Some(&b.reference), &b.advantages, &b.mask, &Default::default())
     }),
     ("gspo_token", |b| {
-        grpo(
-            &b.lp,
-            &b.old,
-            None,
-            &b.advantages,
-            &b.mask,
-            &GrpoConfig::gspo_token(),
-        )
+        grpo(&b.lp, &b.old, None, &b.advantages, &b.mask, &GrpoConfig::gspo_token())
     }),
-    ("dpo", |b| {
-        dpo(&b.lp, &b.reference, &b.mask, &Default::default())
-    }),
-    ("ipo", |b| {
-        ipo(&b.lp, &b.reference, &b.mask, &Default::default())
-    }),
-    ("hinge", |b| {
-        hinge(&b.lp, &b.reference, &b.mask, &Default::default())
-    }),
+    ("dpo", |b| dpo(&b.lp, &b.reference, &b.mask, &Default::default())),
+    ("ipo", |b| ipo(&b.lp, &b.reference, &b.mask, &Default::default())),
+    ("hinge", |b| hinge(&b.lp, &b.reference, &b.mask, &Default::default())),
     ("simpo", |b| simpo(&b.lp, &b.mask, &Default::default())),
     ("orpo", |b| orpo(&b.lp, &b.mask, &Default::default())),
-    ("bradley_terry", |b| {
-        bradley_terry(&b.lp, &b.mask, &Default::default())
-    }),
+    ("bradley_terry", |b| bradley_terry(&b.lp, &b.mask, &Default::default())),
     ("entropy", |b| entropy(&b.lp, &Default::default())),
-    ("consistency", |b| {
-        consistency(&b.lp, &b.reference, &Default::default())
-    }),
+    ("consistency", |b| consistency(&b.lp, &b.reference, &Default::default())),
 ];
 
 proptest! {

@@ -37,10 +37,7 @@ impl Batch {
     /// The batch with `masked` on what is masked and `active` added to one active token.
     fn new(masked: f64, active: f64, dtype: DType) -> Batch {
         let packed = |x: Vec<f64>, shape: &[usize]| {
-            let x = Var::from_vec(x, shape, &Device::Cpu)
-                .to_dtype(dtype)
-                .tensor()
-                .unwrap();
+            let x = Var::from_vec(x, shape, &Device::Cpu).to_dtype(dtype).tensor().unwrap();
             Ragged::new(Var::from(x), &LENGTHS)
         };
         let logprobs = |shift: f64| -> Ragged {
@@ -81,9 +78,7 @@ impl Batch {
     }
 
     fn token_advantages(&self) -> Ragged {
-        self.weights
-            .ne(0.0)
-            .where_(self.lp.expand(&self.advantages), 0.0)
+        self.weights.ne(0.0).where_(self.lp.expand(&self.advantages), 0.0)
     }
 
     fn rollout(&self) -> Rollout {
@@ -94,8 +89,7 @@ impl Batch {
     }
 
     fn sequence_tis(&self) -> Rollout {
-        self.rollout()
-            .tis(TisConfig::default().level(TisLevel::Sequence))
+        self.rollout().tis(TisConfig::default().level(TisLevel::Sequence))
     }
 }
 
@@ -104,41 +98,21 @@ const MEAN: Aggregation = Aggregation::TokenMean;
 
 /// Losses of `lp`, `[tokens]`.
 const PER_TOKEN: &[(&str, Loss)] = &[
-    ("aggregate", |b| {
-        aggregate(&b.lp, &b.weights, Aggregation::Sum)
-    }),
+    ("aggregate", |b| aggregate(&b.lp, &b.weights, Aggregation::Sum)),
     ("aggregate", |b| aggregate(&b.lp, &b.weights, MEAN)),
-    ("aggregate", |b| {
-        aggregate(&b.lp, &b.weights, Aggregation::SeqMeanTokenSum)
-    }),
-    ("aggregate", |b| {
-        aggregate(&b.lp, &b.weights, Aggregation::SeqMeanTokenMean)
-    }),
-    ("aggregate", |b| {
-        aggregate(&b.lp, &b.weights, Aggregation::SumOver(8.0))
-    }),
+    ("aggregate", |b| aggregate(&b.lp, &b.weights, Aggregation::SeqMeanTokenSum)),
+    ("aggregate", |b| aggregate(&b.lp, &b.weights, Aggregation::SeqMeanTokenMean)),
+    ("aggregate", |b| aggregate(&b.lp, &b.weights, Aggregation::SumOver(8.0))),
     ("cross_entropy", |b| cross_entropy(&b.lp, &b.weights)),
-    ("mean_cross_entropy", |b| {
-        mean_cross_entropy(&b.lp, &b.weights)
-    }),
-    ("token_mean_cross_entropy", |b| {
-        token_mean_cross_entropy(&b.lp, &b.weights)
-    }),
+    ("mean_cross_entropy", |b| mean_cross_entropy(&b.lp, &b.weights)),
+    ("token_mean_cross_entropy", |b| token_mean_cross_entropy(&b.lp, &b.weights)),
     ("mean_nll", |b| mean_nll(&b.lp, &b.weights)),
     ("perplexity", |b| perplexity(&mean_nll(&b.lp, &b.weights))),
     ("sample_entropy", |b| sample_entropy(&b.lp, &b.weights)),
-    ("kl_penalty", |b| {
-        kl_penalty(&b.lp, &b.reference, &b.weights, KlEstimator::K1, MEAN)
-    }),
-    ("kl_penalty", |b| {
-        kl_penalty(&b.lp, &b.reference, &b.weights, KlEstimator::K2, MEAN)
-    }),
-    ("kl_penalty", |b| {
-        kl_penalty(&b.lp, &b.reference, &b.weights, KlEstimator::K3, MEAN)
-    }),
-    ("kl_penalty", |b| {
-        kl_penalty(&b.lp, &b.reference, &b.weights, KlEstimator::Abs, MEAN)
-    }),
+    ("kl_penalty", |b| kl_penalty(&b.lp, &b.reference, &b.weights, KlEstimator::K1, MEAN)),
+    ("kl_penalty", |b| kl_penalty(&b.lp, &b.reference, &b.weights, KlEstimator::K2, MEAN)),
+    ("kl_penalty", |b| kl_penalty(&b.lp, &b.reference, &b.weights, KlEstimator::K3, MEAN)),
+    ("kl_penalty", |b| kl_penalty(&b.lp, &b.reference, &b.weights, KlEstimator::Abs, MEAN)),
     ("importance_sampling", |b| {
         importance_sampling(&b.lp, &b.old, &b.token_advantages(), &Default::default())
     }),
@@ -146,9 +120,7 @@ const PER_TOKEN: &[(&str, Loss)] = &[
         let config = PpoConfig::default().dual_clip(3.0).ratio_log_cap(20.0);
         ppo(&b.lp, &b.old, &b.token_advantages(), &config)
     }),
-    ("cispo", |b| {
-        cispo(&b.lp, &b.old, &b.token_advantages(), &Default::default())
-    }),
+    ("cispo", |b| cispo(&b.lp, &b.old, &b.token_advantages(), &Default::default())),
     ("cispo", |b| {
         let config = CispoConfig::default().clip(Clip::NONE);
         cispo(&b.lp, &b.old, &b.token_advantages(), &config)
@@ -159,114 +131,50 @@ const PER_TOKEN: &[(&str, Loss)] = &[
     }),
     ("grpo", |b| {
         let (old, reference) = (&b.old, Some(&b.reference));
-        grpo(
-            &b.lp,
-            old,
-            reference,
-            &b.advantages,
-            &b.weights,
-            &Default::default(),
-        )
+        grpo(&b.lp, old, reference, &b.advantages, &b.weights, &Default::default())
     }),
     ("grpo", |b| {
         let config = GrpoConfig::gspo_token().clip(Clip::eps(0.5));
         grpo(&b.lp, &b.old, None, &b.advantages, &b.weights, &config)
     }),
-    ("reinforce_kl", |b| {
-        reinforce_kl(&b.lp, &b.reference, &b.advantages, &b.weights, 0.1)
-    }),
-    ("sapo", |b| {
-        sapo(
-            &b.lp,
-            &b.old,
-            &b.advantages,
-            &b.weights,
-            &Default::default(),
-        )
-    }),
-    ("dppo", |b| {
-        dppo(
-            &b.lp,
-            &b.old,
-            &b.advantages,
-            &b.weights,
-            &Default::default(),
-        )
-    }),
+    ("reinforce_kl", |b| reinforce_kl(&b.lp, &b.reference, &b.advantages, &b.weights, 0.1)),
+    ("sapo", |b| sapo(&b.lp, &b.old, &b.advantages, &b.weights, &Default::default())),
+    ("dppo", |b| dppo(&b.lp, &b.old, &b.advantages, &b.weights, &Default::default())),
     ("dppo", |b| {
         let config = DppoConfig::default().divergence(Divergence::Kl);
         dppo(&b.lp, &b.old, &b.advantages, &b.weights, &config)
     }),
-    ("value_loss", |b| {
-        value_loss(&b.lp, &b.old, &b.returns, &b.weights, &Default::default())
-    }),
-    ("sequence_logprob", |b| {
-        sequence_logprob(&b.lp, &b.weights).square().sum()
-    }),
-    ("mean_logprob", |b| {
-        mean_logprob(&b.lp, &b.weights).square().sum()
-    }),
-    ("implicit_reward", |b| {
-        implicit_reward(&b.lp, &b.reference, &b.weights, 0.5)
-            .square()
-            .sum()
-    }),
-    ("dpo", |b| {
-        dpo(&b.lp, &b.reference, &b.weights, &Default::default())
-    }),
-    ("ipo", |b| {
-        ipo(&b.lp, &b.reference, &b.weights, &Default::default())
-    }),
-    ("hinge", |b| {
-        hinge(&b.lp, &b.reference, &b.weights, &Default::default())
-    }),
+    ("value_loss", |b| value_loss(&b.lp, &b.old, &b.returns, &b.weights, &Default::default())),
+    ("sequence_logprob", |b| sequence_logprob(&b.lp, &b.weights).square().sum()),
+    ("mean_logprob", |b| mean_logprob(&b.lp, &b.weights).square().sum()),
+    ("implicit_reward", |b| implicit_reward(&b.lp, &b.reference, &b.weights, 0.5).square().sum()),
+    ("dpo", |b| dpo(&b.lp, &b.reference, &b.weights, &Default::default())),
+    ("ipo", |b| ipo(&b.lp, &b.reference, &b.weights, &Default::default())),
+    ("hinge", |b| hinge(&b.lp, &b.reference, &b.weights, &Default::default())),
     ("simpo", |b| simpo(&b.lp, &b.weights, &Default::default())),
-    ("bradley_terry", |b| {
-        bradley_terry(&b.lp, &b.weights, &Default::default())
-    }),
+    ("bradley_terry", |b| bradley_terry(&b.lp, &b.weights, &Default::default())),
     ("orpo", |b| orpo(&b.lp, &b.weights, &Default::default())),
-    ("orpo_log_odds_ratio", |b| {
-        orpo_log_odds_ratio(&b.lp, &b.weights).sum()
-    }),
+    ("orpo_log_odds_ratio", |b| orpo_log_odds_ratio(&b.lp, &b.weights).sum()),
     ("kto", |b| {
         let desirable = Var::from_vec(vec![1u8, 0, 0, 1], &[4], &Device::Cpu);
         let kl = Var::scalar(0.25);
-        kto(
-            &b.lp,
-            &b.reference,
-            &b.weights,
-            &desirable,
-            &kl,
-            &Default::default(),
-        )
+        kto(&b.lp, &b.reference, &b.weights, &desirable, &kl, &Default::default())
     }),
-    ("recipes::grpo", |b| {
-        recipes::grpo(&b.lp, &b.rollout(), &Default::default())
-    }),
-    ("recipes::grpo", |b| {
-        recipes::grpo(&b.lp, &b.sequence_tis(), &Default::default())
-    }),
+    ("recipes::grpo", |b| recipes::grpo(&b.lp, &b.rollout(), &Default::default())),
+    ("recipes::grpo", |b| recipes::grpo(&b.lp, &b.sequence_tis(), &Default::default())),
     ("recipes::dapo", |b| {
         let rollout = b.rollout().tis(TisConfig::default().icepop(3.0));
         recipes::dapo(&b.lp, &rollout, &DapoRecipe::default().dual_clip(3.0))
     }),
-    ("recipes::importance_sampling", |b| {
-        recipes::importance_sampling(&b.lp, &b.rollout())
-    }),
-    ("recipes::cispo", |b| {
-        recipes::cispo(&b.lp, &b.rollout(), &Default::default())
-    }),
-    ("recipes::dro", |b| {
-        recipes::dro(&b.lp, &b.rollout(), &Default::default())
-    }),
+    ("recipes::importance_sampling", |b| recipes::importance_sampling(&b.lp, &b.rollout())),
+    ("recipes::cispo", |b| recipes::cispo(&b.lp, &b.rollout(), &Default::default())),
+    ("recipes::dro", |b| recipes::dro(&b.lp, &b.rollout(), &Default::default())),
     ("recipes::gspo", |b| {
         // Its mean counts the masked tokens of a response, but not the prompt's.
         let rollout = b.rollout().prompt_lens(&[2, 2, 3, 3]);
         recipes::gspo(&b.lp, &rollout, &GspoRecipe::default())
     }),
-    ("recipes::reinforce", |b| {
-        recipes::reinforce(&b.lp, &b.rollout(), 0.1)
-    }),
+    ("recipes::reinforce", |b| recipes::reinforce(&b.lp, &b.rollout(), 0.1)),
     ("recipes::rollout_metrics", |b| {
         let metrics = recipes::rollout_metrics(&b.lp, &b.rollout());
         metrics.active_tokens + metrics.ppo_kl + metrics.mean_kl.unwrap() + metrics.ref_kl.unwrap()
@@ -293,16 +201,10 @@ const PER_TOKEN: &[(&str, Loss)] = &[
 /// Losses of `slots`, `[tokens, K]`.
 const PER_SLOT: &[(&str, Loss)] = &[
     ("cross_entropy", |b| cross_entropy(&b.slots, &b.targets)),
-    ("token_mean_cross_entropy", |b| {
-        token_mean_cross_entropy(&b.slots, &b.targets)
-    }),
+    ("token_mean_cross_entropy", |b| token_mean_cross_entropy(&b.slots, &b.targets)),
     ("mean_nll", |b| mean_nll(&b.slots, &b.targets)),
-    ("target_cross_entropy", |b| {
-        target_cross_entropy(&b.slots, &b.targets).sum()
-    }),
-    ("target_forward_kl", |b| {
-        target_forward_kl(&b.slots, &b.targets).sum()
-    }),
+    ("target_cross_entropy", |b| target_cross_entropy(&b.slots, &b.targets).sum()),
+    ("target_forward_kl", |b| target_forward_kl(&b.slots, &b.targets).sum()),
     ("reverse_kl_topk", |b| reverse_kl_topk(&b.slots, &b.targets)),
     ("reverse_kl_topk_metrics", |b| {
         let metrics = reverse_kl_topk_metrics(&b.slots, &b.targets);
@@ -312,16 +214,10 @@ const PER_SLOT: &[(&str, Loss)] = &[
 
 /// Losses of the last row of `choices`, `[tokens, K]`.
 const LAST_ROW: &[(&str, Loss)] = &[
-    ("choice_logprobs", |b| {
-        choice_logprobs(&b.choices).square().sum()
-    }),
+    ("choice_logprobs", |b| choice_logprobs(&b.choices).square().sum()),
     ("brier", |b| brier(&b.choices, &b.targets)),
-    ("choice_cross_entropy", |b| {
-        choice_cross_entropy(&b.choices, &b.targets)
-    }),
-    ("choice_metrics", |b| {
-        choice_metrics(&b.choices, &b.targets).target_prob
-    }),
+    ("choice_cross_entropy", |b| choice_cross_entropy(&b.choices, &b.targets)),
+    ("choice_metrics", |b| choice_metrics(&b.choices, &b.targets).target_prob),
 ];
 
 /// What has no mask, and why it needs none.
@@ -347,26 +243,13 @@ const WITHOUT_MASK: &[(&str, &str)] = &[
 ];
 
 /// What may stand where a token is masked.
-const JUNK: [f64; 9] = [
-    f64::NAN,
-    f64::INFINITY,
-    f64::NEG_INFINITY,
-    1e30,
-    -1e30,
-    1000.0,
-    -1000.0,
-    1.0,
-    0.0,
-];
+const JUNK: [f64; 9] =
+    [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e30, -1e30, 1000.0, -1000.0, 1.0, 0.0];
 
 type Leaf = fn(&Batch) -> &Ragged;
 
 fn tables() -> [(&'static [(&'static str, Loss)], Leaf); 3] {
-    [
-        (PER_TOKEN, |b| &b.lp),
-        (PER_SLOT, |b| &b.slots),
-        (LAST_ROW, |b| &b.choices),
-    ]
+    [(PER_TOKEN, |b| &b.lp), (PER_SLOT, |b| &b.slots), (LAST_ROW, |b| &b.choices)]
 }
 
 fn outcome(loss: Loss, leaf: Leaf, batch: &Batch) -> (f64, Vec<f64>) {
@@ -391,10 +274,7 @@ fn takes_no_part() {
         for (table, leaf) in tables() {
             for (row, (name, loss)) in table.iter().enumerate() {
                 let want = outcome(*loss, leaf, &plain);
-                assert!(
-                    want.0.is_finite() && want.1.iter().all(|g| g.is_finite()),
-                    "{name}"
-                );
+                assert!(want.0.is_finite() && want.1.iter().all(|g| g.is_finite()), "{name}");
                 for junk in JUNK {
                     let got = outcome(*loss, leaf, &Batch::new(junk, 0.0, dtype));
                     assert_eq!(
@@ -414,20 +294,10 @@ fn what_has_no_advantage_takes_no_part_whatever_stands_there() {
         ("importance_sampling", |lp, old, _, a| {
             importance_sampling(lp, old, &lp.expand(a), &Default::default())
         }),
-        ("ppo", |lp, old, _, a| {
-            ppo(lp, old, &lp.expand(a), &Default::default())
-        }),
-        ("cispo", |lp, old, _, a| {
-            cispo(lp, old, &lp.expand(a), &Default::default())
-        }),
+        ("ppo", |lp, old, _, a| ppo(lp, old, &lp.expand(a), &Default::default())),
+        ("cispo", |lp, old, _, a| cispo(lp, old, &lp.expand(a), &Default::default())),
         ("gspo", |lp, old, _, a| {
-            gspo(
-                lp,
-                old,
-                &lp.expand(a),
-                &lp.expand(&(a * 0.0 + 1.0)),
-                &Default::default(),
-            )
+            gspo(lp, old, &lp.expand(a), &lp.expand(&(a * 0.0 + 1.0)), &Default::default())
         }),
         ("grpo", |lp, old, _, a| {
             let ones = lp.expand(&(a * 0.0 + 1.0));
@@ -435,44 +305,18 @@ fn what_has_no_advantage_takes_no_part_whatever_stands_there() {
                 + grpo(lp, old, None, a, &ones, &GrpoConfig::gspo_token())
         }),
         ("sapo", |lp, old, _, a| {
-            sapo(
-                lp,
-                old,
-                a,
-                &lp.expand(&(a * 0.0 + 1.0)),
-                &Default::default(),
-            )
+            sapo(lp, old, a, &lp.expand(&(a * 0.0 + 1.0)), &Default::default())
         }),
         ("dppo", |lp, old, _, a| {
-            dppo(
-                lp,
-                old,
-                a,
-                &lp.expand(&(a * 0.0 + 1.0)),
-                &Default::default(),
-            )
+            dppo(lp, old, a, &lp.expand(&(a * 0.0 + 1.0)), &Default::default())
         }),
-        ("recipes::importance_sampling", |lp, _, r, _| {
-            recipes::importance_sampling(lp, r)
-        }),
-        ("recipes::grpo", |lp, _, r, _| {
-            recipes::grpo(lp, r, &Default::default())
-        }),
-        ("recipes::dapo", |lp, _, r, _| {
-            recipes::dapo(lp, r, &Default::default())
-        }),
-        ("recipes::cispo", |lp, _, r, _| {
-            recipes::cispo(lp, r, &Default::default())
-        }),
-        ("recipes::dro", |lp, _, r, _| {
-            recipes::dro(lp, r, &Default::default())
-        }),
-        ("recipes::gspo", |lp, _, r, _| {
-            recipes::gspo(lp, r, &Default::default())
-        }),
-        ("recipes::reinforce", |lp, _, r, _| {
-            recipes::reinforce(lp, r, 0.0)
-        }),
+        ("recipes::importance_sampling", |lp, _, r, _| recipes::importance_sampling(lp, r)),
+        ("recipes::grpo", |lp, _, r, _| recipes::grpo(lp, r, &Default::default())),
+        ("recipes::dapo", |lp, _, r, _| recipes::dapo(lp, r, &Default::default())),
+        ("recipes::cispo", |lp, _, r, _| recipes::cispo(lp, r, &Default::default())),
+        ("recipes::dro", |lp, _, r, _| recipes::dro(lp, r, &Default::default())),
+        ("recipes::gspo", |lp, _, r, _| recipes::gspo(lp, r, &Default::default())),
+        ("recipes::reinforce", |lp, _, r, _| recipes::reinforce(lp, r, 0.0)),
     ];
     let advantages = Var::from_vec(vec![1.0, 0.0], &[2], &Device::Cpu);
     let tis = TisConfig::default();
@@ -490,12 +334,7 @@ fn what_has_no_advantage_takes_no_part_whatever_stands_there() {
             };
             let want = outcome([-1.0; 3]);
             for junk in JUNK {
-                for at in [
-                    [junk, -1.0, -1.0],
-                    [-1.0, junk, -1.0],
-                    [-1.0, -1.0, junk],
-                    [junk; 3],
-                ] {
+                for at in [[junk, -1.0, -1.0], [-1.0, junk, -1.0], [-1.0, -1.0, junk], [junk; 3]] {
                     assert_eq!(outcome(at), want, "{name} with {at:?}");
                 }
             }
@@ -519,10 +358,7 @@ fn nan_on_what_is_not_masked_is_nan_in_the_loss() {
     let batch = Batch::new(-0.5, f64::NAN, DType::F64);
     for (table, _) in tables() {
         for (name, loss) in table {
-            assert!(
-                loss(&batch).to_dtype(DType::F64).item().unwrap().is_nan(),
-                "{name}"
-            );
+            assert!(loss(&batch).to_dtype(DType::F64).item().unwrap().is_nan(), "{name}");
         }
     }
 }
@@ -530,28 +366,18 @@ fn nan_on_what_is_not_masked_is_nan_in_the_loss() {
 /// The functions of the crate's pages, as its own `pub use` and `pub fn` lines name them.
 fn functions() -> Vec<String> {
     let lib = include_str!("../src/lib.rs");
-    let modules = [
-        ("", lib),
-        ("recipes::", include_str!("../src/recipes/mod.rs")),
-    ];
+    let modules = [("", lib), ("recipes::", include_str!("../src/recipes/mod.rs"))];
     let mut names = Vec::new();
     for (prefix, source) in modules {
         for line in source.split("pub use ").skip(1) {
             let line = line.split(';').next().unwrap();
-            let items = line
-                .split("::")
-                .last()
-                .unwrap()
-                .trim_matches(['{', '}', '\n', ' ']);
+            let items = line.split("::").last().unwrap().trim_matches(['{', '}', '\n', ' ']);
             let functions = items.split(',').map(str::trim);
             let functions = functions.filter(|name| name.starts_with(char::is_lowercase));
             names.extend(functions.map(|name| format!("{prefix}{name}")));
         }
     }
-    for line in include_str!("../src/advantages.rs")
-        .split("\npub fn ")
-        .skip(1)
-    {
+    for line in include_str!("../src/advantages.rs").split("\npub fn ").skip(1) {
         let name = line.split(['(', '<']).next().unwrap();
         names.push(format!("advantages::{name}"));
     }
@@ -568,16 +394,10 @@ fn every_loss_is_in_the_table() {
     assert!(functions.len() > 60, "{functions:?}");
     for name in &functions {
         let exempt = WITHOUT_MASK.iter().any(|(exempt, _)| exempt == name);
-        assert!(
-            listed(name) != exempt,
-            "`{name}` is to be in a table or among those without mask"
-        );
+        assert!(listed(name) != exempt, "`{name}` is to be in a table or among those without mask");
     }
     for (name, _) in WITHOUT_MASK {
-        assert!(
-            functions.iter().any(|function| function == name),
-            "{name} is no function"
-        );
+        assert!(functions.iter().any(|function| function == name), "{name} is no function");
     }
 }
 
@@ -624,16 +444,8 @@ fn probabilities_of_zero_count_zero() {
     let js = 0.5 * (0.5 * ln2 + 0.5 * (2.0f64 / 3.0).ln() + (4.0f64 / 3.0).ln());
     let cases = [
         ("entropy", entropy(&lp, &minimize), ln2),
-        (
-            "jensen_shannon",
-            jensen_shannon(&lp, &other, Reduction::Mean),
-            js,
-        ),
-        (
-            "reverse",
-            kl_divergence(&other, &lp, &Default::default()),
-            ln2,
-        ),
+        ("jensen_shannon", jensen_shannon(&lp, &other, Reduction::Mean), js),
+        ("reverse", kl_divergence(&other, &lp, &Default::default()), ln2),
         (
             "target_reverse_kl",
             {
@@ -642,26 +454,13 @@ fn probabilities_of_zero_count_zero() {
             },
             ln2,
         ),
-        (
-            "reverse_kl_topk",
-            reverse_kl_topk(&lp, &row([0.25, 0.25, 0.5])),
-            ln2,
-        ),
+        ("reverse_kl_topk", reverse_kl_topk(&lp, &row([0.25, 0.25, 0.5])), ln2),
     ];
     for (name, loss, want) in cases {
-        assert!(
-            (loss.item().unwrap() - want).abs() < 1e-12,
-            "{name}: {:?}",
-            loss.item()
-        );
+        assert!((loss.item().unwrap() - want).abs() < 1e-12, "{name}: {:?}", loss.item());
         let gradient = tinsmith_grad::Backward::new(&loss).allow_unused();
-        let gradient = gradient.run(&[lp.values()]).unwrap().as_slice()[0]
-            .flatten_all()
-            .unwrap();
+        let gradient = gradient.run(&[lp.values()]).unwrap().as_slice()[0].flatten_all().unwrap();
         let gradient = gradient.to_vec1::<f64>().unwrap();
-        assert!(
-            gradient.iter().all(|g| g.is_finite()),
-            "{name}: {gradient:?}"
-        );
+        assert!(gradient.iter().all(|g| g.is_finite()), "{name}: {gradient:?}");
     }
 }

@@ -18,38 +18,19 @@ fn ragged(seqs: &[&[f64]]) -> Ragged {
 #[track_caller]
 fn refused(loss: &Var, words: &str) {
     let error = loss.sum().item().expect_err(words).to_string();
-    assert!(
-        error.contains(words) && error.contains("options.rs:"),
-        "{error}"
-    );
+    assert!(error.contains(words) && error.contains("options.rs:"), "{error}");
 }
 
 /// Each clipped loss with `clip`.
 fn clipped_losses(clip: Clip) -> Vec<Var> {
-    let (lp, a) = (
-        ragged(&[&[-1.0], &[-2.0]]),
-        Var::from_vec(vec![1.0, -1.0], &[2], &Device::Cpu),
-    );
+    let (lp, a) = (ragged(&[&[-1.0], &[-2.0]]), Var::from_vec(vec![1.0, -1.0], &[2], &Device::Cpu));
     let per_token = lp.expand(&a);
     let rollout = Rollout::new(&lp, &a);
     vec![
         ppo(&lp, &lp, &per_token, &PpoConfig::default().clip(clip)),
         cispo(&lp, &lp, &per_token, &CispoConfig::default().clip(clip)),
-        gspo(
-            &lp,
-            &lp,
-            &per_token,
-            &per_token,
-            &GspoConfig::default().clip(clip),
-        ),
-        grpo(
-            &lp,
-            &lp,
-            None,
-            &a,
-            &per_token,
-            &GrpoConfig::default().clip(clip),
-        ),
+        gspo(&lp, &lp, &per_token, &per_token, &GspoConfig::default().clip(clip)),
+        grpo(&lp, &lp, None, &a, &per_token, &GrpoConfig::default().clip(clip)),
         recipes::grpo(&lp, &rollout, &GrpoRecipe::default().clip(clip)),
         recipes::dapo(&lp, &rollout, &DapoRecipe::default().clip(clip)),
         recipes::cispo(&lp, &rollout, &CispoRecipe::default().clip(clip)),
@@ -91,13 +72,8 @@ fn a_clip_range_without_one_is_refused() {
 
 #[test]
 fn a_clip_range_with_one_is_not() {
-    for clip in [
-        Clip::NONE,
-        Clip::ratio(1.0, 1.0),
-        Clip::eps(0.0),
-        Clip::eps(1.0),
-        Clip::eps(7.0),
-    ] {
+    for clip in [Clip::NONE, Clip::ratio(1.0, 1.0), Clip::eps(0.0), Clip::eps(1.0), Clip::eps(7.0)]
+    {
         for loss in clipped_losses(clip) {
             assert!(loss.item().unwrap().is_finite(), "{clip:?}");
         }
@@ -107,10 +83,7 @@ fn a_clip_range_with_one_is_not() {
 
 #[test]
 fn the_error_has_the_line_of_the_call() {
-    let (lp, config) = (
-        ragged(&[&[-1.0]]),
-        PpoConfig::default().clip(Clip::ratio(0.2, 0.2)),
-    );
+    let (lp, config) = (ragged(&[&[-1.0]]), PpoConfig::default().clip(Clip::ratio(0.2, 0.2)));
     let line = line!() + 1;
     let error = ppo(&lp, &lp, &lp, &config).item().unwrap_err().to_string();
     assert!(
@@ -122,128 +95,52 @@ fn the_error_has_the_line_of_the_call() {
 
 #[test]
 fn other_options_out_of_range_are_refused() {
-    let (lp, a) = (
-        ragged(&[&[-1.0], &[-2.0]]),
-        Var::from_vec(vec![1.0, -1.0], &[2], &Device::Cpu),
-    );
+    let (lp, a) = (ragged(&[&[-1.0], &[-2.0]]), Var::from_vec(vec![1.0, -1.0], &[2], &Device::Cpu));
     let rollout = Rollout::new(&lp, &a).sampled(&lp);
     for bad in [f64::NAN, 0.0, -3.0] {
         let cap = "must be above 0";
         let config = ImportanceSamplingConfig::default().ratio_log_cap(bad);
         refused(&importance_sampling(&lp, &lp, &lp, &config), cap);
-        refused(
-            &ppo(&lp, &lp, &lp, &PpoConfig::default().ratio_log_cap(bad)),
-            cap,
-        );
-        refused(
-            &cispo(&lp, &lp, &lp, &CispoConfig::default().ratio_log_cap(bad)),
-            cap,
-        );
-        refused(
-            &gspo(
-                &lp,
-                &lp,
-                &lp,
-                &lp,
-                &GspoConfig::default().ratio_log_cap(bad),
-            ),
-            cap,
-        );
-        refused(
-            &grpo(
-                &lp,
-                &lp,
-                None,
-                &a,
-                &lp,
-                &GrpoConfig::default().ratio_log_cap(bad),
-            ),
-            cap,
-        );
-        refused(
-            &sapo(&lp, &lp, &a, &lp, &SapoConfig::default().ratio_log_cap(bad)),
-            cap,
-        );
-        refused(
-            &dppo(&lp, &lp, &a, &lp, &DppoConfig::default().ratio_log_cap(bad)),
-            cap,
-        );
-        refused(
-            &recipes::importance_sampling(&lp, &rollout.clone().ratio_log_cap(bad)),
-            cap,
-        );
+        refused(&ppo(&lp, &lp, &lp, &PpoConfig::default().ratio_log_cap(bad)), cap);
+        refused(&cispo(&lp, &lp, &lp, &CispoConfig::default().ratio_log_cap(bad)), cap);
+        refused(&gspo(&lp, &lp, &lp, &lp, &GspoConfig::default().ratio_log_cap(bad)), cap);
+        refused(&grpo(&lp, &lp, None, &a, &lp, &GrpoConfig::default().ratio_log_cap(bad)), cap);
+        refused(&sapo(&lp, &lp, &a, &lp, &SapoConfig::default().ratio_log_cap(bad)), cap);
+        refused(&dppo(&lp, &lp, &a, &lp, &DppoConfig::default().ratio_log_cap(bad)), cap);
+        refused(&recipes::importance_sampling(&lp, &rollout.clone().ratio_log_cap(bad)), cap);
         let tis = TisConfig::default().log_cap(bad);
-        refused(
-            &recipes::importance_sampling(&lp, &rollout.clone().tis(tis)),
-            "`log_cap`",
-        );
+        refused(&recipes::importance_sampling(&lp, &rollout.clone().tis(tis)), "`log_cap`");
         let config = GspoRecipe::default().seq_ratio_log_cap(bad);
-        refused(
-            &recipes::gspo(&lp, &rollout, &config),
-            "`seq_ratio_log_cap`",
-        );
+        refused(&recipes::gspo(&lp, &rollout, &config), "`seq_ratio_log_cap`");
         let config = EntropyConfig::default().temperature(bad);
         refused(&entropy(&lp, &config), "`temperature`");
         refused(&l2_with(&lp, &L2Config::default().clip(bad)), "`clip`");
 
         let dual = "it is a ratio above 1";
-        refused(
-            &ppo(&lp, &lp, &lp, &PpoConfig::default().dual_clip(bad)),
-            dual,
-        );
-        refused(
-            &recipes::dapo(&lp, &rollout, &DapoRecipe::default().dual_clip(bad)),
-            dual,
-        );
+        refused(&ppo(&lp, &lp, &lp, &PpoConfig::default().dual_clip(bad)), dual);
+        refused(&recipes::dapo(&lp, &rollout, &DapoRecipe::default().dual_clip(bad)), dual);
 
-        refused(
-            &sapo(&lp, &lp, &a, &lp, &SapoConfig::default().tau_pos(bad)),
-            "must be above 0",
-        );
+        refused(&sapo(&lp, &lp, &a, &lp, &SapoConfig::default().tau_pos(bad)), "must be above 0");
         refused(
             &value_loss(&lp, &lp, &lp, &lp, &ValueConfig::default().clip(bad)),
             "must be above 0",
         );
-        refused(
-            &info_nce(&lp, &lp, &InfoNceConfig::default().temperature(bad)),
-            "must be above 0",
-        );
-        refused(
-            &aggregate(&lp, &lp, Aggregation::SumOver(bad)),
-            "must be above 0",
-        );
+        refused(&info_nce(&lp, &lp, &InfoNceConfig::default().temperature(bad)), "must be above 0");
+        refused(&aggregate(&lp, &lp, Aggregation::SumOver(bad)), "must be above 0");
     }
-    refused(
-        &dppo(&lp, &lp, &a, &lp, &DppoConfig::default().threshold(-0.1)),
-        "0 or more",
-    );
+    refused(&dppo(&lp, &lp, &a, &lp, &DppoConfig::default().threshold(-0.1)), "0 or more");
     let tis = |config| recipes::importance_sampling(&lp, &rollout.clone().tis(config));
     refused(&tis(TisConfig::default().cap(-1.0)), "the cap is -1");
     refused(&tis(TisConfig::default().icepop(0.5)), "IcePop");
     for bad in [f64::NAN, -0.1, 0.6, 1.0] {
         let words = "a share from 0 to 0.5";
-        refused(
-            &dpo(&lp, &lp, &lp, &DpoConfig::default().label_smoothing(bad)),
-            words,
-        );
-        refused(
-            &ipo(&lp, &lp, &lp, &IpoConfig::default().label_smoothing(bad)),
-            words,
-        );
-        refused(
-            &hinge(&lp, &lp, &lp, &HingeConfig::default().label_smoothing(bad)),
-            words,
-        );
-        refused(
-            &simpo(&lp, &lp, &SimpoConfig::default().label_smoothing(bad)),
-            words,
-        );
+        refused(&dpo(&lp, &lp, &lp, &DpoConfig::default().label_smoothing(bad)), words);
+        refused(&ipo(&lp, &lp, &lp, &IpoConfig::default().label_smoothing(bad)), words);
+        refused(&hinge(&lp, &lp, &lp, &HingeConfig::default().label_smoothing(bad)), words);
+        refused(&simpo(&lp, &lp, &SimpoConfig::default().label_smoothing(bad)), words);
         let config = BradleyTerryConfig::default().label_smoothing(bad);
         refused(&bradley_terry(&lp, &lp, &config), words);
-        refused(
-            &orpo(&lp, &lp, &OrpoConfig::default().label_smoothing(bad)),
-            words,
-        );
+        refused(&orpo(&lp, &lp, &OrpoConfig::default().label_smoothing(bad)), words);
     }
 }
 
@@ -258,50 +155,20 @@ fn a_cap_of_the_log_ratio_bounds_every_policy_loss() {
     let (great, small) = (5f64.exp(), (-5f64).exp());
     let rollout = Rollout::new(&old, &bad).ratio_log_cap(5.0);
     let log_ratio = recipes::log_ratio(&lp, &rollout);
-    let unclipped = GrpoConfig::default()
-        .clip(Clip::NONE)
-        .aggregation(Aggregation::Sum);
+    let unclipped = GrpoConfig::default().clip(Clip::NONE).aggregation(Aggregation::Sum);
     let is = ImportanceSamplingConfig::default().ratio_log_cap(5.0);
     let ppo_config = PpoConfig::default().ratio_log_cap(5.0);
     let gspo_config = GspoConfig::default().clip(Clip::NONE).ratio_log_cap(5.0);
     let dppo_config = DppoConfig::default().threshold(2.0).ratio_log_cap(5.0);
     let cases = [
-        (
-            "importance_sampling",
-            importance_sampling(&lp, &old, &per_token, &is),
-            great + small,
-        ),
+        ("importance_sampling", importance_sampling(&lp, &old, &per_token, &is), great + small),
         ("ppo", ppo(&lp, &old, &per_token, &ppo_config), great + 0.8),
-        (
-            "dual clip",
-            ppo(&lp, &old, &per_token, &ppo_config.dual_clip(3.0)),
-            3.0 + 0.8,
-        ),
-        (
-            "gspo",
-            gspo(&lp, &old, &per_token, &ones, &gspo_config),
-            great + small,
-        ),
-        (
-            "grpo",
-            grpo(&lp, &old, None, &bad, &ones, &unclipped.ratio_log_cap(5.0)),
-            great + small,
-        ),
-        (
-            "dppo",
-            dppo(&lp, &old, &bad, &ones, &dppo_config) * 2.0,
-            great + small,
-        ),
-        (
-            "recipe",
-            recipes::importance_sampling(&lp, &rollout),
-            great + small,
-        ),
-        (
-            "reinforce",
-            recipes::reinforce(&lp, &rollout, 0.0),
-            great + small,
-        ),
+        ("dual clip", ppo(&lp, &old, &per_token, &ppo_config.dual_clip(3.0)), 3.0 + 0.8),
+        ("gspo", gspo(&lp, &old, &per_token, &ones, &gspo_config), great + small),
+        ("grpo", grpo(&lp, &old, None, &bad, &ones, &unclipped.ratio_log_cap(5.0)), great + small),
+        ("dppo", dppo(&lp, &old, &bad, &ones, &dppo_config) * 2.0, great + small),
+        ("recipe", recipes::importance_sampling(&lp, &rollout), great + small),
+        ("reinforce", recipes::reinforce(&lp, &rollout, 0.0), great + small),
         (
             "ratio mean",
             recipes::ratio_metrics(&log_ratio, &rollout.active(), Clip::NONE).ratio_mean * 2.0,
@@ -412,19 +279,11 @@ fn an_impossible_rejected_answer_costs_nothing() {
     let loss = dpo(&lp, &reference, &ones, &Default::default());
     assert_eq!(loss.item().unwrap(), 0.0);
     assert_eq!(gradient(&loss, &lp), [0.0, 0.0]);
-    assert_eq!(
-        bradley_terry(&lp, &ones, &Default::default())
-            .item()
-            .unwrap(),
-        0.0
-    );
+    assert_eq!(bradley_terry(&lp, &ones, &Default::default()).item().unwrap(), 0.0);
     assert_eq!(simpo(&lp, &ones, &Default::default()).item().unwrap(), 0.0);
     // With smoothing the loss has no bound, and the impossible chosen answer none in any case.
     let smoothed = DpoConfig::default().label_smoothing(0.1);
-    assert_eq!(
-        dpo(&lp, &reference, &ones, &smoothed).item().unwrap(),
-        f64::INFINITY
-    );
+    assert_eq!(dpo(&lp, &reference, &ones, &smoothed).item().unwrap(), f64::INFINITY);
     let turned = lp.select(&[1, 0]);
     for config in [smoothed, DpoConfig::default()] {
         let loss = dpo(&turned, &reference, &ones, &config);
@@ -439,13 +298,8 @@ fn weights_that_cancel_are_no_weight() {
         // The sequence's own sum is not 0 in floating point.
         assert!(weights.iter().sum::<f64>() != 0.0);
         let nothing = ragged(&[&weights, &[0.0]]);
-        let sum: f64 = x.seqs()[0]
-            .to_vec::<f64>()
-            .unwrap()
-            .iter()
-            .zip(weights)
-            .map(|(x, w)| x * w)
-            .sum();
+        let sum: f64 =
+            x.seqs()[0].to_vec::<f64>().unwrap().iter().zip(weights).map(|(x, w)| x * w).sum();
         let mean = |how| aggregate(&x, &nothing, how).item().unwrap();
         assert!(
             (mean(Aggregation::TokenMean) - sum).abs() < 1e-12,
@@ -459,11 +313,7 @@ fn weights_that_cancel_are_no_weight() {
         assert_eq!(token_mean_cross_entropy(&x, &nothing).item().unwrap(), 0.0);
         // In f32 the weights themselves are rounded.
         let f32 = tinsmith_grad::DType::F32;
-        let loss = aggregate(
-            &x.to_dtype(f32),
-            &nothing.to_dtype(f32),
-            Aggregation::TokenMean,
-        );
+        let loss = aggregate(&x.to_dtype(f32), &nothing.to_dtype(f32), Aggregation::TokenMean);
         assert!((loss.item().unwrap() - sum).abs() < 1e-5);
         // Beside a sequence with weight, it does not count as a sequence.
         let one = ragged(&[&weights, &[1.0]]);
@@ -471,34 +321,15 @@ fn weights_that_cancel_are_no_weight() {
     }
     // Small weights of one sign are weights.
     let small = ragged(&[&[1e-30, 1e-30, 0.0], &[0.0]]);
-    assert!(
-        (aggregate(&x, &small, Aggregation::TokenMean)
-            .item()
-            .unwrap()
-            - 6.0)
-            .abs()
-            < 1e-12
-    );
+    assert!((aggregate(&x, &small, Aggregation::TokenMean).item().unwrap() - 6.0).abs() < 1e-12);
 }
 
 #[test]
 fn kto_without_examples_is_zero() {
     let none = Var::from_vec(Vec::<f64>::new(), &[0], &Device::Cpu);
     assert_eq!(kto_kl(&none).item().unwrap(), 0.0);
-    assert!(
-        kto_kl(&Var::from_vec(vec![f64::NAN], &[1], &Device::Cpu))
-            .item()
-            .unwrap()
-            .is_nan()
-    );
+    assert!(kto_kl(&Var::from_vec(vec![f64::NAN], &[1], &Device::Cpu)).item().unwrap().is_nan());
     let empty = ragged(&[]);
-    let loss = kto(
-        &empty,
-        &empty,
-        &empty,
-        &none,
-        &kto_kl(&none),
-        &Default::default(),
-    );
+    let loss = kto(&empty, &empty, &empty, &none, &kto_kl(&none), &Default::default());
     assert_eq!(loss.item().unwrap(), 0.0);
 }

@@ -37,11 +37,7 @@ fn equal_rewards_have_advantages_of_exactly_zero() {
 #[test]
 fn rewards_that_differ_by_rounding_are_equal() {
     let third = 0.1 + 0.1 + 0.1;
-    for group in [
-        vec![0.1 + 0.2, 0.3],
-        vec![third, 0.3, 0.3],
-        vec![-0.7 - 0.1, -0.8],
-    ] {
+    for group in [vec![0.1 + 0.2, 0.3], vec![third, 0.3, 0.3], vec![-0.7 - 0.1, -0.8]] {
         assert_eq!(centered(&group), vec![0.0; group.len()]);
         assert_eq!(normalized(&group, &configs()[2]), vec![0.0; group.len()]);
         assert_eq!(informative(&[group, vec![1.0, 2.0]]), [1]);
@@ -65,14 +61,7 @@ fn small_and_great_differences_remain() {
 #[test]
 fn a_reward_that_is_not_finite_makes_its_group_nan_and_the_loss_too() {
     let (nan, inf) = (f64::NAN, f64::INFINITY);
-    for group in [
-        [nan, 1.0],
-        [1.0, nan],
-        [inf, 1.0],
-        [-inf, inf],
-        [inf, inf],
-        [nan, nan],
-    ] {
+    for group in [[nan, 1.0], [1.0, nan], [inf, 1.0], [-inf, inf], [inf, inf], [nan, nan]] {
         assert!(centered(&group).iter().all(|a| a.is_nan()), "{group:?}");
         for config in configs() {
             let advantages = normalized(&group, &config);
@@ -86,11 +75,7 @@ fn a_reward_that_is_not_finite_makes_its_group_nan_and_the_loss_too() {
             let loss = ppo(&lp, &lp, &lp.expand(&per_seq), &Default::default());
             assert!(loss.item().unwrap().is_nan(), "{group:?}");
         }
-        assert_eq!(
-            informative(&[group, [0.0, 1.0], [2.0, 2.0]]),
-            [1],
-            "{group:?}"
-        );
+        assert_eq!(informative(&[group, [0.0, 1.0], [2.0, 2.0]]), [1], "{group:?}");
         assert_eq!(informative(&[group, [2.0, 2.0]]), [1], "{group:?}");
         assert_eq!(informative(&[group]), [0], "{group:?}");
     }
@@ -105,14 +90,8 @@ fn filtering_normalizes_over_what_it_keeps() {
     // Kept: 1 and 2, whose mean is 1.5 and whose deviation is √½.
     let found = filtered(&rewards, 2, |i| -rewards[i], &config);
     let want = [-0.5f64.sqrt(), 0.0, 0.5f64.sqrt(), 0.0];
-    assert!(
-        found.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-15),
-        "{found:?}"
-    );
-    assert_eq!(
-        filtered(&rewards, 9, |i| i as f64, &config),
-        normalized(&rewards, &config)
-    );
+    assert!(found.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-15), "{found:?}");
+    assert_eq!(filtered(&rewards, 9, |i| i as f64, &config), normalized(&rewards, &config));
     assert_eq!(filtered(&rewards, 0, |i| i as f64, &config), [0.0; 4]);
     // One alone has nothing to be compared with.
     assert_eq!(filtered(&rewards, 1, |i| i as f64, &config), [0.0; 4]);

@@ -30,15 +30,9 @@ fn refused(loss: &Var, argument: &str) {
     let error = loss.sum().item().expect_err(argument);
     assert!(matches!(error, Error::Shape { .. }), "{argument}: {error}");
     let (text, line) = (error.to_string(), std::panic::Location::caller().line());
-    assert!(
-        text.contains(&format!("of `{argument}` is to be")),
-        "{text}"
-    );
+    assert!(text.contains(&format!("of `{argument}` is to be")), "{text}");
     // The line of the call, which may be broken into a few.
-    let at = text
-        .rsplit("shapes.rs:")
-        .next()
-        .and_then(|at| at.split(':').next());
+    let at = text.rsplit("shapes.rs:").next().and_then(|at| at.split(':').next());
     let at: u32 = at.and_then(|at| at.parse().ok()).expect(&text);
     assert!(at.abs_diff(line) <= 8, "{text} at {line}");
 }
@@ -49,18 +43,12 @@ fn a_column_is_not_a_number_a_token() {
     refused(&ppo(lp, bad, lp, &Default::default()), "old");
     refused(&ppo(lp, lp, bad, &Default::default()), "advantages");
     refused(&ppo(bad, lp, lp, &Default::default()), "lp");
-    refused(
-        &importance_sampling(lp, bad, lp, &Default::default()),
-        "old",
-    );
+    refused(&importance_sampling(lp, bad, lp, &Default::default()), "old");
     refused(&cispo(lp, lp, bad, &Default::default()), "advantages");
     refused(&dro(lp, bad, lp, &Default::default()), "old");
     refused(&gspo(lp, lp, lp, bad, &Default::default()), "ratio_mask");
     refused(&grpo(lp, bad, None, a, lp, &Default::default()), "old");
-    refused(
-        &grpo(lp, lp, Some(bad), a, lp, &Default::default()),
-        "reference",
-    );
+    refused(&grpo(lp, lp, Some(bad), a, lp, &Default::default()), "reference");
     refused(&grpo(lp, lp, None, a, bad, &Default::default()), "weights");
     refused(&reinforce_kl(lp, bad, a, lp, 0.1), "reference");
     refused(&sapo(lp, bad, a, lp, &Default::default()), "old");
@@ -68,10 +56,7 @@ fn a_column_is_not_a_number_a_token() {
     refused(&value_loss(lp, lp, bad, lp, &Default::default()), "returns");
     refused(&aggregate(lp, bad, Aggregation::TokenMean), "weights");
     refused(&aggregate(bad, lp, Aggregation::Sum), "x");
-    refused(
-        &kl_penalty(lp, bad, lp, KlEstimator::K3, Aggregation::Sum),
-        "reference",
-    );
+    refused(&kl_penalty(lp, bad, lp, KlEstimator::K3, Aggregation::Sum), "reference");
     refused(&sample_entropy(bad, lp), "x");
     refused(&sequence_logprob(lp, bad), "weights");
     refused(&mean_logprob(bad, lp), "lp");
@@ -95,15 +80,8 @@ fn pairs_take_a_number_a_token() {
     refused(&orpo(lp, bad, &Default::default()), "weights");
     refused(&orpo_log_odds_ratio(bad, lp), "lp");
     let table = Var::ones(&[2, 2], DType::F64, &Device::Cpu);
-    let error = preference_metrics(&table)
-        .margin
-        .item()
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with("pairs: shape [2, 2] is not one number a sequence"),
-        "{error}"
-    );
+    let error = preference_metrics(&table).margin.item().unwrap_err().to_string();
+    assert!(error.starts_with("pairs: shape [2, 2] is not one number a sequence"), "{error}");
 }
 
 #[test]
@@ -119,15 +97,9 @@ fn a_column_is_not_a_number_a_sequence() {
         refused(&dppo(lp, lp, bad, lp, &Default::default()), "advantages");
         refused(&kto(lp, lp, lp, bad, one, &Default::default()), "desirable");
         let rollout = Rollout::new(lp, bad);
-        refused(
-            &recipes::grpo(lp, &rollout, &Default::default()),
-            "advantages",
-        );
+        refused(&recipes::grpo(lp, &rollout, &Default::default()), "advantages");
     }
-    refused(
-        &kto(lp, lp, lp, &numbers(), &numbers(), &Default::default()),
-        "kl",
-    );
+    refused(&kto(lp, lp, lp, &numbers(), &numbers(), &Default::default()), "kl");
     refused(&kto_kl(column), "log_ratios");
 }
 
@@ -151,11 +123,7 @@ fn a_rollout_takes_a_number_a_token() {
         recipes::reinforce(bad, &rollout(), 0.0),
         recipes::rollout_metrics(bad, &rollout()).ppo_kl,
     ] {
-        assert!(
-            matches!(loss.item(), Err(Error::Shape { .. })),
-            "{:?}",
-            loss.item()
-        );
+        assert!(matches!(loss.item(), Err(Error::Shape { .. })), "{:?}", loss.item());
     }
 }
 
@@ -205,8 +173,6 @@ fn the_right_shapes_give_the_right_numbers() {
     let loss = reinforce_kl(lp, lp, a, ones, 0.5).item().unwrap();
     assert!((loss - 5.0 / 3.0).abs() < 1e-12);
     // Ratios are 1: -(1 - 1 + 2)/3.
-    let loss = grpo(lp, lp, None, a, ones, &Default::default())
-        .item()
-        .unwrap();
+    let loss = grpo(lp, lp, None, a, ones, &Default::default()).item().unwrap();
     assert!((loss + 2.0 / 3.0).abs() < 1e-12);
 }

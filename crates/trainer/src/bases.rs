@@ -55,11 +55,7 @@ impl Bases {
                 model: Arc::new(model),
             });
         }
-        Ok(Self {
-            loaded,
-            seed,
-            presets: Default::default(),
-        })
+        Ok(Self { loaded, seed, presets: Default::default() })
     }
 
     /// All names, loaded ones first.
@@ -84,10 +80,8 @@ impl Bases {
         }
         let at = PRESETS.iter().position(|preset| *preset == name);
         let (Some(at), Some(config)) = (at, ModelConfig::preset(name)) else {
-            let problem = format!(
-                "no model `{name}` on this trainer; it has {}",
-                self.names().join(", ")
-            );
+            let problem =
+                format!("no model `{name}` on this trainer; it has {}", self.names().join(", "));
             return Err(Error::field("base_model", problem));
         };
         let model = match self.presets[at].get() {

@@ -28,10 +28,7 @@ impl Example {
         config: &ModelConfig,
     ) -> Result<Vec<Self>> {
         if data.is_empty() {
-            return Err(Error::field(
-                "data",
-                "the batch is empty; send at least one datum",
-            ));
+            return Err(Error::field("data", "the batch is empty; send at least one datum"));
         }
         let parse = |(index, datum)| At { index }.example(datum, loss, config);
         data.iter().enumerate().map(parse).collect()
@@ -55,14 +52,9 @@ pub(crate) fn check_tokens(
     }
     if tokens.len() > config.max_position_embeddings {
         let (len, max) = (tokens.len(), config.max_position_embeddings);
-        return Err(format!(
-            "{len} tokens are more than the model's context of {max}"
-        ));
+        return Err(format!("{len} tokens are more than the model's context of {max}"));
     }
-    let outside = tokens
-        .iter()
-        .enumerate()
-        .find(|&(_, &id)| id as usize >= config.vocab_size);
+    let outside = tokens.iter().enumerate().find(|&(_, &id)| id as usize >= config.vocab_size);
     match outside {
         None => Ok(tokens),
         Some((at, &id)) => Err(out_of_range(at, i64::from(id), config)),
@@ -84,11 +76,7 @@ struct At {
 
 impl At {
     fn error(&self, field: &str, problem: impl Into<String>) -> Error {
-        Error::Datum {
-            index: self.index,
-            field: field.to_owned(),
-            problem: problem.into(),
-        }
+        Error::Datum { index: self.index, field: field.to_owned(), problem: problem.into() }
     }
 
     fn example(&self, datum: &Datum, loss: &Loss, config: &ModelConfig) -> Result<Example> {
@@ -100,12 +88,7 @@ impl At {
             .iter()
             .map(|input| self.input(datum, input, &shape))
             .collect::<Result<_>>()?;
-        Ok(Example {
-            tokens,
-            targets,
-            shape,
-            inputs,
-        })
+        Ok(Example { tokens, targets, shape, inputs })
     }
 
     fn targets(
@@ -138,9 +121,7 @@ impl At {
             }
         }
         if shape.get(1) == Some(&0) {
-            return fail(format!(
-                "shape {shape:?} holds no targets; K must be at least 1"
-            ));
+            return fail(format!("shape {shape:?} holds no targets; K must be at least 1"));
         }
         let id = |(at, &id): (usize, &i64)| match usize::try_from(id) {
             Ok(small) if small < config.vocab_size => Ok(small as u32),
@@ -164,32 +145,26 @@ impl At {
         };
         let tensor = self.dense(&field, tensor, DType::Float32)?;
         if *tensor.shape() != *shape {
-            let problem = format!(
-                "shape {:?} differs from that of target_tokens, {shape:?}",
-                tensor.shape()
-            );
+            let problem =
+                format!("shape {:?} differs from that of target_tokens, {shape:?}", tensor.shape());
             return Err(self.error(&field, problem));
         }
         let values = tensor.as_f32().unwrap_or_default();
         match values.iter().position(|x| !x.is_finite()) {
             None => Ok(values.to_vec()),
-            Some(at) => Err(self.error(
-                &field,
-                format!("value {at} is {}; all must be finite", values[at]),
-            )),
+            Some(at) => {
+                Err(self.error(&field, format!("value {at} is {}; all must be finite", values[at])))
+            }
         }
     }
 
     fn dense(&self, field: &str, tensor: &TensorData, dtype: DType) -> Result<TensorData> {
         if tensor.dtype() != dtype {
-            return Err(self.error(
-                field,
-                format!("dtype is {}; it must be {dtype}", tensor.dtype()),
-            ));
+            return Err(
+                self.error(field, format!("dtype is {}; it must be {dtype}", tensor.dtype()))
+            );
         }
-        tensor
-            .to_dense()
-            .map_err(|e| self.error(field, e.to_string()))
+        tensor.to_dense().map_err(|e| self.error(field, e.to_string()))
     }
 }
 
@@ -202,12 +177,7 @@ const ELEMENTS: usize = 64 << 20;
 /// The split depends on shapes alone, so equal requests are computed in equal order.
 pub(crate) fn micro_batches(examples: &[Example], config: &ModelConfig) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..examples.len()).collect();
-    order.sort_by_key(|&i| {
-        (
-            examples[i].width(),
-            std::cmp::Reverse(examples[i].tokens.len()),
-        )
-    });
+    order.sort_by_key(|&i| (examples[i].width(), std::cmp::Reverse(examples[i].tokens.len())));
     let mut batches: Vec<Vec<usize>> = Vec::new();
     for i in order {
         let (len, width) = (examples[i].tokens.len(), examples[i].width());
@@ -256,10 +226,7 @@ mod tests {
     fn like_lengths_go_together_and_each_datum_once() {
         let examples =
             [(3, 1), (100, 1), (90, 2), (4, 1), (99, 1)].map(|(len, width)| example(len, width));
-        assert_eq!(
-            micro_batches(&examples, &config()),
-            [vec![1, 4], vec![3, 0], vec![2]]
-        );
+        assert_eq!(micro_batches(&examples, &config()), [vec![1, 4], vec![3, 0], vec![2]]);
     }
 
     #[test]
@@ -281,19 +248,10 @@ mod tests {
         assert_eq!(parsed[0].inputs, [[1.0, 1.0]]);
 
         let datum = Datum::new(ModelInput::from_tokens(vec![1, 2]))
-            .with(
-                "target_tokens",
-                TensorData::new(vec![2i64, 3, 4, 5], &[2, 2]).unwrap(),
-            )
-            .with(
-                "weights",
-                TensorData::csr(vec![5f32], vec![0, 0, 1], vec![1], [2, 2]).unwrap(),
-            );
+            .with("target_tokens", TensorData::new(vec![2i64, 3, 4, 5], &[2, 2]).unwrap())
+            .with("weights", TensorData::csr(vec![5f32], vec![0, 0, 1], vec![1], [2, 2]).unwrap());
         let parsed = Example::parse_all(&[datum], &Loss::CrossEntropy, &config()).unwrap();
-        assert_eq!(
-            (parsed[0].shape.as_slice(), parsed[0].width()),
-            ([2, 2].as_slice(), 2)
-        );
+        assert_eq!((parsed[0].shape.as_slice(), parsed[0].width()), ([2, 2].as_slice(), 2));
         assert_eq!(parsed[0].inputs, [[0.0, 0.0, 0.0, 5.0]]);
     }
 
@@ -302,21 +260,13 @@ mod tests {
         let good =
             Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3]);
         let message = |datum: Datum, loss: &Loss| {
-            Example::parse_all(&[good.clone(), datum], loss, &config())
-                .unwrap_err()
-                .to_string()
+            Example::parse_all(&[good.clone(), datum], loss, &config()).unwrap_err().to_string()
         };
         let ce = |datum| message(datum, &Loss::CrossEntropy);
         let input = |tokens: Vec<u32>| Datum::new(ModelInput::from_tokens(tokens));
         let cases = [
-            (
-                ce(input(vec![1])),
-                "data[1].loss_fn_inputs.target_tokens: missing",
-            ),
-            (
-                ce(input(vec![])),
-                "data[1].model_input: there are no tokens",
-            ),
+            (ce(input(vec![1])), "data[1].loss_fn_inputs.target_tokens: missing"),
+            (ce(input(vec![])), "data[1].model_input: there are no tokens"),
             (
                 ce(input(vec![7, 320])),
                 "data[1].model_input: token id 320 at position 1 is out of range; the model's ids are 0 to 319",
@@ -337,10 +287,7 @@ mod tests {
                 ce(good.clone().with("weights", vec![1f32])),
                 "data[1].loss_fn_inputs.weights: shape [1] differs",
             ),
-            (
-                ce(good.clone().with("weights", vec![1f32, f32::INFINITY])),
-                "value 1 is inf",
-            ),
+            (ce(good.clone().with("weights", vec![1f32, f32::INFINITY])), "value 1 is inf"),
             (
                 message(good.clone(), &Loss::ImportanceSampling),
                 "data[0].loss_fn_inputs.logprobs: missing",

@@ -47,11 +47,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// `stop` ends a long computation early, with [`Error::ShuttingDown`].
     pub(crate) fn new(store: Store, stop: Arc<AtomicBool>) -> Self {
-        Self {
-            store,
-            stop,
-            models: HashMap::new(),
-        }
+        Self { store, stop, models: HashMap::new() }
     }
 
     pub(crate) fn create_model(&mut self, id: &str, base: Base, lora: LoraConfig) -> Result<()> {
@@ -104,13 +100,9 @@ impl Engine {
         }
         if grads.is_empty() {
             let metrics = [("grad_norm", 0.0), ("learning_rate", adam.learning_rate)];
-            return Ok(OptimStepResponse {
-                metrics: metrics.into_iter().collect(),
-            });
+            return Ok(OptimStepResponse { metrics: metrics.into_iter().collect() });
         }
-        let (params, metrics) = training
-            .optim
-            .step(training.adapter.params(), &grads, adam)?;
+        let (params, metrics) = training.optim.step(training.adapter.params(), &grads, adam)?;
         training.adapter.set_params(params);
         Ok(OptimStepResponse { metrics })
     }
@@ -146,9 +138,7 @@ impl Engine {
         let store = self.store.clone();
         let training = self.model(id)?;
         let base = training.base.clone();
-        let loaded = store.load(at, |name| {
-            (name == base.name).then(|| base.config().clone())
-        })?;
+        let loaded = store.load(at, |name| (name == base.name).then(|| base.config().clone()))?;
         let (has, wants) = (loaded.info.lora, *training.adapter.config());
         let same_sites = (has.train_attn, has.train_mlp, has.train_unembed)
             == (wants.train_attn, wants.train_mlp, wants.train_unembed);
@@ -160,14 +150,8 @@ impl Engine {
             );
             return Err(Error::field("path", problem));
         }
-        training
-            .adapter
-            .set_params(loaded.adapter.params().to_vec());
-        training.optim = if optimizer {
-            loaded.optim
-        } else {
-            AdamW::default()
-        };
+        training.adapter.set_params(loaded.adapter.params().to_vec());
+        training.optim = if optimizer { loaded.optim } else { AdamW::default() };
         training.grads.clear();
         training.broken = None;
         Ok(())
@@ -176,40 +160,23 @@ impl Engine {
     /// The weights as they are now, to sample from.
     pub(crate) fn snapshot(&mut self, id: &str) -> Result<Weights> {
         let training = self.model(id)?;
-        Ok(Weights {
-            base: training.base.clone(),
-            adapter: Some(training.adapter.clone()),
-        })
+        Ok(Weights { base: training.base.clone(), adapter: Some(training.adapter.clone()) })
     }
 
     pub(crate) fn sample(&self, weights: &Weights, request: &Generate) -> Result<SampleResponse> {
         let generated =
-            weights
-                .base
-                .model
-                .generate(weights.adapter.as_ref(), request, self.keep_going())?;
+            weights.base.model.generate(weights.adapter.as_ref(), request, self.keep_going())?;
         let sequence = |c: crate::model::Continuation| SampledSequence {
-            stop_reason: if c.stopped {
-                StopReason::Stop
-            } else {
-                StopReason::Length
-            },
+            stop_reason: if c.stopped { StopReason::Stop } else { StopReason::Length },
             tokens: c.tokens,
             logprobs: Some(c.logprobs),
             ..SampledSequence::default()
         };
         // The first prompt token has nothing before it to be predicted from.
         let (logprobs, top) = (generated.prompt_logprobs, generated.top_prompt_logprobs);
-        let prompt_logprobs = || {
-            std::iter::once(None)
-                .chain(logprobs.into_iter().map(Some))
-                .collect()
-        };
-        let top_logprobs = || {
-            std::iter::once(None)
-                .chain(top.into_iter().map(Some))
-                .collect()
-        };
+        let prompt_logprobs =
+            || std::iter::once(None).chain(logprobs.into_iter().map(Some)).collect();
+        let top_logprobs = || std::iter::once(None).chain(top.into_iter().map(Some)).collect();
         Ok(SampleResponse {
             sequences: generated.continuations.into_iter().map(sequence).collect(),
             prompt_logprobs: request.prompt_logprobs.then(prompt_logprobs),
@@ -246,19 +213,11 @@ fn output(
     examples: &[Example],
 ) -> Result<ForwardBackwardOutput> {
     let record = |(values, example): (Vec<f32>, &Example)| -> Result<_> {
-        Ok([(
-            "logprobs".to_owned(),
-            TensorData::new(values, &example.shape)?,
-        )]
-        .into())
+        Ok([("logprobs".to_owned(), TensorData::new(values, &example.shape)?)].into())
     };
     Ok(ForwardBackwardOutput {
         loss_fn_output_type: "scalar".to_owned(),
-        loss_fn_outputs: logprobs
-            .into_iter()
-            .zip(examples)
-            .map(record)
-            .collect::<Result<_>>()?,
+        loss_fn_outputs: logprobs.into_iter().zip(examples).map(record).collect::<Result<_>>()?,
         metrics: [("loss:sum", loss)].into_iter().collect(),
     })
 }

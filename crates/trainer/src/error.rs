@@ -145,10 +145,7 @@ impl Error {
     }
 
     pub(crate) fn field(field: &'static str, problem: impl Into<String>) -> Self {
-        Self::Field {
-            field,
-            problem: problem.into(),
-        }
+        Self::Field { field, problem: problem.into() }
     }
 
     pub(crate) fn io(
@@ -156,11 +153,7 @@ impl Error {
         path: impl Into<PathBuf>,
         error: &std::io::Error,
     ) -> Self {
-        Self::Io {
-            action,
-            path: path.into(),
-            problem: error.to_string(),
-        }
+        Self::Io { action, path: path.into(), problem: error.to_string() }
     }
 }
 

@@ -17,8 +17,5 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     };
     serde_json::from_slice(&bytes)
         .map(Some)
-        .map_err(|e| Error::Unusable {
-            path: path.to_owned(),
-            problem: e.to_string(),
-        })
+        .map_err(|e| Error::Unusable { path: path.to_owned(), problem: e.to_string() })
 }

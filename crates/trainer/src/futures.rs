@@ -43,10 +43,7 @@ impl Futures {
         let mut inner = self.lock();
         let id = format!("{instance}-{}", inner.issued);
         inner.issued += 1;
-        let cell = Cell {
-            place,
-            ..Cell::default()
-        };
+        let cell = Cell { place, ..Cell::default() };
         inner.cells.insert(id.clone(), Arc::new(cell));
         id
     }
@@ -106,13 +103,11 @@ impl Futures {
         if let Some(cell) = inner.cells.get(id) {
             return Ok(cell.clone());
         }
-        let number = id
-            .strip_prefix(instance)
-            .and_then(|rest| rest.strip_prefix('-'));
+        let number = id.strip_prefix(instance).and_then(|rest| rest.strip_prefix('-'));
         match number.and_then(|n| n.parse::<u64>().ok()) {
-            Some(n) if n < inner.issued => Err(Error::Gone(format!(
-                "the result of request `{id}` is no longer kept"
-            ))),
+            Some(n) if n < inner.issued => {
+                Err(Error::Gone(format!("the result of request `{id}` is no longer kept")))
+            }
             _ => Err(Error::NotFound {
                 kind: "request",
                 id: id.to_owned(),

@@ -50,10 +50,8 @@ impl Loss {
                 Self::Gspo(config)
             }
             other => {
-                let problem = format!(
-                    "`{}` is not a loss of this trainer; it has {NAMES}",
-                    other.name()
-                );
+                let problem =
+                    format!("`{}` is not a loss of this trainer; it has {NAMES}", other.name());
                 return Err(Error::field("loss_fn", problem));
             }
         };
@@ -68,11 +66,9 @@ impl Loss {
             Self::ImportanceSampling | Self::Ppo(_) | Self::Cispo(_) | Self::Dro(_) => {
                 &[("logprobs", None), ("advantages", None)]
             }
-            Self::Gspo(_) => &[
-                ("logprobs", None),
-                ("advantages", None),
-                ("sequence_ratio_mask", Some(1.0)),
-            ],
+            Self::Gspo(_) => {
+                &[("logprobs", None), ("advantages", None), ("sequence_ratio_mask", Some(1.0))]
+            }
         }
     }
 
@@ -102,9 +98,7 @@ struct Settings<'a> {
 
 impl<'a> Settings<'a> {
     fn new(config: Option<&'a LossFnConfig>) -> Self {
-        Self {
-            left: config.into_iter().flatten().collect(),
-        }
+        Self { left: config.into_iter().flatten().collect() }
     }
 
     /// A setting of 0 or more.
@@ -158,10 +152,7 @@ mod tests {
     use super::*;
 
     fn parse(name: &str, settings: &[(&str, ConfigValue)]) -> Result<Loss> {
-        let config = settings
-            .iter()
-            .map(|(n, v)| (n.to_string(), v.clone()))
-            .collect();
+        let config = settings.iter().map(|(n, v)| (n.to_string(), v.clone())).collect();
         Loss::parse(&LossFn::from(name.to_owned()), Some(&config))
     }
 

@@ -25,21 +25,13 @@ impl AdamW {
         adam: &AdamParams,
     ) -> Result<(Vec<Tensor>, Metrics)> {
         let grads = grads.iter().map(flat).collect::<Result<Vec<_>>>()?;
-        let norm = grads
-            .iter()
-            .flatten()
-            .map(|&g| f64::from(g).powi(2))
-            .sum::<f64>()
-            .sqrt();
+        let norm = grads.iter().flatten().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
         let clip = match adam.grad_clip_norm {
             limit if limit > 0.0 && norm > limit => limit / norm,
             _ => 1.0,
         };
         if self.moments.is_empty() {
-            self.moments = grads
-                .iter()
-                .map(|g| [vec![0.0; g.len()], vec![0.0; g.len()]])
-                .collect();
+            self.moments = grads.iter().map(|g| [vec![0.0; g.len()], vec![0.0; g.len()]]).collect();
         }
         self.steps += 1;
         let rule = Rule::new(adam, clip, self.steps);
@@ -69,30 +61,18 @@ impl AdamW {
 pub(crate) fn check(adam: &AdamParams) -> Result<()> {
     let unbounded = 0.0..f64::INFINITY;
     let ranges = [
-        (
-            "adam_params.learning_rate",
-            adam.learning_rate,
-            unbounded.clone(),
-        ),
+        ("adam_params.learning_rate", adam.learning_rate, unbounded.clone()),
         ("adam_params.beta1", adam.beta1, 0.0..1.0),
         ("adam_params.beta2", adam.beta2, 0.0..1.0),
         ("adam_params.eps", adam.eps, unbounded.clone()),
-        (
-            "adam_params.weight_decay",
-            adam.weight_decay,
-            unbounded.clone(),
-        ),
+        ("adam_params.weight_decay", adam.weight_decay, unbounded.clone()),
         ("adam_params.grad_clip_norm", adam.grad_clip_norm, unbounded),
     ];
-    match ranges
-        .into_iter()
-        .find(|(_, value, range)| !range.contains(value))
-    {
+    match ranges.into_iter().find(|(_, value, range)| !range.contains(value)) {
         None => Ok(()),
-        Some((field, value, range)) => Err(Error::field(
-            field,
-            format!("{value} is not in [{}, {})", range.start, range.end),
-        )),
+        Some((field, value, range)) => {
+            Err(Error::field(field, format!("{value} is not in [{}, {})", range.start, range.end)))
+        }
     }
 }
 
@@ -150,10 +130,7 @@ mod tests {
             w -= adam.learning_rate * adam.weight_decay * w;
             m = adam.beta1 * m + (1.0 - adam.beta1) * g;
             v = adam.beta2 * v + (1.0 - adam.beta2) * g * g;
-            let (m_hat, v_hat) = (
-                m / (1.0 - adam.beta1.powi(t)),
-                v / (1.0 - adam.beta2.powi(t)),
-            );
+            let (m_hat, v_hat) = (m / (1.0 - adam.beta1.powi(t)), v / (1.0 - adam.beta2.powi(t)));
             w -= adam.learning_rate * m_hat / (v_hat.sqrt() + adam.eps);
         }
         w
@@ -161,10 +138,7 @@ mod tests {
 
     #[test]
     fn steps_follow_the_paper() {
-        let adam = AdamParams::default()
-            .learning_rate(0.1)
-            .weight_decay(0.3)
-            .eps(1e-3);
+        let adam = AdamParams::default().learning_rate(0.1).weight_decay(0.3).eps(1e-3);
         let mut state = AdamW::default();
         let mut params = vec![vector(&[0.5, -2.0])];
         for g in [[0.2, -0.1], [0.4, 0.3], [-0.1, 0.05]] {
@@ -184,10 +158,7 @@ mod tests {
     fn clipping_scales_all_gradients_by_the_global_norm() {
         // The norm of (3) and (4) is 5; clipped to 1 the gradients are 0.6 and 0.8. eps dwarfs
         // sqrt(v), so the step shows the gradient itself: lr * g / eps.
-        let adam = AdamParams::default()
-            .learning_rate(1.0)
-            .eps(1e4)
-            .grad_clip_norm(1.0);
+        let adam = AdamParams::default().learning_rate(1.0).eps(1e4).grad_clip_norm(1.0);
         let params = [vector(&[0.0]), vector(&[0.0])];
         let grads = [vector(&[3.0]), vector(&[4.0])];
         let (updated, metrics) = AdamW::default().step(&params, &grads, &adam).unwrap();

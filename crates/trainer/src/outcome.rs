@@ -46,10 +46,7 @@ impl Outcome {
             (Self::Sample(response), Format::Json) => (format, json::to_vec(response)?),
             (Self::Sample(response), Format::Proto) => (format, proto::to_vec(response)?),
         };
-        Ok(Body {
-            format: body.0,
-            bytes: body.1.into(),
-        })
+        Ok(Body { format: body.0, bytes: body.1.into() })
     }
 
     /// Roughly how many bytes of memory it holds.
@@ -58,13 +55,8 @@ impl Outcome {
             Self::Json(body) => body.len(),
             Self::Failed(failed) => failed.error.len(),
             Self::Pass(output) => {
-                let records = output
-                    .loss_fn_outputs
-                    .iter()
-                    .flat_map(|record| record.values());
-                records
-                    .map(|tensor| 64 + 4 * tensor.shape().iter().product::<usize>())
-                    .sum()
+                let records = output.loss_fn_outputs.iter().flat_map(|record| record.values());
+                records.map(|tensor| 64 + 4 * tensor.shape().iter().product::<usize>()).sum()
             }
             Self::Sample(response) => {
                 let tokens: usize = response.sequences.iter().map(|s| s.tokens.len()).sum();
@@ -77,10 +69,7 @@ impl Outcome {
 }
 
 fn failed(error: &Error) -> RequestFailed {
-    RequestFailed {
-        error: error.to_string(),
-        category: error.category(),
-    }
+    RequestFailed { error: error.to_string(), category: error.category() }
 }
 
 /// An answer, ready to be sent. Clones share the bytes.
@@ -92,10 +81,7 @@ pub(crate) struct Body {
 
 impl Body {
     pub(crate) fn json(value: &impl Serialize) -> Result<Self> {
-        Ok(Self {
-            format: Format::Json,
-            bytes: json::to_vec(value)?.into(),
-        })
+        Ok(Self { format: Format::Json, bytes: json::to_vec(value)?.into() })
     }
 }
 
@@ -109,11 +95,7 @@ pub(crate) struct Finished {
 
 impl Finished {
     pub(crate) fn new(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            json: OnceLock::new(),
-            proto: OnceLock::new(),
-        }
+        Self { outcome, json: OnceLock::new(), proto: OnceLock::new() }
     }
 
     pub(crate) fn is_failure(&self) -> bool {

@@ -31,11 +31,8 @@ pub(crate) fn run(
     pass: Pass,
     keep_going: impl Fn() -> Result<()>,
 ) -> Result<Found> {
-    let mut found = Found {
-        logprobs: vec![Vec::new(); examples.len()],
-        loss: 0.0,
-        grads: Vec::new(),
-    };
+    let mut found =
+        Found { logprobs: vec![Vec::new(); examples.len()], loss: 0.0, grads: Vec::new() };
     let vars = adapter.vars();
     let wrt: Vec<&Var> = vars.iter().collect();
     for places in micro_batches(examples, model.config()) {
@@ -115,65 +112,38 @@ mod tests {
         Example {
             tokens: tokens.to_vec(),
             targets: targets.to_vec(),
-            shape: if width == 1 {
-                vec![tokens.len()]
-            } else {
-                vec![tokens.len(), width]
-            },
+            shape: if width == 1 { vec![tokens.len()] } else { vec![tokens.len(), width] },
             inputs: vec![weights.to_vec()],
         }
     }
 
     fn batch() -> Vec<Example> {
         vec![
-            example(
-                &[1, 2, 3, 4, 5],
-                &[2, 3, 4, 5, 6],
-                &[0.5, -1.0, 2.0, 0.0, 1.0],
-            ),
+            example(&[1, 2, 3, 4, 5], &[2, 3, 4, 5, 6], &[0.5, -1.0, 2.0, 0.0, 1.0]),
             example(&[7, 8], &[8, 9], &[1.0, 0.25]),
             example(&[3, 1, 4], &[1, 4, 1], &[-0.5, 1.0, 1.0]),
-            example(
-                &[9, 10],
-                &[1, 2, 3, 4, 5, 6],
-                &[0.1, 0.2, 0.3, -0.4, 0.5, 0.6],
-            ),
+            example(&[9, 10], &[1, 2, 3, 4, 5, 6], &[0.1, 0.2, 0.3, -0.4, 0.5, 0.6]),
         ]
     }
 
     #[test]
     fn the_gradient_of_the_whole_model_passes_gradcheck() {
         // One layer has every kind of op; the full Jacobian of three takes its time.
-        let config = crate::model::ModelConfig {
-            num_hidden_layers: 1,
-            ..tiny()
-        };
+        let config = crate::model::ModelConfig { num_hidden_layers: 1, ..tiny() };
         let model = Model::random(config, 5, DType::F64).unwrap();
         let adapter = trained_adapter(model.config());
         let examples = batch();
         let examples: Vec<&Example> = examples[..3].iter().collect();
-        let inputs: Vec<Var> = adapter
-            .params()
-            .iter()
-            .map(|p| Var::new(p.to_dtype(DType::F64).unwrap()))
-            .collect();
+        let inputs: Vec<Var> =
+            adapter.params().iter().map(|p| Var::new(p.to_dtype(DType::F64).unwrap())).collect();
         let loss = |vars: &[Var]| {
-            record(
-                &model,
-                adapter.with_vars(vars),
-                &examples,
-                &Loss::CrossEntropy,
-            )
-            .1
+            record(&model, adapter.with_vars(vars), &examples, &Loss::CrossEntropy).1
         };
         gradcheck(loss, &inputs).unwrap();
     }
 
     fn flat(tensors: &[Tensor]) -> Vec<f32> {
-        tensors
-            .iter()
-            .flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-            .collect()
+        tensors.iter().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect()
     }
 
     #[test]
@@ -181,15 +151,7 @@ mod tests {
         let model = Model::random(tiny(), 5, DType::F32).unwrap();
         let adapter = trained_adapter(model.config());
         let run = |examples: &[Example], pass| {
-            super::run(
-                &model,
-                &adapter,
-                examples,
-                &Loss::CrossEntropy,
-                pass,
-                || Ok(()),
-            )
-            .unwrap()
+            super::run(&model, &adapter, examples, &Loss::CrossEntropy, pass, || Ok(())).unwrap()
         };
         let whole = run(&batch(), Pass::ForwardBackward);
         let mut loss = 0.0;
@@ -197,18 +159,11 @@ mod tests {
         for (example, logprobs) in batch().iter().zip(&whole.logprobs) {
             let alone = run(std::slice::from_ref(example), Pass::ForwardBackward);
             loss += alone.loss;
-            grads
-                .iter_mut()
-                .zip(flat(&alone.grads))
-                .for_each(|(sum, g)| *sum += g);
+            grads.iter_mut().zip(flat(&alone.grads)).for_each(|(sum, g)| *sum += g);
             for (a, b) in alone.logprobs[0].iter().zip(logprobs) {
                 assert!((a - b).abs() < 1e-5);
             }
-            let by_hand: f32 = example.inputs[0]
-                .iter()
-                .zip(logprobs)
-                .map(|(w, lp)| -w * lp)
-                .sum();
+            let by_hand: f32 = example.inputs[0].iter().zip(logprobs).map(|(w, lp)| -w * lp).sum();
             assert!((f64::from(by_hand) - alone.loss).abs() < 1e-4);
         }
         assert!((whole.loss - loss).abs() < 1e-4);
@@ -217,10 +172,7 @@ mod tests {
         }
 
         let forward = run(&batch(), Pass::Forward);
-        assert_eq!(
-            (forward.logprobs, forward.loss),
-            (whole.logprobs, whole.loss)
-        );
+        assert_eq!((forward.logprobs, forward.loss), (whole.logprobs, whole.loss));
         assert!(forward.grads.is_empty());
     }
 

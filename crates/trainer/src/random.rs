@@ -35,9 +35,7 @@ pub(crate) fn normal(rng: &mut ChaCha8Rng, n: usize, std: f64) -> Vec<f32> {
 
 /// `n` draws, uniform in `[-bound, bound)`.
 pub(crate) fn uniform(rng: &mut ChaCha8Rng, n: usize, bound: f64) -> Vec<f32> {
-    (0..n)
-        .map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32)
-        .collect()
+    (0..n).map(|_| (bound * (2.0 * rng.random::<f64>() - 1.0)) as f32).collect()
 }
 
 #[cfg(test)]

@@ -27,8 +27,5 @@ pub fn decode(tokens: &[u32]) -> String {
 
 /// The bytes of `tokens`; ids above 255 are left out.
 pub(crate) fn bytes(tokens: &[u32]) -> Vec<u8> {
-    tokens
-        .iter()
-        .filter_map(|&id| u8::try_from(id).ok())
-        .collect()
+    tokens.iter().filter_map(|&id| u8::try_from(id).ok()).collect()
 }

@@ -41,9 +41,7 @@ pub struct Trainer {
 impl fmt::Debug for Trainer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Trainer");
-        shown
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        shown.field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -189,16 +187,11 @@ impl Builder {
     /// promises what this trainer does not do.
     pub fn spawn(self) -> Result<Trainer> {
         self.check_promises()?;
-        let token_life = self
-            .client_config
-            .pjwt_auth_enabled
-            .then_some(self.token_life);
+        let token_life = self.client_config.pjwt_auth_enabled.then_some(self.token_life);
         let bases = Bases::load(&self.models, self.seed)?;
         let address = format!("{}:{}", self.host, self.port);
-        let bind = |e: std::io::Error| Error::Bind {
-            address: address.clone(),
-            problem: e.to_string(),
-        };
+        let bind =
+            |e: std::io::Error| Error::Bind { address: address.clone(), problem: e.to_string() };
         let listener = TcpListener::bind((self.host.as_str(), self.port)).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
         let local = listener.local_addr().map_err(bind)?;
@@ -206,9 +199,7 @@ impl Builder {
         let (state_dir, scratch) = match self.state_dir {
             Some(folder) => (folder, None),
             None => {
-                let scratch = tempfile::Builder::new()
-                    .prefix("tinsmith-trainer-")
-                    .tempdir();
+                let scratch = tempfile::Builder::new().prefix("tinsmith-trainer-").tempdir();
                 let scratch = scratch
                     .map_err(|e| Error::io("create a folder in", std::env::temp_dir(), &e))?;
                 (scratch.path().to_owned(), Some(scratch))
@@ -242,11 +233,7 @@ impl Builder {
             .build()
             .map_err(start)?;
         let keys = Arc::new(Keys::new(self.api_key, token_life));
-        let router = server::router(Server {
-            hub: hub.clone(),
-            keys,
-            body_limit: self.body_limit,
-        });
+        let router = server::router(Server { hub: hub.clone(), keys, body_limit: self.body_limit });
         let listener = {
             let _in_runtime = runtime.enter();
             tokio::net::TcpListener::from_std(listener).map_err(bind)?

@@ -49,29 +49,17 @@ impl Vocabulary {
         let Some(file) = read_json::<File>(path)? else {
             return Ok(Self::Unknown("it has no tokenizer.json".to_owned()));
         };
-        let byte_level = file
-            .decoder
-            .is_some_and(|decoder| mentions_byte_level(&decoder));
+        let byte_level = file.decoder.is_some_and(|decoder| mentions_byte_level(&decoder));
         let vocab = serde_json::from_value::<HashMap<String, u32>>(file.model.vocab);
         let (Ok(vocab), true) = (vocab, byte_level) else {
-            return Ok(Self::Unknown(
-                "its tokenizer is not byte-level BPE".to_owned(),
-            ));
+            return Ok(Self::Unknown("its tokenizer is not byte-level BPE".to_owned()));
         };
         let alphabet: HashMap<char, u8> = (0..=255).map(|byte| (stand_in(byte), byte)).collect();
-        let bytes = |text: &str| {
-            text.chars()
-                .filter_map(|c| alphabet.get(&c).copied())
-                .collect()
-        };
+        let bytes = |text: &str| text.chars().filter_map(|c| alphabet.get(&c).copied()).collect();
         let mut table: HashMap<u32, Vec<u8>> =
             vocab.iter().map(|(text, &id)| (id, bytes(text))).collect();
         // Added tokens stand for their own text, not for bytes in disguise.
-        table.extend(
-            file.added_tokens
-                .into_iter()
-                .map(|t| (t.id, t.content.into_bytes())),
-        );
+        table.extend(file.added_tokens.into_iter().map(|t| (t.id, t.content.into_bytes())));
         Ok(Self::Table(table))
     }
 
@@ -141,10 +129,7 @@ mod tests {
                 "decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel"}]},
                 "added_tokens": [{"id": 3, "content": "<|é|>", "special": true}]}"#,
         );
-        assert_eq!(
-            vocabulary.bytes(&[2, 0, 1, 9, 3]),
-            "é the\n<|é|>".as_bytes()
-        );
+        assert_eq!(vocabulary.bytes(&[2, 0, 1, 9, 3]), "é the\n<|é|>".as_bytes());
         assert!(vocabulary.check_stop_strings().is_ok());
     }
 
@@ -152,10 +137,7 @@ mod tests {
     fn without_one_stop_strings_are_refused_with_the_reason() {
         let unigram = read(r#"{"model": {"type": "Unigram", "vocab": [["a", -1.0]]}}"#);
         let error = unigram.check_stop_strings().unwrap_err().to_string();
-        assert!(
-            error.contains("not byte-level BPE; send token ids"),
-            "{error}"
-        );
+        assert!(error.contains("not byte-level BPE; send token ids"), "{error}");
         let folder = tempfile::tempdir().unwrap();
         let none = Vocabulary::read(&folder.path().join("tokenizer.json")).unwrap();
         let error = none.check_stop_strings().unwrap_err().to_string();

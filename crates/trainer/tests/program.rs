@@ -25,11 +25,7 @@ fn it_serves_at_the_url_it_prints() {
     let mut command = program(&["--port", "0", "--seed", "3"]);
     let config = r#"{"fwdbwd_max_chunk_len": 4}"#;
     command.args(["--client-config", config, "--state-dir"]);
-    let child = command
-        .arg(folder.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = command.arg(folder.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut running = Running(child);
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();

@@ -63,9 +63,8 @@ fn results(criterion: &mut Criterion, result: &ForwardBackwardOutput) {
         value.to_string().into_bytes()
     };
     let rows = result.loss_fn_outputs.iter();
-    let floats: Vec<f32> = rows
-        .flat_map(|row| row["logprobs"].as_f32().expect("dense floats").to_vec())
-        .collect();
+    let floats: Vec<f32> =
+        rows.flat_map(|row| row["logprobs"].as_f32().expect("dense floats").to_vec()).collect();
     let floats = text(serde_json::to_value(&floats));
     let text = text(serde_json::to_value(result));
     let body = proto::to_vec(result).expect("dense tensors");

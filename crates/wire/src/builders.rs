@@ -116,10 +116,7 @@ impl Datum {
     ) -> Result<Datum> {
         let lengths: Option<Vec<usize>> = input.chunks.iter().map(Chunk::len).collect();
         let lengths = lengths.ok_or_else(|| {
-            fail(
-                "model_input",
-                "a chunk does not tell its length: set expected_tokens",
-            )
+            fail("model_input", "a chunk does not tell its length: set expected_tokens")
         })?;
         let length: usize = lengths.iter().sum();
         if weights.len() != length {
@@ -128,9 +125,7 @@ impl Datum {
         }
         let excess = length.saturating_sub(config.max_length.unwrap_or(usize::MAX));
         let datum = shifted(truncated(&input.chunks, excess))?;
-        let targets = datum
-            .input("target_tokens")
-            .map_or(0, |targets| targets.elem_count());
+        let targets = datum.input("target_tokens").map_or(0, |targets| targets.elem_count());
         let mut weights = weights[1..=targets].to_vec();
         let sum: f32 = weights.iter().sum();
         if config.reduction == WeightReduction::Mean && sum > 0.0 {
@@ -141,10 +136,7 @@ impl Datum {
 }
 
 fn fail(field: &'static str, reason: impl Into<String>) -> Error {
-    Error::Datum {
-        field,
-        reason: reason.into(),
-    }
+    Error::Datum { field, reason: reason.into() }
 }
 
 /// Without the last `excess` tokens, empty texts, and whatever else than text is then at the end.
@@ -161,10 +153,7 @@ fn truncated(chunks: &[Chunk], mut excess: usize) -> Vec<Chunk> {
         }
     }
     kept.retain(|chunk| !matches!(chunk, Chunk::EncodedText { tokens } if tokens.is_empty()));
-    while kept
-        .pop_if(|last| !matches!(last, Chunk::EncodedText { .. }))
-        .is_some()
-    {}
+    while kept.pop_if(|last| !matches!(last, Chunk::EncodedText { .. })).is_some() {}
     kept
 }
 

@@ -82,10 +82,7 @@ pub struct LossGraph {
 
 impl Default for LossGraph {
     fn default() -> Self {
-        LossGraph {
-            format: 1,
-            nodes: Vec::new(),
-        }
+        LossGraph { format: 1, nodes: Vec::new() }
     }
 }
 

@@ -34,10 +34,7 @@ pub struct Datum {
 impl Datum {
     /// A datum without loss inputs.
     pub fn new(model_input: ModelInput) -> Self {
-        Datum {
-            model_input,
-            ..Datum::default()
-        }
+        Datum { model_input, ..Datum::default() }
     }
 
     /// Adds or replaces one loss input.
@@ -115,9 +112,7 @@ impl ModelInput {
 
 impl FromIterator<Chunk> for ModelInput {
     fn from_iter<I: IntoIterator<Item = Chunk>>(chunks: I) -> Self {
-        ModelInput {
-            chunks: chunks.into_iter().collect(),
-        }
+        ModelInput { chunks: chunks.into_iter().collect() }
     }
 }
 
@@ -190,21 +185,17 @@ pub struct ImageDimensions {
 impl Chunk {
     /// A chunk of text.
     pub fn from_tokens(tokens: impl Into<Arc<[u32]>>) -> Self {
-        Chunk::EncodedText {
-            tokens: tokens.into(),
-        }
+        Chunk::EncodedText { tokens: tokens.into() }
     }
 
     /// Length in tokens, when the chunk tells.
     pub fn len(&self) -> Option<usize> {
         match self {
             Chunk::EncodedText { tokens } => Some(tokens.len()),
-            Chunk::Image {
-                expected_tokens, ..
+            Chunk::Image { expected_tokens, .. }
+            | Chunk::ImageAssetPointer { expected_tokens, .. } => {
+                expected_tokens.map(|n| n as usize)
             }
-            | Chunk::ImageAssetPointer {
-                expected_tokens, ..
-            } => expected_tokens.map(|n| n as usize),
             Chunk::Dmel { .. } => None,
         }
     }
@@ -248,12 +239,7 @@ impl<'de> Deserialize<'de> for Chunk {
         let missing = de::Error::missing_field;
         let kind = match (&given.kind, &given) {
             (Some(kind), _) => kind.as_str(),
-            (
-                None,
-                Given {
-                    location: Some(_), ..
-                },
-            ) => "image_asset_pointer",
+            (None, Given { location: Some(_), .. }) => "image_asset_pointer",
             (None, Given { data: Some(_), .. }) => "image",
             (None, Given { dmel: Some(_), .. }) => "dmel",
             (None, _) => "encoded_text",
@@ -274,9 +260,7 @@ impl<'de> Deserialize<'de> for Chunk {
                 format,
                 expected_tokens: given.expected_tokens,
             }),
-            "dmel" => Ok(Chunk::Dmel {
-                dmel: given.dmel.ok_or_else(|| missing("dmel"))?.0,
-            }),
+            "dmel" => Ok(Chunk::Dmel { dmel: given.dmel.ok_or_else(|| missing("dmel"))?.0 }),
             other => Err(de::Error::unknown_variant(
                 other,
                 &["encoded_text", "image", "image_asset_pointer", "dmel"],

@@ -145,14 +145,10 @@ impl<T: serde::de::DeserializeOwned> FutureReply<T> {
         if head.kind.as_deref() == Some("try_again") {
             Ok(FutureReply::TryAgain(json::from_slice(body)?))
         } else if head.status.as_deref() == Some("complete_metadata") {
-            Ok(FutureReply::CompleteMetadata {
-                response_payload_size: head.response_payload_size,
-            })
+            Ok(FutureReply::CompleteMetadata { response_payload_size: head.response_payload_size })
         } else if let Some(error) = head.error {
             Ok(FutureReply::Failed(RequestFailed {
-                error: error
-                    .as_str()
-                    .map_or_else(|| error.to_string(), str::to_owned),
+                error: error.as_str().map_or_else(|| error.to_string(), str::to_owned),
                 category: head.category.unwrap_or_default(),
             }))
         } else {
@@ -166,9 +162,7 @@ impl<T: serde::de::DeserializeOwned> FutureReply<T> {
 fn is_result(body: &[u8]) -> bool {
     let has = |word: &str| memchr::memmem::find(body, word.as_bytes()).is_some();
     // An escape could hide a word.
-    !["\\", "\"try_again\"", "\"complete_metadata\"", "\"error\""]
-        .into_iter()
-        .any(has)
+    !["\\", "\"try_again\"", "\"complete_metadata\"", "\"error\""].into_iter().any(has)
 }
 
 /// Body of `POST /api/v1/cancel_future`; for samples only.
@@ -311,9 +305,7 @@ impl<T: Serialize> Serialize for FutureReply<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
             FutureReply::TryAgain(reply) => reply.serialize(serializer),
-            FutureReply::CompleteMetadata {
-                response_payload_size,
-            } => {
+            FutureReply::CompleteMetadata { response_payload_size } => {
                 #[derive(Serialize)]
                 struct Metadata {
                     status: &'static str,
@@ -322,11 +314,7 @@ impl<T: Serialize> Serialize for FutureReply<T> {
                 }
                 let status = "complete_metadata";
                 let response_payload_size = *response_payload_size;
-                Metadata {
-                    status,
-                    response_payload_size,
-                }
-                .serialize(serializer)
+                Metadata { status, response_payload_size }.serialize(serializer)
             }
             FutureReply::Failed(reply) => reply.serialize(serializer),
             FutureReply::Ready(result) => result.serialize(serializer),

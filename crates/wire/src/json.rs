@@ -71,18 +71,11 @@ fn decode_error<T: DeserializeOwned>(bytes: &[u8]) -> Error {
     let (path, reason) = match serde_path_to_error::deserialize::<_, T>(&mut source) {
         Err(error) => (error.path().to_string(), error.into_inner().to_string()),
         Ok(_) => {
-            let reason = source
-                .end()
-                .map_or_else(|e| e.to_string(), |_| "unreadable".into());
+            let reason = source.end().map_or_else(|e| e.to_string(), |_| "unreadable".into());
             (".".to_owned(), reason)
         }
     };
-    Error::Decode {
-        what: type_name::<T>(),
-        format: "JSON",
-        path,
-        reason,
-    }
+    Error::Decode { what: type_name::<T>(), format: "JSON", path, reason }
 }
 
 /// The type's own name, without its path and lifetimes.

@@ -82,9 +82,7 @@ impl Metrics {
     /// assert_eq!(metrics.iter().collect::<Vec<_>>(), [("a:sum", 1.0), ("b:mean", 2.0)]);
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.values
-            .iter()
-            .map(|(name, &value)| (name.as_str(), value))
+        self.values.iter().map(|(name, &value)| (name.as_str(), value))
     }
 
     /// Number of metrics.

@@ -134,10 +134,7 @@ with_defaults! {
 impl SamplingParams {
     /// At most this many tokens, at temperature 1.
     pub fn max_tokens(n: u32) -> Self {
-        SamplingParams {
-            max_tokens: Some(n),
-            ..Self::default()
-        }
+        SamplingParams { max_tokens: Some(n), ..Self::default() }
     }
 }
 
@@ -222,32 +219,20 @@ pub struct SampleRequest {
     pub topk_prompt_logprobs: u32,
     /// How many likeliest tokens per sampled token are wanted. This and what follows is left out
     /// while it is unset, since older servers do not know it.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_default"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub topk_sample_logprobs: u32,
     /// The tokens whose logprobs are wanted at each prompt position after the first: `int64`
     /// `[len - 1, K]`, -1 for none. Dense or CSR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_prompt_logprobs: Option<TensorData>,
     /// How many other tokens than the given one are wanted per prompt position.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_default"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub prompt_alt_tokens_k: u32,
     /// Of how many positions at the end of the prompt logprobs are wanted; of all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_logprobs_last_n: Option<u32>,
     /// Whether the server is to keep what it needs to tell how stable the sample is.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_default"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub record_stability_info: bool,
 }
 
@@ -288,11 +273,7 @@ pub struct SampledSequence {
     /// Its tokens, the stop token included.
     pub tokens: Vec<u32>,
     /// The logprob of each, under the sampled model at temperature 1.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "finite_list"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite_list")]
     pub logprobs: Option<Vec<f32>>,
     /// The likeliest tokens at each sampled position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -343,11 +324,7 @@ pub struct SampleResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_alt_tokens: Option<PromptAltTokens>,
     /// How many tokens of the prompt the server remembered.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "is_default"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "is_default")]
     pub prompt_cache_hit_tokens: u32,
 }
 

@@ -146,10 +146,7 @@ with_defaults! {
 impl LoraConfig {
     /// An adapter of this rank on every kind of layer, randomly initialised.
     pub fn rank(rank: u32) -> Self {
-        LoraConfig {
-            rank,
-            ..Self::default()
-        }
+        LoraConfig { rank, ..Self::default() }
     }
 
     /// The same with a fixed seed.
@@ -393,9 +390,7 @@ pub struct ErrorBody {
 impl ErrorBody {
     /// An error in words.
     pub fn new(detail: impl Into<String>) -> Self {
-        ErrorBody {
-            detail: Value::String(detail.into()),
-        }
+        ErrorBody { detail: Value::String(detail.into()) }
     }
 
     /// The detail in words, `None` when there is none.

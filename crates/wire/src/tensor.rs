@@ -121,10 +121,7 @@ impl TensorData {
         col: impl Into<Arc<[i64]>>,
         shape: [usize; 2],
     ) -> Result<Self> {
-        let sparse = Csr {
-            crow: crow.into(),
-            col: col.into(),
-        };
+        let sparse = Csr { crow: crow.into(), col: col.into() };
         Self::from_parts(data.into(), Some(shape.as_slice().into()), Some(sparse))
     }
 
@@ -148,18 +145,11 @@ impl TensorData {
             (None, None) => {}
             (None, Some(shape)) if elem_count(shape) == Some(data.len()) => {}
             (None, Some(shape)) => {
-                return Err(Error::Shape {
-                    shape: shape.to_vec(),
-                    len: data.len(),
-                });
+                return Err(Error::Shape { shape: shape.to_vec(), len: data.len() });
             }
             (Some(csr), shape) => check_csr(csr, shape.as_deref(), data.len())?,
         }
-        Ok(TensorData {
-            data,
-            shape,
-            sparse,
-        })
+        Ok(TensorData { data, shape, sparse })
     }
 
     /// The values; of a sparse tensor the listed ones.
@@ -258,11 +248,7 @@ impl TensorData {
             Data::I64(values) => gather(values, rows, cols),
         };
         match sparse {
-            Some((data, csr)) => TensorData {
-                data,
-                sparse: Some(csr),
-                ..self
-            },
+            Some((data, csr)) => TensorData { data, sparse: Some(csr), ..self },
             None => self,
         }
     }
@@ -297,21 +283,14 @@ impl<T: Into<Data>> From<T> for TensorData {
     /// A one-dimensional tensor.
     fn from(data: T) -> Self {
         let data = data.into();
-        TensorData {
-            shape: Some([data.len()].as_slice().into()),
-            data,
-            sparse: None,
-        }
+        TensorData { shape: Some([data.len()].as_slice().into()), data, sparse: None }
     }
 }
 
 fn check_csr(csr: &Csr, shape: Option<&[usize]>, values: usize) -> Result<()> {
     let fail = |field, reason| Err(Error::Csr { field, reason });
     let Some(&[rows, cols]) = shape else {
-        return fail(
-            "shape",
-            format!("a sparse tensor needs a shape of rank 2, got {shape:?}"),
-        );
+        return fail("shape", format!("a sparse tensor needs a shape of rank 2, got {shape:?}"));
     };
     let (crow, col) = (&csr.crow, &csr.col);
     if rows.checked_add(1) != Some(crow.len()) {
@@ -336,10 +315,7 @@ fn check_csr(csr: &Csr, shape: Option<&[usize]>, values: usize) -> Result<()> {
             return fail("sparse_crow_indices", reason);
         }
         let cells = &col[ends[0] as usize..ends[1] as usize];
-        if let Some(bad) = cells
-            .iter()
-            .find(|&&c| usize::try_from(c).map_or(true, |c| c >= cols))
-        {
+        if let Some(bad) = cells.iter().find(|&&c| usize::try_from(c).map_or(true, |c| c >= cols)) {
             let reason = format!("column {bad} in row {row} of a matrix with {cols} columns");
             return fail("sparse_col_indices", reason);
         }
@@ -377,9 +353,7 @@ where
 }
 
 fn scatter<T: Copy + Default>(values: &[T], csr: &Csr, shape: &[usize]) -> Result<Vec<T>> {
-    let too_large = || Error::TooLarge {
-        shape: shape.to_vec(),
-    };
+    let too_large = || Error::TooLarge { shape: shape.to_vec() };
     let n = elem_count(shape).ok_or_else(too_large)?;
     let mut dense = Vec::new();
     dense.try_reserve_exact(n).map_err(|_| too_large())?;

@@ -94,9 +94,7 @@ impl<'de> Visitor<'de> for TensorVisitor {
                 ints.iter().map(|&i| i as f32).collect::<Vec<_>>().into()
             }
             (DType::Int64, Data::F32(_)) => {
-                return Err(de::Error::custom(
-                    "`data` of an int64 tensor holds a fraction",
-                ));
+                return Err(de::Error::custom("`data` of an int64 tensor holds a fraction"));
             }
             (_, data) => data,
         };

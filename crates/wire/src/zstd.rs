@@ -41,9 +41,7 @@ pub fn decompress(body: &[u8], limit: usize) -> Result<Vec<u8>> {
     let read = |plain: &mut Vec<u8>| {
         let mut decoder = ::zstd::Decoder::with_buffer(body)?;
         decoder.window_log_max(WINDOW_LOG)?;
-        decoder
-            .take((limit as u64).saturating_add(1))
-            .read_to_end(plain)
+        decoder.take((limit as u64).saturating_add(1)).read_to_end(plain)
     };
     match read(&mut plain) {
         Err(error) => Err(Error::Zstd(error.to_string())),

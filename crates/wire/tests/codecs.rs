@@ -85,11 +85,7 @@ proptest! {
 
 /// A field of a message: its number, and bytes.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-    [
-        &[number << 3 | 2, u8::try_from(bytes.len()).unwrap()],
-        bytes,
-    ]
-    .concat()
+    [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
 }
 
 /// A field that is a number.
@@ -117,12 +113,7 @@ fn record(fields: &[Vec<u8>], num_datums: u64) -> Vec<u8> {
 #[track_caller]
 fn refused<T: proto::Decode + std::fmt::Debug>(body: Vec<u8>, at: &str, reason: &str) {
     let error = proto::from_vec::<T>(body).unwrap_err();
-    let Error::Decode {
-        path,
-        reason: found,
-        ..
-    } = &error
-    else {
+    let Error::Decode { path, reason: found, .. } = &error else {
         panic!("{error}");
     };
     assert_eq!((path.as_str(), found.as_str()), (at, reason));
@@ -138,11 +129,7 @@ fn claims_that_no_byte_backs_are_refused() {
         "1099511627776 data without a field, the limit is 65536",
     );
     refused::<ForwardBackwardOutput>(
-        [
-            field(2, &count(3, HUGE)),
-            field(2, &count(3, i64::MIN as u64)),
-        ]
-        .concat(),
+        [field(2, &count(3, HUGE)), field(2, &count(3, i64::MIN as u64))].concat(),
         "loss_fn_outputs",
         "1099511627776 data without a field, the limit is 65536",
     );
@@ -154,39 +141,20 @@ fn claims_that_no_byte_backs_are_refused() {
     );
     refused::<ForwardBackwardOutput>(
         record(
-            &[
-                field(1, &[0; 8]),
-                two,
-                count(3, 1),
-                field(4, &[0x80, 0x80, 0x80, 0x80, 0x10]),
-            ],
+            &[field(1, &[0; 8]), two, count(3, 1), field(4, &[0x80, 0x80, 0x80, 0x80, 0x10])],
             2,
         ),
         "loss_fn_outputs[0].fields.x.data of datum 0",
         "`shape` [0, 4294967296] holds 0 elements, `data` has 1",
     );
     refused::<ForwardBackwardOutput>(
-        record(
-            &[
-                field(1, &[0; 8]),
-                field(2, &int64s(&[0, i64::MAX])),
-                count(3, 1),
-            ],
-            1,
-        ),
+        record(&[field(1, &[0; 8]), field(2, &int64s(&[0, i64::MAX])), count(3, 1)], 1),
         "loss_fn_outputs[0].fields.x.offsets",
         "datum 0 lies at 0..9223372036854775807 of 8 bytes",
     );
     // The same bytes over and over.
     refused::<ForwardBackwardOutput>(
-        record(
-            &[
-                field(1, &[0; 8]),
-                field(2, &int64s(&[0, 8, 0, 8])),
-                count(3, 1),
-            ],
-            3,
-        ),
+        record(&[field(1, &[0; 8]), field(2, &int64s(&[0, 8, 0, 8])), count(3, 1)], 3),
         "loss_fn_outputs[0].fields.x.offsets",
         "datum 1 lies at 8..0 of 8 bytes",
     );
@@ -228,10 +196,7 @@ fn what_a_record_repeats_is_short() {
     );
     let offsets = field(2, &int64s(&[0, 4]));
     refused::<ForwardBackwardOutput>(
-        record(
-            &[field(1, &[0; 4]), offsets, count(3, 1), field(4, &[1; 16])],
-            1,
-        ),
+        record(&[field(1, &[0; 4]), offsets, count(3, 1), field(4, &[1; 16])], 1),
         "loss_fn_outputs[0].fields.x.trailing_shape",
         "rank 17, the limit is 16",
     );
@@ -309,9 +274,7 @@ fn what_makes_no_sense_is_refused_by_path() {
     );
     let error = proto::from_vec::<PassRequest>(b"<html>".to_vec()).unwrap_err();
     assert!(
-        error
-            .to_string()
-            .starts_with("cannot read PassRequest from protobuf: at `.`: "),
+        error.to_string().starts_with("cannot read PassRequest from protobuf: at `.`: "),
         "{error}"
     );
 }

@@ -46,13 +46,7 @@ fn an_empty_config_is_the_documented_one() {
     );
     let dynamic: DynamicConfig =
         read(json!({"refresh_interval_sec": 60, "sample_cancel_enabled": null}));
-    assert_eq!(
-        dynamic,
-        DynamicConfig {
-            refresh_interval_sec: 60.0,
-            ..DynamicConfig::default()
-        }
-    );
+    assert_eq!(dynamic, DynamicConfig { refresh_interval_sec: 60.0, ..DynamicConfig::default() });
     assert_eq!(dynamic.sample_cancel_max_batch_size, 64);
 }
 
@@ -99,27 +93,18 @@ fn optimizers() {
         "lora_config": {"rank": 8, "train_unembed": true, "train_mlp": true, "train_attn": true},
         "optimizer_config": {"type": "dimuon", "version": 1},
     }));
-    assert_eq!(
-        model.optimizer_config,
-        Some(OptimizerConfig::Dimuon { version: 1 })
-    );
+    assert_eq!(model.optimizer_config, Some(OptimizerConfig::Dimuon { version: 1 }));
     let info: GetInfoResponse =
         read(json!({"model_id": "m", "optimizer_config": {"type": "sgd", "momentum": 0.9}}));
     assert_eq!(info.optimizer_config, Some(OptimizerConfig::Other));
-    assert_eq!(
-        json::to_vec(&OptimizerConfig::AdamW).unwrap(),
-        br#"{"type":"adamw"}"#
-    );
+    assert_eq!(json::to_vec(&OptimizerConfig::AdamW).unwrap(), br#"{"type":"adamw"}"#);
 
     let step: OptimStepRequest = same(json!({
         "type": "optim_step", "model_id": "m", "seq_id": 4,
         "optimizer_params": {"type": "dimuon", "learning_rate": 0.5, "grad_clip_norm": 0.0, "beta1": 0.9},
         "grad_accumulation_normalization": "num_loss_tokens",
     }));
-    let expected = DimuonParams {
-        learning_rate: 0.5,
-        ..DimuonParams::default()
-    };
+    let expected = DimuonParams { learning_rate: 0.5, ..DimuonParams::default() };
     assert_eq!(step.params, expected.into());
     let normalization = GradAccumulationNormalization::NumLossTokens;
     assert_eq!(step.grad_accumulation_normalization, Some(normalization));
@@ -153,10 +138,7 @@ fn checkpoints() {
     }));
     assert!(matches!(new, LoadWeights::NewModel(request) if request.model_seq_id == 1));
     let error = json::from_slice::<LoadWeights>(br#"{"path":"tinker://r/weights/a"}"#).unwrap_err();
-    assert!(
-        error.to_string().contains("missing field `session_id`"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("missing field `session_id`"), "{error}");
     same::<WeightsInfoResponse>(json!({
         "base_model": "m", "is_lora": true, "lora_rank": 8, "optimizer_config": {"type": "adamw"},
     }));
@@ -261,12 +243,7 @@ fn custom_losses() {
         Argument::Form(Form::Float(NonFinite::Inf))
     );
     let error = json::from_slice::<Argument>(br#"{"lambda": 1}"#).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("an object with one of the keys ref"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("an object with one of the keys ref"), "{error}");
     same::<CreateCustomLossResponse>(json!({"type": "create_custom_loss", "loss_id": "loss-1"}));
 }
 

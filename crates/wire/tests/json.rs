@@ -8,9 +8,7 @@ fn read<T: DeserializeOwned>(text: &str) -> T {
 }
 
 fn refuse<T: DeserializeOwned + std::fmt::Debug>(text: &str) -> String {
-    json::from_slice::<T>(text.as_bytes())
-        .unwrap_err()
-        .to_string()
+    json::from_slice::<T>(text.as_bytes()).unwrap_err().to_string()
 }
 
 fn write<T: serde::Serialize>(value: &T) -> String {
@@ -30,19 +28,12 @@ fn requests_carry_their_type_and_their_defaults_and_no_nulls() {
         write(&create),
         r#"{"type":"create_model","session_id":"s","model_seq_id":0,"base_model":"m","lora_config":{"rank":8,"train_unembed":true,"train_mlp":true,"train_attn":true}}"#
     );
-    let session = CreateSessionRequest {
-        sdk_version: "1".into(),
-        ..Default::default()
-    };
+    let session = CreateSessionRequest { sdk_version: "1".into(), ..Default::default() };
     assert_eq!(
         write(&session),
         r#"{"type":"create_session","tags":[],"user_metadata":{},"sdk_version":"1"}"#
     );
-    let step = OptimStepRequest {
-        model_id: "m".into(),
-        seq_id: 3,
-        ..Default::default()
-    };
+    let step = OptimStepRequest { model_id: "m".into(), seq_id: 3, ..Default::default() };
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&write(&step)).unwrap(),
         serde_json::json!({"type": "optim_step", "model_id": "m", "seq_id": 3, "adam_params": {
@@ -67,10 +58,7 @@ fn bare_null_and_unknown_fields_read_as_defaults() {
     let sample: SampleRequest =
         read(r#"{"prompt":{"chunks":[{"tokens":[1]}]},"sampling_params":{"stop":"\n"}}"#);
     assert_eq!(sample.num_samples, 1);
-    assert_eq!(
-        sample.sampling_params.stop,
-        Some(Stop::Strings(vec!["\n".into()]))
-    );
+    assert_eq!(sample.sampling_params.stop, Some(Stop::Strings(vec!["\n".into()])));
     let out: ForwardBackwardOutput = read(r#"{"loss_fn_outputs":[],"metrics":null}"#);
     assert!(out.metrics.is_empty());
     let step: OptimStepResponse = read(r#"{"metrics":{"lr":1,"grad_norm":null}}"#);
@@ -112,32 +100,16 @@ fn errors_say_where() {
     };
     let at = "forward_input.data[0].loss_fn_inputs.weights";
     for (weights, where_, why) in [
-        (
-            r#"{"dtype":"float16","data":[]}"#,
-            format!("{at}.dtype"),
-            "unknown variant `float16`",
-        ),
-        (
-            r#"{"dtype":"float32","data":[1,"x"]}"#,
-            format!("{at}.data[1]"),
-            "invalid type: string",
-        ),
+        (r#"{"dtype":"float16","data":[]}"#, format!("{at}.dtype"), "unknown variant `float16`"),
+        (r#"{"dtype":"float32","data":[1,"x"]}"#, format!("{at}.data[1]"), "invalid type: string"),
         (
             r#"{"dtype":"float32","data":[1],"shape":[-1]}"#,
             format!("{at}.shape[0]"),
             "invalid value: integer `-1`",
         ),
-        (
-            r#"{"dtype":"float32"}"#,
-            at.to_owned(),
-            "missing field `data`",
-        ),
+        (r#"{"dtype":"float32"}"#, at.to_owned(), "missing field `data`"),
         (r#"{"data":[1.5]}"#, at.to_owned(), "missing field `dtype`"),
-        (
-            r#"{"data":[1.5],"dtype":"int64"}"#,
-            at.to_owned(),
-            "int64 tensor holds a fraction",
-        ),
+        (r#"{"data":[1.5],"dtype":"int64"}"#, at.to_owned(), "int64 tensor holds a fraction"),
         (
             r#"{"data":[1],"dtype":"int64","shape":[2,3]}"#,
             at.to_owned(),
@@ -166,9 +138,7 @@ fn errors_say_where() {
 #[test]
 fn malformed_csr_is_refused_by_field() {
     let csr = |crow: Vec<i64>, col: Vec<i64>, shape| {
-        TensorData::csr(vec![1.0f32, 2.0], crow, col, shape)
-            .unwrap_err()
-            .to_string()
+        TensorData::csr(vec![1.0f32, 2.0], crow, col, shape).unwrap_err().to_string()
     };
     for (error, part) in [
         (
@@ -181,23 +151,11 @@ fn malformed_csr_is_refused_by_field() {
         ),
         (csr(vec![1, 1, 2], vec![0, 1], [2, 2]), "run from 1 to 2"),
         (csr(vec![0, 1, -2], vec![0, 1], [2, 2]), "run from 0 to -2"),
-        (
-            csr(vec![0, 9, 2], vec![0, 1], [2, 2]),
-            "offsets of row 0 run from 0 to 9",
-        ),
-        (
-            csr(vec![0, 2, 1, 2], vec![0, 1], [3, 2]),
-            "offsets of row 1 run from 2 to 1",
-        ),
+        (csr(vec![0, 9, 2], vec![0, 1], [2, 2]), "offsets of row 0 run from 0 to 9"),
+        (csr(vec![0, 2, 1, 2], vec![0, 1], [3, 2]), "offsets of row 1 run from 2 to 1"),
         (csr(vec![0, 1, 2], vec![0, 2], [2, 2]), "column 2 in row 1"),
-        (
-            csr(vec![0, 1, 2], vec![-1, 1], [2, 2]),
-            "column -1 in row 0",
-        ),
-        (
-            csr(vec![0, 2, 2], vec![1, 0], [2, 2]),
-            "columns of row 0 are not ascending",
-        ),
+        (csr(vec![0, 1, 2], vec![-1, 1], [2, 2]), "column -1 in row 0"),
+        (csr(vec![0, 2, 2], vec![1, 0], [2, 2]), "columns of row 0 are not ascending"),
         (csr(vec![0, 1, 2], vec![0, 1], [usize::MAX, 2]), "rows need"),
     ] {
         assert!(error.contains(part), "{error}");
@@ -212,47 +170,25 @@ fn malformed_csr_is_refused_by_field() {
 fn future_replies_are_told_apart() {
     type Reply = FutureReply<OptimStepResponse>;
     let reply = |text: &str| Reply::from_json(text.as_bytes()).unwrap();
-    assert_eq!(
-        reply(r#"{"type":"try_again"}"#),
-        Reply::TryAgain(TryAgain::default())
-    );
+    assert_eq!(reply(r#"{"type":"try_again"}"#), Reply::TryAgain(TryAgain::default()));
     assert_eq!(
         reply(r#"{"status":"complete_metadata","response_payload_size":9}"#),
-        Reply::CompleteMetadata {
-            response_payload_size: Some(9)
-        }
+        Reply::CompleteMetadata { response_payload_size: Some(9) }
     );
     for (text, category) in [
         (r#"{"error":"boom","category":"user"}"#, ErrorCategory::User),
-        (
-            r#"{"error":"boom","category":"Weird"}"#,
-            ErrorCategory::Unknown,
-        ),
+        (r#"{"error":"boom","category":"Weird"}"#, ErrorCategory::Unknown),
         (r#"{"error":"boom"}"#, ErrorCategory::Unknown),
     ] {
-        let failed = RequestFailed {
-            error: "boom".into(),
-            category,
-        };
+        let failed = RequestFailed { error: "boom".into(), category };
         assert_eq!(reply(text), Reply::Failed(failed));
     }
     let ready = Reply::Ready(OptimStepResponse::default());
-    assert_eq!(
-        reply(r#"{"metrics":null,"type":"optim_step","error":null}"#),
-        ready
-    );
+    assert_eq!(reply(r#"{"metrics":null,"type":"optim_step","error":null}"#), ready);
     for reply in [
-        Reply::TryAgain(TryAgain {
-            queue_state: Some("active".into()),
-            ..Default::default()
-        }),
-        Reply::CompleteMetadata {
-            response_payload_size: None,
-        },
-        Reply::Failed(RequestFailed {
-            error: "x".into(),
-            category: ErrorCategory::Server,
-        }),
+        Reply::TryAgain(TryAgain { queue_state: Some("active".into()), ..Default::default() }),
+        Reply::CompleteMetadata { response_payload_size: None },
+        Reply::Failed(RequestFailed { error: "x".into(), category: ErrorCategory::Server }),
         ready,
     ] {
         assert_eq!(Reply::from_json(write(&reply).as_bytes()).unwrap(), reply);

@@ -17,10 +17,7 @@ fn vectors(folder: &str) -> BTreeMap<String, Value> {
         .filter(|path| path.extension().is_some_and(|e| e == "json"))
         .map(|path| {
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            (
-                name,
-                serde_json::from_slice(&fs::read(path).unwrap()).unwrap(),
-            )
+            (name, serde_json::from_slice(&fs::read(path).unwrap()).unwrap())
         })
         .collect()
 }
@@ -42,11 +39,7 @@ fn number(v: &Value) -> f64 {
 }
 
 fn integers(v: &Value) -> Vec<i64> {
-    v.as_array()
-        .unwrap()
-        .iter()
-        .map(|x| x.as_i64().unwrap())
-        .collect()
+    v.as_array().unwrap().iter().map(|x| x.as_i64().unwrap()).collect()
 }
 
 fn tensor(spec: &Value) -> Result<TensorData> {
@@ -61,12 +54,9 @@ fn tensor(spec: &Value) -> Result<TensorData> {
         other => panic!("dtype {other}"),
     };
     match (spec.get("crow"), shape) {
-        (Some(crow), Some(shape)) => TensorData::csr(
-            data,
-            integers(crow),
-            integers(&spec["col"]),
-            [shape[0], shape[1]],
-        ),
+        (Some(crow), Some(shape)) => {
+            TensorData::csr(data, integers(crow), integers(&spec["col"]), [shape[0], shape[1]])
+        }
         (None, Some(shape)) => TensorData::new(data, &shape),
         (_, None) => TensorData::from_parts(data, None, None),
     }
@@ -74,9 +64,7 @@ fn tensor(spec: &Value) -> Result<TensorData> {
 
 fn tensors(spec: &Value) -> BTreeMap<String, TensorData> {
     let spec = spec.as_object().unwrap();
-    spec.iter()
-        .map(|(name, t)| (name.clone(), tensor(t).unwrap()))
-        .collect()
+    spec.iter().map(|(name, t)| (name.clone(), tensor(t).unwrap())).collect()
 }
 
 fn output(expected: &Value) -> ForwardBackwardOutput {
@@ -100,12 +88,7 @@ fn chunk(spec: &Value) -> Chunk {
 
 fn request(spec: &Value) -> PassRequest<'static> {
     let data = spec["data"].as_array().unwrap().iter().map(|datum| Datum {
-        model_input: datum["chunks"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(chunk)
-            .collect::<ModelInput>(),
+        model_input: datum["chunks"].as_array().unwrap().iter().map(chunk).collect::<ModelInput>(),
         loss_fn_inputs: tensors(&datum["loss_fn_inputs"]),
         ..Datum::default()
     });
@@ -114,10 +97,7 @@ fn request(spec: &Value) -> PassRequest<'static> {
             Some(text) => ConfigValue::from(text),
             None => ConfigValue::from(v.as_f64().unwrap()),
         };
-        config
-            .iter()
-            .map(|(name, v)| (name.clone(), value(v)))
-            .collect()
+        config.iter().map(|(name, v)| (name.clone(), value(v))).collect()
     });
     PassRequest {
         pass: match spec["forward_only"].as_bool().unwrap() {
@@ -246,9 +226,7 @@ fn protobuf_requests_read_as_what_was_meant() {
         let got: PassRequest = proto::from_vec(bytes("requests", file)).unwrap();
         if name == "nan_inf" {
             let weights = &got.data[0].loss_fn_inputs["weights"];
-            let [nan, rest @ ..] = weights.as_f32().unwrap() else {
-                panic!("no weights")
-            };
+            let [nan, rest @ ..] = weights.as_f32().unwrap() else { panic!("no weights") };
             assert!(nan.is_nan());
             assert_eq!(rest, [f32::INFINITY, f32::NEG_INFINITY, 0.5]);
         } else {

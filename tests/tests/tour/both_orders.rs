@@ -10,7 +10,5 @@ pub fn both_orders(loss: fn(&Batch) -> anyhow::Result<Loss>) -> tinsmith_client:
         check_loss_at(&[answer.clone(), answer.clone()], &logprobs, loss)
     };
     let (right, wrong) = (at(-1.0, -3.0)?.report.loss, at(-3.0, -1.0)?.report.loss);
-    Ok(format!(
-        "chosen likelier: {right:.4}, rejected likelier: {wrong:.4}"
-    ))
+    Ok(format!("chosen likelier: {right:.4}, rejected likelier: {wrong:.4}"))
 }

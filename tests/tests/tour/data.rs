@@ -19,8 +19,5 @@ pub fn data() -> [Datum; 2] {
 /// What the model gives the target tokens at the first step: on the answers, what the sampler gave
 /// them.
 pub fn logprobs() -> [TensorData; 2] {
-    [
-        vec![-3f32, -1.0, -2.0, -0.5].into(),
-        vec![-1.5f32, -0.25].into(),
-    ]
+    [vec![-3f32, -1.0, -2.0, -0.5].into(), vec![-1.5f32, -0.25].into()]
 }

@@ -39,11 +39,7 @@ fn shown(text: impl Display) {
 /// All of a report but its times and bytes.
 fn table(report: &StepReport) -> String {
     let report = report.to_string();
-    let is_measured = |line: &&str| {
-        ["time ", "bodies "]
-            .iter()
-            .any(|name| line.starts_with(name))
-    };
+    let is_measured = |line: &&str| ["time ", "bodies "].iter().any(|name| line.starts_with(name));
     let lines = report.lines().filter(|line| !is_measured(line));
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -95,30 +91,16 @@ fn a_sign_error() {
 fn six_steps(loss: fn(&Batch) -> anyhow::Result<Loss>) -> String {
     let trainer = Trainer::spawn().unwrap();
     let training = train(&trainer.url()).unwrap();
-    let texts = [
-        "a tin whistle",
-        "whistle tin a",
-        "the smith",
-        "smith the",
-        "solder holds",
-    ];
-    let texts = texts
-        .into_iter()
-        .chain(["holds solder", "flux and tin", "tin flux and"]);
+    let texts = ["a tin whistle", "whistle tin a", "the smith", "smith the", "solder holds"];
+    let texts = texts.into_iter().chain(["holds solder", "flux and tin", "tin flux and"]);
     let plain: Vec<Datum> = texts.map(datum).collect();
-    let pass = training
-        .forward(&plain, LossFn::CrossEntropy, None)
-        .unwrap();
+    let pass = training.forward(&plain, LossFn::CrossEntropy, None).unwrap();
     let outputs = pass.result().unwrap().loss_fn_outputs;
     let with_reference = |(datum, output): (Datum, &_)| {
         let output: &std::collections::BTreeMap<String, TensorData> = output;
         datum.with("ref_logprobs", output["logprobs"].clone())
     };
-    let data: Vec<Datum> = plain
-        .into_iter()
-        .zip(&outputs)
-        .map(with_reference)
-        .collect();
+    let data: Vec<Datum> = plain.into_iter().zip(&outputs).map(with_reference).collect();
     let mut lines = String::new();
     for step in 1..=6 {
         let custom = training.forward_backward_custom(&data, loss).unwrap();
@@ -161,11 +143,7 @@ fn served(
         if request.call() == "forward_backward" {
             weights = sent_weights(&request.json());
         }
-        match request
-            .headers
-            .get("x-tinker-request-type")
-            .map(String::as_str)
-        {
+        match request.headers.get("x-tinker-request-type").map(String::as_str) {
             Some("Forward") => Action::Instead(Reply::json(&answer(None))),
             Some("ForwardBackward") => {
                 let loss = server_loss(&weights, &divisor);
@@ -197,9 +175,7 @@ fn server_loss(weights: &[Vec<f64>], divisor: impl Fn(&[f64]) -> f64) -> f64 {
 
 fn sent_weights(body: &Value) -> Vec<Vec<f64>> {
     let weights = |datum: &Value| {
-        let numbers = datum["loss_fn_inputs"]["weights"]["data"]
-            .as_array()
-            .unwrap();
+        let numbers = datum["loss_fn_inputs"]["weights"]["data"].as_array().unwrap();
         numbers.iter().map(|w| w.as_f64().unwrap()).collect()
     };
     let data = body["forward_backward_input"]["data"].as_array().unwrap();
@@ -242,10 +218,7 @@ fn nan_at_a_masked_token() {
 #[test]
 fn detached() {
     shown(check(&logprobs(), detached_whole::loss).unwrap_err());
-    let moved = [
-        TensorData::from(vec![-3f32, -0.5, -2.0, -0.5]),
-        vec![-1.5f32, -0.25].into(),
-    ];
+    let moved = [TensorData::from(vec![-3f32, -0.5, -2.0, -0.5]), vec![-1.5f32, -0.25].into()];
     shown(detached_part::check(&data(), &moved).unwrap_err());
 }
 

@@ -7,8 +7,5 @@ pub fn loss(batch: &Batch) -> anyhow::Result<Loss> {
     let ppo = losses::ppo(&lp, &old, &advantages, &Default::default());
     Ok(Loss::new(ppo)
         .metric("kl", mean(&losses::kl_k2(&lp, &old)))
-        .metric(
-            "clipped",
-            mean(&losses::clipped(&lp, &old, losses::Clip::eps(0.2))),
-        ))
+        .metric("clipped", mean(&losses::clipped(&lp, &old, losses::Clip::eps(0.2)))))
 }

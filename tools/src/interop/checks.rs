@@ -16,11 +16,7 @@ pub struct Check {
 
 impl Check {
     pub fn new(name: impl Into<String>, ok: bool, seen: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            ok,
-            seen: seen.into(),
-        }
+        Self { name: name.into(), ok, seen: seen.into() }
     }
 }
 

@@ -68,10 +68,7 @@ mod tests {
     fn logprobs_of_other_lengths_are_infinitely_apart() {
         let a = vec![vec![-1.0, -2.0], vec![-3.0]];
         assert_eq!(apart(&a, &vec![vec![-1.0, -2.5], vec![-3.0]]), 0.5);
-        assert_eq!(
-            apart(&a, &vec![vec![-1.0], vec![-2.0, -3.0]]),
-            f32::INFINITY
-        );
+        assert_eq!(apart(&a, &vec![vec![-1.0], vec![-2.0, -3.0]]), f32::INFINITY);
         assert_eq!(apart(&a, &vec![vec![-1.0, -2.0]]), f32::INFINITY);
     }
 }

@@ -38,9 +38,7 @@ impl<'a> Packages<'a> {
     pub fn listed(requirements: &'a str) -> Self {
         let lines = requirements.lines().map(str::trim);
         Self {
-            complete: lines
-                .filter(|l| !l.is_empty() && !l.starts_with('#'))
-                .collect(),
+            complete: lines.filter(|l| !l.is_empty() && !l.starts_with('#')).collect(),
             alone: &[],
         }
     }
@@ -54,12 +52,7 @@ pub fn python(folder: &Path, packages: &Packages) -> Result<PathBuf> {
     let venv = folder.join("venv");
     let python = venv.join("bin/python");
     let complete = venv.join(".complete");
-    let all: Vec<&str> = packages
-        .complete
-        .iter()
-        .chain(packages.alone)
-        .copied()
-        .collect();
+    let all: Vec<&str> = packages.complete.iter().chain(packages.alone).copied().collect();
     let wanted = all.join("\n");
     if fs::read_to_string(&complete).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
@@ -68,10 +61,7 @@ pub fn python(folder: &Path, packages: &Packages) -> Result<PathBuf> {
     let interpreter = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
     run(Command::new(interpreter).args(["-m", "venv"]).arg(&venv))?;
     let borrowed = std::env::var("TORCH_SITE").ok();
-    let installed = packages
-        .complete
-        .iter()
-        .filter(|p| borrowed.is_none() || !is_torch(p));
+    let installed = packages.complete.iter().filter(|p| borrowed.is_none() || !is_torch(p));
     let pip = || {
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "install", "--quiet"]);
@@ -105,9 +95,7 @@ fn is_torch(package: &str) -> bool {
 
 /// Runs `command`; it must end well.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("starting {command:?}"))?;
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
     ensure!(status.success(), "{command:?}: {status}");
     Ok(())
 }

@@ -36,10 +36,7 @@ pub fn run(versions: &[&str]) -> Result<()> {
 fn scenario(version: &str, url: &str) -> Result<Vec<Check>> {
     let folder = environment::folder(&format!("python-{version}"))?;
     let sdk = format!("tinker=={version}");
-    let packages = Packages {
-        complete: vec![&sdk, "numpy", "torch"],
-        ..Packages::default()
-    };
+    let packages = Packages { complete: vec![&sdk, "numpy", "torch"], ..Packages::default() };
     let python = environment::python(&folder, &packages)?;
     let script = repository().join("tools/src/interop/python/scenario.py");
     let mut process = Command::new(python)
@@ -48,10 +45,7 @@ fn scenario(version: &str, url: &str) -> Result<Vec<Check>> {
         .stdout(Stdio::piped())
         .spawn()
         .context("starting the scenario")?;
-    let output = process
-        .stdout
-        .take()
-        .context("the scenario has no output")?;
+    let output = process.stdout.take().context("the scenario has no output")?;
     let mut checks = Vec::new();
     for line in BufReader::new(output).lines() {
         let line = line.context("reading from the scenario")?;
@@ -60,10 +54,6 @@ fn scenario(version: &str, url: &str) -> Result<Vec<Check>> {
         );
     }
     let status = process.wait().context("waiting for the scenario")?;
-    checks.push(Check::new(
-        "the program ends well",
-        status.success(),
-        status.to_string(),
-    ));
+    checks.push(Check::new("the program ends well", status.success(), status.to_string()));
     Ok(checks)
 }

@@ -31,10 +31,7 @@ impl Server {
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting {command:?}"))?;
-        let mut server = Self {
-            process,
-            url: format!("http://127.0.0.1:{port}"),
-        };
+        let mut server = Self { process, url: format!("http://127.0.0.1:{port}") };
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             if let Some(status) = server.process.try_wait()? {
@@ -45,10 +42,7 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(500));
         }
-        bail!(
-            "the server was not ready after {PATIENCE:?}:\n{}",
-            tail(&log)
-        )
+        bail!("the server was not ready after {PATIENCE:?}:\n{}", tail(&log))
     }
 }
 

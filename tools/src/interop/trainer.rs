@@ -47,20 +47,11 @@ impl Trainer {
             .spawn()
             .context("starting the trainer")?;
         let output = process.stdout.take().context("the trainer has no output")?;
-        let mut trainer = Self {
-            process,
-            output: BufReader::new(output),
-            url: String::new(),
-        };
+        let mut trainer = Self { process, output: BufReader::new(output), url: String::new() };
         let mut first = String::new();
-        trainer
-            .output
-            .read_line(&mut first)
-            .context("reading from the trainer")?;
+        trainer.output.read_line(&mut first).context("reading from the trainer")?;
         let url = first.trim().strip_prefix("listening on ");
-        trainer.url = url
-            .with_context(|| format!("the trainer said {first:?}"))?
-            .to_owned();
+        trainer.url = url.with_context(|| format!("the trainer said {first:?}"))?.to_owned();
         Ok(trainer)
     }
 }

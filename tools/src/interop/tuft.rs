@@ -48,15 +48,9 @@ pub fn run() -> Result<()> {
     };
 
     let mut all = Vec::new();
-    for (name, objective) in [
-        ("dpo", Objective::Dpo),
-        ("squared-nll", Objective::SquaredNll),
-    ] {
+    for (name, objective) in [("dpo", Objective::Dpo), ("squared-nll", Objective::SquaredNll)] {
         let checks = guarded(name, || pair.compare(name, objective));
-        checks::print(
-            &format!("TuFT 0.2.2 and the local trainer, {name}"),
-            &checks,
-        );
+        checks::print(&format!("TuFT 0.2.2 and the local trainer, {name}"), &checks);
         all.extend(checks);
     }
     checks::settle(&all)
@@ -102,9 +96,7 @@ fn start(folder: &Path, python: &Path, model: &Path) -> Result<Server> {
 
 fn connect(url: &str) -> Result<ServiceClient> {
     let service = ServiceClient::builder().base_url(url).api_key(API_KEY);
-    service
-        .connect()
-        .with_context(|| format!("connecting to {url}"))
+    service.connect().with_context(|| format!("connecting to {url}"))
 }
 
 #[derive(Clone, Copy)]
@@ -148,39 +140,23 @@ impl Pair {
 
 /// A new model, and the checkpoint of it as it is.
 fn fresh(service: &ServiceClient, name: &str) -> Result<(TrainingClient, String)> {
-    let lora = LoraConfig {
-        train_unembed: false,
-        ..LoraConfig::rank(16).seed(3)
-    };
+    let lora = LoraConfig { train_unembed: false, ..LoraConfig::rank(16).seed(3) };
     let training = service.create_lora_training_client(tiny_model::NAME, &lora)?;
-    let path = training
-        .save_state(&format!("start-{name}"))?
-        .result()?
-        .path;
+    let path = training.save_state(&format!("start-{name}"))?.result()?.path;
     Ok((training, path))
 }
 
 fn train(training: &TrainingClient, objective: Objective) -> Result<Run> {
     let texts = [" uno", " two", " un", " three"].map(|answer| format!("Q: one\nA:{answer}"));
-    let data = texts
-        .iter()
-        .map(|text| datum(text))
-        .collect::<Result<Vec<_>>>()?;
+    let data = texts.iter().map(|text| datum(text)).collect::<Result<Vec<_>>>()?;
     let reference = logprobs(training, &data)?;
     let data: Vec<Datum> = data
         .into_iter()
         .zip(reference)
         .map(|(datum, reference)| datum.with("ref_logprobs", reference))
         .collect();
-    let adam = AdamParams {
-        eps: 1e-8,
-        ..AdamParams::default().learning_rate(1e-3)
-    };
-    let mut run = Run {
-        logprobs: Vec::new(),
-        losses: Vec::new(),
-        agreeing: 0,
-    };
+    let adam = AdamParams { eps: 1e-8, ..AdamParams::default().learning_rate(1e-3) };
+    let mut run = Run { logprobs: Vec::new(), losses: Vec::new(), agreeing: 0 };
     for _ in 0..STEPS {
         let report = custom_step(training, &data, &adam, |batch| {
             let seqs = batch.logprobs().seqs();
@@ -200,12 +176,7 @@ impl Objective {
             Objective::Dpo => {
                 let (reference, weights) = (batch.input("ref_logprobs")?, batch.input("weights")?);
                 let config = DpoConfig::default().beta(0.1);
-                Ok(Loss::new(dpo(
-                    &batch.logprobs(),
-                    &reference,
-                    &weights,
-                    &config,
-                )))
+                Ok(Loss::new(dpo(&batch.logprobs(), &reference, &weights, &config)))
             }
             Objective::SquaredNll => squared_nll(batch),
         }
@@ -253,9 +224,7 @@ mod tests {
     /// Logprobs from `start` on, losses down from 0.
     fn run(start: f32, steps: usize) -> Run {
         Run {
-            logprobs: (0..steps)
-                .map(|step| vec![vec![start - step as f32]])
-                .collect(),
+            logprobs: (0..steps).map(|step| vec![vec![start - step as f32]]).collect(),
             losses: (0..steps).map(|step| -(step as f64)).collect(),
             agreeing: steps,
         }
@@ -268,10 +237,7 @@ mod tests {
         assert!(!ok(run(-1.0, 10), run(-1.0011, 10)));
         assert!(!ok(run(-1.0, 10), run(-1.0, 9)));
         assert!(!ok(run(-1.0, 0), run(-1.0, 0)));
-        let standing = || Run {
-            losses: vec![0.0; 10],
-            ..run(-1.0, 10)
-        };
+        let standing = || Run { losses: vec![0.0; 10], ..run(-1.0, 10) };
         assert!(!ok(standing(), standing()));
     }
 }

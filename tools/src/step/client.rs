@@ -50,12 +50,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         }
         other => bail!("no client `{other}`"),
     };
-    let row = Row {
-        client: client.to_owned(),
-        dialect,
-        workload: name.to_owned(),
-        ..row
-    };
+    let row = Row { client: client.to_owned(), dialect, workload: name.to_owned(), ..row };
     println!("{}", serde_json::to_string(&row)?);
     Ok(())
 }
@@ -76,11 +71,7 @@ fn measure<const N: usize>(
 
     let between = |from: usize, to: usize| Phase {
         name: phases.get(from).unwrap_or(&"").to_string(),
-        cpu_ms: median(
-            steps
-                .iter()
-                .map(|marks| marks[to].cpu_ms - marks[from].cpu_ms),
-        ),
+        cpu_ms: median(steps.iter().map(|marks| marks[to].cpu_ms - marks[from].cpu_ms)),
         wall_ms: median(steps.iter().map(|marks| marks[from].until(&marks[to]))),
     };
     let whole = between(0, N - 1);
@@ -107,10 +98,7 @@ struct Mark {
 
 impl Mark {
     fn now() -> Self {
-        Mark {
-            cpu_ms: usage::cpu_ms(),
-            at: Instant::now(),
-        }
+        Mark { cpu_ms: usage::cpu_ms(), at: Instant::now() }
     }
 
     fn until(&self, later: &Mark) -> f64 {
@@ -144,18 +132,13 @@ fn data(sequences: usize, tokens: usize) -> Vec<Datum> {
         let mut id = || (rng.random::<f64>() * rng.random::<f64>() * 150_000.0) as u32;
         let ids: Vec<u32> = (0..=tokens).map(|_| id()).collect();
         let targets: Vec<i64> = ids[1..].iter().map(|&id| id.into()).collect();
-        let old: Vec<f32> = (0..tokens)
-            .map(|_| rng.random::<f32>().ln_1p() - 2.0)
-            .collect();
+        let old: Vec<f32> = (0..tokens).map(|_| rng.random::<f32>().ln_1p() - 2.0).collect();
         let advantage = rng.random::<f32>() - 0.5;
         let of_token = |t| if t < tokens / 4 { 0.0 } else { advantage };
         Datum::new(ModelInput::from_tokens(&ids[..tokens]))
             .with("target_tokens", targets)
             .with("logprobs", old)
-            .with(
-                "advantages",
-                (0..tokens).map(of_token).collect::<Vec<f32>>(),
-            )
+            .with("advantages", (0..tokens).map(of_token).collect::<Vec<f32>>())
     };
     (0..sequences).map(datum).collect()
 }

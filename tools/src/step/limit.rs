@@ -44,23 +44,11 @@ impl Limit {
         for i in 0..self.passes.len() {
             let (path, body) = &self.passes[i];
             let media_type = media_type(self.dialect);
-            post(
-                &mut self.connection,
-                path,
-                media_type,
-                body,
-                &mut self.reply,
-            )?;
+            post(&mut self.connection, path, media_type, body, &mut self.reply)?;
             let accepted: serde_json::Value = serde_json::from_slice(&self.reply)?;
             let ask = serde_json::json!({"request_id": accepted["request_id"]}).to_string();
             let (path, body) = ("retrieve_future", ask.as_bytes());
-            post(
-                &mut self.connection,
-                path,
-                "application/json",
-                body,
-                &mut self.reply,
-            )?;
+            post(&mut self.connection, path, "application/json", body, &mut self.reply)?;
         }
         Ok(())
     }
@@ -120,10 +108,7 @@ fn post(
     connection.get_mut().write_all(body)?;
     let (mut line, mut length) = (String::new(), None);
     connection.read_line(&mut line)?;
-    ensure!(
-        line.starts_with("HTTP/1.1 200"),
-        "the null server answered {line:?}"
-    );
+    ensure!(line.starts_with("HTTP/1.1 200"), "the null server answered {line:?}");
     while line != "\r\n" {
         line.clear();
         connection.read_line(&mut line)?;

@@ -53,9 +53,7 @@ impl FromStr for Dialect {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let found = Dialect::ALL
-            .into_iter()
-            .find(|dialect| dialect.name() == name);
+        let found = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name);
         found.with_context(|| format!("`{name}` is no dialect; json and proto are"))
     }
 }
@@ -133,14 +131,7 @@ pub fn bench(arguments: &[&str]) -> Result<()> {
 /// artifacts, of other builds.
 fn release_build() -> Result<PathBuf> {
     let status = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--workspace",
-            "--bin",
-            "tools",
-        ])
+        .args(["build", "--quiet", "--release", "--workspace", "--bin", "tools"])
         .current_dir(repository())
         .status()
         .context("starting cargo build")?;
@@ -164,14 +155,9 @@ impl NullServer {
         let stdout = process.stdout.take().context("it has no output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let url = line
-            .split_whitespace()
-            .find(|word| word.starts_with("http://"));
+        let url = line.split_whitespace().find(|word| word.starts_with("http://"));
         let url = url.with_context(|| format!("the null server said {line:?}"))?;
-        Ok(NullServer {
-            url: url.to_owned(),
-            process,
-        })
+        Ok(NullServer { url: url.to_owned(), process })
     }
 }
 

@@ -92,26 +92,14 @@ impl Server {
 }
 
 fn router(dialect: Dialect) -> Router {
-    let server = Arc::new(Server {
-        dialect,
-        state: Mutex::default(),
-    });
+    let server = Arc::new(Server { dialect, state: Mutex::default() });
     let mut api = Router::new()
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/get_server_capabilities", get(capabilities))
-        .route(
-            "/create_session",
-            post(async || Json(json!({"session_id": "null"}))),
-        )
+        .route("/create_session", post(async || Json(json!({"session_id": "null"}))))
         .route("/session_heartbeat", post(async || Json(json!({}))))
-        .route(
-            "/sessions/{id}/finish",
-            post(async |Path(_): Path<String>| Json(json!({}))),
-        )
-        .route(
-            "/telemetry",
-            post(async || Json(json!({"status": "accepted"}))),
-        )
+        .route("/sessions/{id}/finish", post(async |Path(_): Path<String>| Json(json!({}))))
+        .route("/telemetry", post(async || Json(json!({"status": "accepted"}))))
         .route("/create_model", post(create_model))
         .route("/get_info", post(async || Json(info())))
         .route("/optim_step", post(optim_step))
@@ -129,10 +117,7 @@ fn router(dialect: Dialect) -> Router {
         .nest("/api/v1", api)
         .fallback(async || refuse(StatusCode::NOT_FOUND, "the null server has no such path"))
         .layer(middleware::from_fn_with_state(server.clone(), count))
-        .route(
-            "/traffic",
-            get(async |State(server): Shared| Json(server.lock().traffic)),
-        )
+        .route("/traffic", get(async |State(server): Shared| Json(server.lock().traffic)))
         .layer(DefaultBodyLimit::disable())
         .with_state(server)
 }
@@ -168,9 +153,7 @@ async fn capabilities() -> Json<Value> {
 }
 
 async fn create_model(State(server): Shared) -> Response {
-    server.accept(Answer::Json(
-        json!({"type": "create_model", "model_id": "null"}),
-    ))
+    server.accept(Answer::Json(json!({"type": "create_model", "model_id": "null"})))
 }
 
 async fn optim_step(State(server): Shared) -> Response {
@@ -178,9 +161,7 @@ async fn optim_step(State(server): Shared) -> Response {
 }
 
 async fn retrieve_future(State(server): Shared, Json(request): Json<Value>) -> Response {
-    let id = request["request_id"]
-        .as_str()
-        .and_then(|id| id.parse::<usize>().ok());
+    let id = request["request_id"].as_str().and_then(|id| id.parse::<usize>().ok());
     let result = id.and_then(|id| server.lock().results.get(id).cloned());
     match result {
         Some(Answer::Json(value)) => Json(value).into_response(),
@@ -196,9 +177,7 @@ async fn retrieve_future(State(server): Shared, Json(request): Json<Value>) -> R
 }
 
 async fn pass(State(server): Shared, headers: HeaderMap, body: Bytes) -> Response {
-    let is_protobuf = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind == PROTOBUF);
+    let is_protobuf = headers.get(CONTENT_TYPE).is_some_and(|kind| kind == PROTOBUF);
     let shapes = match (server.dialect, is_protobuf) {
         (Dialect::Json, false) => shapes_in_json(&body),
         (Dialect::Proto, true) => shapes_in_protobuf(&body),
@@ -258,9 +237,7 @@ fn shapes_in_json(body: &[u8]) -> std::result::Result<Vec<Vec<usize>>, String> {
     let body: Body = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let data = body.forward_backward_input.data.into_iter();
     let targets = data.map(|datum| datum.loss_fn_inputs.target_tokens);
-    Ok(targets
-        .map(|targets| targets.shape.unwrap_or(vec![targets.data]))
-        .collect())
+    Ok(targets.map(|targets| targets.shape.unwrap_or(vec![targets.data])).collect())
 }
 
 /// The length of an array, whose elements are skipped.

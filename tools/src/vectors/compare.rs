@@ -12,13 +12,9 @@ use super::number::Number;
 /// first of them.
 pub fn answer(answer: &Answer, expected: &Expectations, dtype: DType) -> Result<()> {
     let tolerance = tolerance(dtype);
-    let mut outcomes = expected
-        .acceptable(dtype)
-        .into_iter()
-        .map(|want| equals(answer, want, tolerance));
-    let first = outcomes
-        .next()
-        .expect("PyTorch's own answer is always there");
+    let mut outcomes =
+        expected.acceptable(dtype).into_iter().map(|want| equals(answer, want, tolerance));
+    let first = outcomes.next().expect("PyTorch's own answer is always there");
     if first.is_err() && outcomes.any(|other| other.is_ok()) {
         return Ok(());
     }
@@ -60,17 +56,9 @@ fn equals(answer: &Answer, want: &Expected, tolerance: f64) -> Result<()> {
 
 /// Compares two flat tensors; the error names the first difference.
 pub fn values(what: &str, got: &[f64], want: &[Number], tolerance: f64) -> Result<()> {
-    ensure!(
-        got.len() == want.len(),
-        "{what}: {} elements, want {}",
-        got.len(),
-        want.len()
-    );
-    let largest = want
-        .iter()
-        .map(|want| want.0.abs())
-        .filter(|x| x.is_finite())
-        .fold(1.0, f64::max);
+    ensure!(got.len() == want.len(), "{what}: {} elements, want {}", got.len(), want.len());
+    let largest =
+        want.iter().map(|want| want.0.abs()).filter(|x| x.is_finite()).fold(1.0, f64::max);
     for (index, (&got, &Number(want))) in got.iter().zip(want).enumerate() {
         let same = got == want
             || got.is_nan() && want.is_nan()

@@ -33,11 +33,7 @@ pub fn evaluate(problem: &Problem) -> Result<Answer> {
             backward = backward.seed(seed);
         }
         let gradients = backward.run(&problem.leaves.iter().collect::<Vec<_>>())?;
-        let grads = gradients
-            .as_slice()
-            .iter()
-            .map(flat)
-            .collect::<Result<_>>()?;
+        let grads = gradients.as_slice().iter().map(flat).collect::<Result<_>>()?;
         (gradients.root().clone(), grads, gradients.aux().to_vec())
     };
     let names = problem.metrics.iter().map(|(name, _)| name.clone());

@@ -32,10 +32,9 @@ impl VectorFile {
         match (file.get("group"), file.get("loss").and_then(Value::as_str)) {
             (Some(_), None) => Ok(VectorFile::Ops(serde_json::from_value(cases)?)),
             (None, Some("helpers")) => Ok(VectorFile::Helpers(serde_json::from_value(cases)?)),
-            (None, Some(loss)) => Ok(VectorFile::Losses {
-                loss: loss.into(),
-                cases: serde_json::from_value(cases)?,
-            }),
+            (None, Some(loss)) => {
+                Ok(VectorFile::Losses { loss: loss.into(), cases: serde_json::from_value(cases)? })
+            }
             _ => bail!(
                 "unknown kind of file: expected `group` (tensor ops), `loss`, or a case of the wire"
             ),
@@ -147,13 +146,7 @@ impl Expectations {
         let all = [self.safe.as_ref(), Some(&self.torch), self.alt.as_ref()];
         let answers = all.into_iter().flatten();
         answers
-            .map(|answers| {
-                if dtype == DType::F64 {
-                    &answers.f64
-                } else {
-                    &answers.f32
-                }
-            })
+            .map(|answers| if dtype == DType::F64 { &answers.f64 } else { &answers.f32 })
             .collect()
     }
 }
@@ -184,11 +177,7 @@ fn array_or_scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Array, 
     }
     Ok(match Either::deserialize(deserializer)? {
         Either::Array(array) => array,
-        Either::Scalar(number) => Array {
-            shape: vec![],
-            data: vec![number],
-            dtype: None,
-        },
+        Either::Scalar(number) => Array { shape: vec![], data: vec![number], dtype: None },
     })
 }
 
@@ -209,11 +198,9 @@ impl Array {
             (Some("int64"), _) => {
                 Var::from_vec(data.map(|x| x as i64).collect(), &self.shape, device)
             }
-            (Some("bool"), _) => Var::from_vec(
-                data.map(|x| u8::from(x != 0.0)).collect(),
-                &self.shape,
-                device,
-            ),
+            (Some("bool"), _) => {
+                Var::from_vec(data.map(|x| u8::from(x != 0.0)).collect(), &self.shape, device)
+            }
             (_, DType::F32) => Var::from_vec(data.map(|x| x as f32).collect(), &self.shape, device),
             _ => Var::from_vec(data.collect::<Vec<f64>>(), &self.shape, device),
         }

@@ -22,16 +22,12 @@ pub fn composite(name: &str, args: &[Var]) -> Option<Result<Var>> {
         }
         ("ppo_term", [logprobs, old, advantages]) => {
             let ratio = (logprobs - old).exp();
-            -(&ratio * advantages)
-                .minimum(&(ratio.clamp(0.8, 1.2) * advantages))
-                .sum()
+            -(&ratio * advantages).minimum(&(ratio.clamp(0.8, 1.2) * advantages)).sum()
         }
         ("layer", [x, weight, bias]) => (x.matmul(weight) + bias).tanh().mean(),
         ("normalise_rows", [x]) => x / x.square().sum_keepdim(&[-1]).sqrt(),
         ("reuse_many", [x]) => (1..=5)
-            .fold(Var::zeros(x.shape(), x.dtype(), x.device()), |sum, k| {
-                sum + x * f64::from(k)
-            })
+            .fold(Var::zeros(x.shape(), x.dtype(), x.device()), |sum, k| sum + x * f64::from(k))
             .sum(),
         ("unused_input", [x, _]) => (x * 2.0).sum(),
         ("long_chain", [x]) => (0..64).fold(x.clone(), |y, _| y.tanh() * 1.03125).sum(),
@@ -58,11 +54,7 @@ pub fn second_order(name: &str, x: &Var) -> Option<Result<Var>> {
         }
         _ => return None,
     };
-    Some(
-        grad(&y, &[x])
-            .map(|mut grads| grads.remove(0))
-            .map_err(Into::into),
-    )
+    Some(grad(&y, &[x]).map(|mut grads| grads.remove(0)).map_err(Into::into))
 }
 
 fn one(x: &Var) -> Var {

@@ -29,10 +29,7 @@ const EXECUTORS: [Executor; 2] = [Executor::Reference, Executor::Fused { threads
 
 /// Runs every file in `arguments`, and in the folders among them.
 pub fn run(arguments: &[&str]) -> Result<()> {
-    ensure!(
-        !arguments.is_empty(),
-        "name at least one folder or file of vectors"
-    );
+    ensure!(!arguments.is_empty(), "name at least one folder or file of vectors");
     run_paths(&arguments.iter().map(PathBuf::from).collect::<Vec<_>>())
 }
 
@@ -45,12 +42,7 @@ pub fn run_paths(paths: &[PathBuf]) -> Result<()> {
         }
     }
     println!("{} passed, {} failed", tally.passed, tally.failed);
-    ensure!(
-        tally.failed == 0,
-        "{} of {} cases failed",
-        tally.failed,
-        tally.passed + tally.failed
-    );
+    ensure!(tally.failed == 0, "{} of {} cases failed", tally.failed, tally.passed + tally.failed);
     ensure!(tally.passed > 0, "no case was found in {paths:?}");
     Ok(())
 }
@@ -79,21 +71,14 @@ fn json_files(path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_path_buf()]);
     }
     let mut entries = fs::read_dir(path)
-        .and_then(|entries| {
-            entries
-                .map(|entry| Ok(entry?.path()))
-                .collect::<Result<Vec<_>, _>>()
-        })
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
         .with_context(|| format!("listing {}", path.display()))?;
     entries.sort();
     let mut files = Vec::new();
     for entry in entries {
         if entry.is_dir() {
             files.extend(json_files(&entry)?);
-        } else if entry
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        } else if entry.extension().is_some_and(|extension| extension == "json") {
             files.push(entry);
         }
     }
@@ -131,10 +116,7 @@ fn run_text(text: &str, path: &Path, tally: &mut Tally) {
         }
         Ok(VectorFile::Helpers(cases)) => {
             for case in cases {
-                let id = case
-                    .get("id")
-                    .and_then(|id| id.as_str())
-                    .unwrap_or("(no id)");
+                let id = case.get("id").and_then(|id| id.as_str()).unwrap_or("(no id)");
                 tally.record(path, id, losses::helper(&case));
             }
         }
@@ -144,12 +126,7 @@ fn run_text(text: &str, path: &Path, tally: &mut Tally) {
 
 impl From<losses::Outcome> for Problem {
     fn from(outcome: losses::Outcome) -> Problem {
-        Problem {
-            out: outcome.loss,
-            seed: None,
-            leaves: outcome.leaves,
-            metrics: outcome.metrics,
-        }
+        Problem { out: outcome.loss, seed: None, leaves: outcome.leaves, metrics: outcome.metrics }
     }
 }
 
@@ -186,10 +163,7 @@ mod tests {
         assert_eq!(tally("17"), (0, 1));
         assert_eq!(tally(r#"[{"name": "a", "surprise": 1}]"#), (0, 1));
         assert_eq!(tally(r#"{"about": "another format", "cases": []}"#), (0, 1));
-        assert_eq!(
-            tally(r#"{"group": "unary", "cases": [{"id": "no op"}]}"#),
-            (0, 1)
-        );
+        assert_eq!(tally(r#"{"group": "unary", "cases": [{"id": "no op"}]}"#), (0, 1));
     }
 
     #[test]
@@ -203,10 +177,7 @@ mod tests {
             )
         };
         let cases = [case("neg", -2.0), case("neg", -2.1), case("nonsense", -2.0)].join(",");
-        assert_eq!(
-            tally(&format!(r#"{{"group": "unary", "cases": [{cases}]}}"#)),
-            (1, 2)
-        );
+        assert_eq!(tally(&format!(r#"{{"group": "unary", "cases": [{cases}]}}"#)), (1, 2));
     }
 
     #[test]

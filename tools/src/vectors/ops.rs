@@ -10,10 +10,7 @@ use super::formulas;
 
 pub fn problem(case: &OpCase, dtype: DType) -> Result<Problem> {
     let args: Vec<Var> = case.args.iter().map(|array| array.var(dtype)).collect();
-    let leaves = case
-        .differentiable
-        .iter()
-        .map(|&index| args.get(index).cloned());
+    let leaves = case.differentiable.iter().map(|&index| args.get(index).cloned());
     Ok(Problem {
         out: record(case, &args)?,
         seed: Some(case.grad_out.var(dtype)),
@@ -53,15 +50,14 @@ fn record(case: &OpCase, args: &[Var]) -> Result<Var> {
         ("ceil", [x]) => x.ceil(),
         ("round", [x]) => x.round(),
         ("log1mexp", [x]) => x.log1mexp(),
-        ("clamp", [x]) => match (
-            attr::<Option<f64>>(case, "min")?,
-            attr::<Option<f64>>(case, "max")?,
-        ) {
-            (Some(low), Some(high)) => x.clamp(low, high),
-            (Some(low), None) => x.clamp_min(low),
-            (None, Some(high)) => x.clamp_max(high),
-            (None, None) => x.clone(),
-        },
+        ("clamp", [x]) => {
+            match (attr::<Option<f64>>(case, "min")?, attr::<Option<f64>>(case, "max")?) {
+                (Some(low), Some(high)) => x.clamp(low, high),
+                (Some(low), None) => x.clamp_min(low),
+                (None, Some(high)) => x.clamp_max(high),
+                (None, None) => x.clone(),
+            }
+        }
         ("pow_scalar", [x]) => x.powf(attr(case, "exponent")?),
 
         ("add", [a, b]) => a + b,
@@ -85,16 +81,8 @@ fn record(case: &OpCase, args: &[Var]) -> Result<Var> {
         ("mean", [x]) => kept(case, x, x.mean_dims(&reduced(case, x)?))?,
         ("amax", [x]) => kept(case, x, x.max_dims(&reduced(case, x)?))?,
         ("amin", [x]) => kept(case, x, x.min_dims(&reduced(case, x)?))?,
-        ("var", [x]) => kept(
-            case,
-            x,
-            x.var_dims(&reduced(case, x)?, attr(case, "correction")?),
-        )?,
-        ("std", [x]) => kept(
-            case,
-            x,
-            x.std_dims(&reduced(case, x)?, attr(case, "correction")?),
-        )?,
+        ("var", [x]) => kept(case, x, x.var_dims(&reduced(case, x)?, attr(case, "correction")?))?,
+        ("std", [x]) => kept(case, x, x.std_dims(&reduced(case, x)?, attr(case, "correction")?))?,
         ("logsumexp", [x]) => kept(case, x, logsumexp(x, &reduced(case, x)?))?,
         ("softmax", [x]) => x.softmax(attr(case, "dim")?),
         ("log_softmax", [x]) => x.log_softmax(attr(case, "dim")?),
@@ -103,19 +91,12 @@ fn record(case: &OpCase, args: &[Var]) -> Result<Var> {
         ("transpose", [x]) => x.transpose(attr(case, "dim0")?, attr(case, "dim1")?),
         ("permute", [x]) => x.permute(&attr::<Vec<usize>>(case, "dims")?),
         ("reshape", [x]) => x.reshape(&resolved(x, &attr::<Vec<isize>>(case, "shape")?)),
-        ("narrow", [x]) => x.narrow(
-            attr(case, "dim")?,
-            attr(case, "start")?,
-            attr(case, "length")?,
-        ),
+        ("narrow", [x]) => {
+            x.narrow(attr(case, "dim")?, attr(case, "start")?, attr(case, "length")?)
+        }
         ("slice_step", [x]) => {
             let dim = attr(case, "dim").unwrap_or(0);
-            x.slice_step(
-                dim,
-                attr(case, "start")?,
-                attr(case, "stop")?,
-                attr(case, "step")?,
-            )
+            x.slice_step(dim, attr(case, "start")?, attr(case, "stop")?, attr(case, "step")?)
         }
         ("cat", parts) => Var::cat(parts, attr(case, "dim")?),
         ("stack", parts) => Var::stack(parts, attr(case, "dim")?),
@@ -144,10 +125,7 @@ fn record(case: &OpCase, args: &[Var]) -> Result<Var> {
 }
 
 fn attr<T: DeserializeOwned>(case: &OpCase, name: &str) -> Result<T> {
-    let value = case
-        .attrs
-        .get(name)
-        .with_context(|| format!("no attribute `{name}`"))?;
+    let value = case.attrs.get(name).with_context(|| format!("no attribute `{name}`"))?;
     serde_json::from_value(value.clone()).with_context(|| format!("attribute `{name}`"))
 }
 
@@ -159,25 +137,17 @@ fn reduced(case: &OpCase, x: &Var) -> Result<Vec<isize>> {
         Some(serde_json::Value::Array(_)) => attr(case, "dim")?,
         Some(_) => vec![attr(case, "dim")?],
     };
-    Ok(dims
-        .into_iter()
-        .map(|dim: isize| if dim < 0 { dim + rank } else { dim })
-        .collect())
+    Ok(dims.into_iter().map(|dim: isize| if dim < 0 { dim + rank } else { dim }).collect())
 }
 
 /// Puts the reduced dims of `x` back, with size 1, where the case asks for that.
 fn kept(case: &OpCase, x: &Var, reduction: Var) -> Result<Var> {
-    if !attr::<Option<bool>>(case, "keepdim")
-        .unwrap_or_default()
-        .unwrap_or_default()
-    {
+    if !attr::<Option<bool>>(case, "keepdim").unwrap_or_default().unwrap_or_default() {
         return Ok(reduction);
     }
     let mut shape = x.shape().to_vec();
     for dim in reduced(case, x)? {
-        *shape
-            .get_mut(dim as usize)
-            .context("`dim` is out of range")? = 1;
+        *shape.get_mut(dim as usize).context("`dim` is out of range")? = 1;
     }
     Ok(reduction.reshape(&shape))
 }
@@ -186,17 +156,12 @@ fn kept(case: &OpCase, x: &Var, reduction: Var) -> Result<Var> {
 fn logsumexp(x: &Var, dims: &[isize]) -> Var {
     let mut dims = dims.to_vec();
     dims.sort_unstable();
-    dims.into_iter()
-        .rev()
-        .fold(x.clone(), |x, dim| x.logsumexp(dim))
+    dims.into_iter().rev().fold(x.clone(), |x, dim| x.logsumexp(dim))
 }
 
 /// Replaces the one -1 in `shape`.
 fn resolved(x: &Var, shape: &[isize]) -> Vec<usize> {
     let known: isize = shape.iter().filter(|&&size| size >= 0).product();
     let rest = x.elem_count() / known.max(1) as usize;
-    shape
-        .iter()
-        .map(|&size| usize::try_from(size).unwrap_or(rest))
-        .collect()
+    shape.iter().map(|&size| usize::try_from(size).unwrap_or(rest)).collect()
 }

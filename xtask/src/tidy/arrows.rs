@@ -61,25 +61,14 @@ pub(super) fn check(workspace: &Workspace, known: &Known) -> Vec<Complaint> {
     for (parent, siblings) in &groups {
         let parent = parent.join("::");
         match known.orders.iter().find(|(ordered, _)| *ordered == parent) {
-            Some((_, order)) => check_up(
-                workspace,
-                siblings,
-                order,
-                known.up,
-                &mut unused,
-                &mut complaints,
-            ),
+            Some((_, order)) => {
+                check_up(workspace, siblings, order, known.up, &mut unused, &mut complaints)
+            }
             None => {
                 circles.remove(parent.as_str());
                 let here = known.circles.iter().filter(|(known, ..)| *known == parent);
                 let allowed = here.map(|(_, modules, _)| modules.split_whitespace().collect());
-                check_circles(
-                    workspace,
-                    &parent,
-                    siblings,
-                    allowed.collect(),
-                    &mut complaints,
-                );
+                check_circles(workspace, &parent, siblings, allowed.collect(), &mut complaints);
             }
         }
     }
@@ -145,11 +134,7 @@ fn check_up(
                 "`{}` names `{}`, but `{from}` is below `{to}`: move down what it needs, or up what needs it",
                 ends[0], ends[1]
             );
-            complaints.push(Complaint::new(
-                file(workspace, arrow.from),
-                arrow.line,
-                text,
-            ));
+            complaints.push(Complaint::new(file(workspace, arrow.from), arrow.line, text));
         }
     }
 }
@@ -184,11 +169,7 @@ fn check_circles(
                     "a circle of modules: {from} -> {way}; move what both need to a module below both"
                 );
                 let first = arrows[0];
-                complaints.push(Complaint::new(
-                    file(workspace, first.from),
-                    first.line,
-                    text,
-                ));
+                complaints.push(Complaint::new(file(workspace, first.from), first.line, text));
             }
         }
     }
@@ -232,10 +213,8 @@ fn circles<'a>(siblings: &Siblings<'a>) -> Vec<BTreeSet<&'a str>> {
         found
     };
     let names: BTreeSet<&str> = siblings.keys().map(|(from, _)| *from).collect();
-    let reach: BTreeMap<&str, BTreeSet<&str>> = names
-        .into_iter()
-        .map(|name| (name, reached(name)))
-        .collect();
+    let reach: BTreeMap<&str, BTreeSet<&str>> =
+        names.into_iter().map(|name| (name, reached(name))).collect();
     let mut circles: BTreeSet<BTreeSet<&str>> = BTreeSet::new();
     for (name, reached) in &reach {
         let back = |other: &&&str| reach.get(**other).is_some_and(|r| r.contains(name));
@@ -250,11 +229,7 @@ fn circles<'a>(siblings: &Siblings<'a>) -> Vec<BTreeSet<&'a str>> {
 fn arrows(workspace: &Workspace) -> Vec<Arrow> {
     let mut arrows = Vec::new();
     for (module, here) in workspace.modules.iter().enumerate() {
-        let mut finder = Finder {
-            workspace,
-            module,
-            arrows: &mut arrows,
-        };
+        let mut finder = Finder { workspace, module, arrows: &mut arrows };
         // Those below are in the list themselves.
         let items = here.items.iter();
         for item in items.filter(|item| !matches!(item, syn::Item::Mod(_))) {
@@ -352,11 +327,7 @@ mod tests {
     use super::super::source::Source;
     use super::*;
 
-    const NOTHING: Known = Known {
-        orders: &[],
-        up: &[],
-        circles: &[],
-    };
+    const NOTHING: Known = Known { orders: &[], up: &[], circles: &[] };
 
     fn complaints(files: &[(&str, &str)], known: &Known) -> Vec<String> {
         let parse = |(path, text): &(&str, &str)| {
@@ -398,14 +369,8 @@ mod tests {
                 ("reexported.rs", "pub use crate::b::B;"),
             ];
             let found = lines(&files);
-            assert!(
-                found.contains(&"crates/a/src/b.rs:3".to_owned()),
-                "{way}: {found:?}"
-            );
-            assert!(
-                found.contains(&"crates/a/src/a.rs:2".to_owned()),
-                "{way}: {found:?}"
-            );
+            assert!(found.contains(&"crates/a/src/b.rs:3".to_owned()), "{way}: {found:?}");
+            assert!(found.contains(&"crates/a/src/a.rs:2".to_owned()), "{way}: {found:?}");
         }
     }
 
@@ -439,10 +404,7 @@ mod tests {
             ("x/low.rs", "pub struct Low;"),
             ("y.rs", "use crate::x::low::Low;"),
         ];
-        assert_eq!(
-            lines(&files),
-            ["crates/a/src/x/high.rs:1", "crates/a/src/y.rs:1"]
-        );
+        assert_eq!(lines(&files), ["crates/a/src/x/high.rs:1", "crates/a/src/y.rs:1"]);
     }
 
     #[test]
@@ -450,10 +412,7 @@ mod tests {
         let files = [
             ("lib.rs", "mod x; fn shared() {}"),
             ("x/mod.rs", "mod y; pub struct X; use y::Y;"),
-            (
-                "x/y.rs",
-                "use super::X; pub struct Y; fn f() { crate::shared() }",
-            ),
+            ("x/y.rs", "use super::X; pub struct Y; fn f() { crate::shared() }"),
         ];
         assert_eq!(lines(&files), [""; 0]);
     }
@@ -477,36 +436,10 @@ mod tests {
             ]
         );
         let up = &[("tinsmith_a::low::one", "tinsmith_a::high::two", "why")];
-        assert_eq!(
-            complaints(
-                &files,
-                &Known {
-                    orders,
-                    up,
-                    ..NOTHING
-                }
-            ),
-            [""; 0]
-        );
+        assert_eq!(complaints(&files, &Known { orders, up, ..NOTHING }), [""; 0]);
         let down = &[("tinsmith_a", "high low")];
-        assert_eq!(
-            complaints(
-                &files,
-                &Known {
-                    orders: down,
-                    ..NOTHING
-                }
-            ),
-            [""; 0]
-        );
-        let stale = complaints(
-            &files,
-            &Known {
-                orders: down,
-                up,
-                ..NOTHING
-            },
-        );
+        assert_eq!(complaints(&files, &Known { orders: down, ..NOTHING }), [""; 0]);
+        let stale = complaints(&files, &Known { orders: down, up, ..NOTHING });
         assert!(stale[0].contains("strike it out"), "{stale:?}");
     }
 
@@ -515,10 +448,7 @@ mod tests {
         let files = [("lib.rs", "mod a; mod b;"), ("a.rs", ""), ("b.rs", "")];
         let orders = &[("tinsmith_a", "a c")];
         let found = complaints(&files, &Known { orders, ..NOTHING });
-        assert!(
-            found[0].contains("`b` has no place in the order"),
-            "{found:?}"
-        );
+        assert!(found[0].contains("`b` has no place in the order"), "{found:?}");
         assert!(found[1].contains("has no `c` any more"), "{found:?}");
         assert_eq!(found.len(), 2);
     }
@@ -549,9 +479,6 @@ mod tests {
         let gone = known(&[("tinsmith_a", "a b c", "why"), ("tinsmith_a", "e f", "why")]);
         assert!(gone[0].contains("e, f are no circle any more"), "{gone:?}");
         let elsewhere = known(&[("tinsmith_a", "a b c", "why"), ("tinsmith_b", "a b", "why")]);
-        assert!(
-            elsewhere[0].contains("no circle in `tinsmith_b`"),
-            "{elsewhere:?}"
-        );
+        assert!(elsewhere[0].contains("no circle in `tinsmith_b`"), "{elsewhere:?}");
     }
 }

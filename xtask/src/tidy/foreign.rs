@@ -29,11 +29,7 @@ pub(super) fn check(workspace: &Workspace, known: &[Shown]) -> Vec<Complaint> {
             "users of {of_crate} see `{name}`, and need the same version of it: show a type of this project, or give a reason \
              in xtask/src/tidy/known.rs"
         );
-        complaints.push(Complaint::new(
-            &workspace.sources[module.file].path,
-            line,
-            text,
-        ));
+        complaints.push(Complaint::new(&workspace.sources[module.file].path, line, text));
     }
     for (of_crate, name, _) in unused {
         let text = format!("{of_crate} shows no `{name}` any more: strike it out");
@@ -47,12 +43,7 @@ fn shown(workspace: &Workspace) -> Vec<(String, usize, usize)> {
     let reachable = Reachable::new(workspace);
     let mut found = Vec::new();
     for (module, here) in workspace.modules.iter().enumerate() {
-        let mut reader = Reader {
-            workspace,
-            reachable: &reachable,
-            module,
-            found: &mut found,
-        };
+        let mut reader = Reader { workspace, reachable: &reachable, module, found: &mut found };
         here.items.iter().for_each(|item| reader.item(item));
     }
     found
@@ -314,10 +305,7 @@ mod tests {
             let files = [("crates/a/src/lib.rs", root), ("crates/a/src/b.rs", text)];
             let found = complaints(&files, &[]);
             assert_eq!(found.len(), 1, "{root}: {found:?}");
-            assert!(
-                found[0].starts_with("crates/a/src/b.rs:1: "),
-                "{root}: {found:?}"
-            );
+            assert!(found[0].starts_with("crates/a/src/b.rs:1: "), "{root}: {found:?}");
         }
     }
 
@@ -336,34 +324,21 @@ mod tests {
         ];
         for way in ways {
             let text = format!("use candle_core::Tensor;\n{way}");
-            assert_eq!(
-                complaints(&[("crates/a/src/lib.rs", &text)], &[]),
-                [""; 0],
-                "{way}"
-            );
+            assert_eq!(complaints(&[("crates/a/src/lib.rs", &text)], &[]), [""; 0], "{way}");
         }
         let hidden = [
             ("crates/a/src/lib.rs", "mod b; pub use b::Other;"),
-            (
-                "crates/a/src/b.rs",
-                "pub struct Other; pub struct A(pub candle_core::Tensor);",
-            ),
+            ("crates/a/src/b.rs", "pub struct Other; pub struct A(pub candle_core::Tensor);"),
         ];
         assert_eq!(complaints(&hidden, &[]), [""; 0]);
         let program = "pub fn f(_: candle_core::Tensor) {}";
-        assert_eq!(
-            complaints(&[("crates/a/src/main.rs", program)], &[]),
-            [""; 0]
-        );
+        assert_eq!(complaints(&[("crates/a/src/main.rs", program)], &[]), [""; 0]);
     }
 
     #[test]
     fn a_foreign_type_is_foreign_through_another_crate_and_ours_is_ours() {
         let files = [
-            (
-                "crates/a/src/lib.rs",
-                "mod b; pub use b::Ours; pub use candle_core::Tensor;",
-            ),
+            ("crates/a/src/lib.rs", "mod b; pub use b::Ours; pub use candle_core::Tensor;"),
             ("crates/a/src/b.rs", "pub struct Ours;"),
             (
                 "crates/c/src/lib.rs",

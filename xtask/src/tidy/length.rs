@@ -68,10 +68,7 @@ mod tests {
 
     #[test]
     fn a_long_file_is_found_and_its_tests_do_not_count() {
-        let tests = format!(
-            "#[cfg(test)]\nmod tests {{\n{}}}\n",
-            "const A: u8 = 1;\n".repeat(900)
-        );
+        let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "const A: u8 = 1;\n".repeat(900));
         let lines = |n: usize| "const A: u8 = 1;\n".repeat(n) + &tests;
         assert_eq!(complaints(&lines(500), &[]), [""; 0]);
         assert_eq!(

@@ -29,18 +29,12 @@ struct Complaint {
 
 impl Complaint {
     fn new(path: &str, line: usize, text: impl Into<String>) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            text: text.into(),
-        }
+        Self { path: path.to_owned(), line, text: text.into() }
     }
 
     /// An entry of `known.rs` that is so no longer.
     fn stale(entry: &str, text: &str) -> Self {
-        let line = include_str!("known.rs")
-            .lines()
-            .position(|line| line.contains(entry));
+        let line = include_str!("known.rs").lines().position(|line| line.contains(entry));
         Self::new("xtask/src/tidy/known.rs", line.unwrap_or(0) + 1, text)
     }
 }
@@ -79,14 +73,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     ]
     .concat();
     complaints.sort();
-    complaints
-        .iter()
-        .for_each(|complaint| println!("{complaint}"));
-    ensure!(
-        complaints.is_empty(),
-        "tidy: {} complaints",
-        complaints.len()
-    );
+    complaints.iter().for_each(|complaint| println!("{complaint}"));
+    ensure!(complaints.is_empty(), "tidy: {} complaints", complaints.len());
     let seconds = start.elapsed().as_secs_f64();
     println!("tidy: {} files ok in {seconds:.1} s", sources.len());
     Ok(())

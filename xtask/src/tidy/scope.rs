@@ -57,11 +57,7 @@ impl<'a> Workspace<'a> {
     /// Follows the `mod` declarations from the root of each crate. Where a package has a library,
     /// its program is one file beside it and not followed.
     pub fn new(sources: &'a [Source]) -> Self {
-        let mut workspace = Workspace {
-            sources,
-            modules: Vec::new(),
-            by_path: HashMap::new(),
-        };
+        let mut workspace = Workspace { sources, modules: Vec::new(), by_path: HashMap::new() };
         let mut files: HashMap<&str, usize> = HashMap::new();
         for (i, source) in sources.iter().enumerate() {
             files.insert(&source.path, i);
@@ -129,10 +125,7 @@ impl<'a> Workspace<'a> {
                 self.add(path, file, items, &folder_of_child, files);
                 continue;
             }
-            let places = [
-                format!("{folder_of_child}.rs"),
-                format!("{folder_of_child}/mod.rs"),
-            ];
+            let places = [format!("{folder_of_child}.rs"), format!("{folder_of_child}/mod.rs")];
             if let Some(&file) = places.iter().find_map(|place| files.get(place.as_str())) {
                 let items = &self.sources[file].syntax.items;
                 self.add(path, file, items, &folder_of_child, files);
@@ -210,14 +203,10 @@ impl<'a> Workspace<'a> {
             Some(import) if import[..] == path[..1] => None,
             Some(import) => self.look_up(module, &[&import[..], rest].concat(), depth + 1),
             None => {
-                here.globs
-                    .iter()
-                    .find_map(|glob| match self.look_up(module, glob, depth + 1)? {
-                        Target::Inside(other) if other != module => {
-                            self.within(other, path, depth + 1)
-                        }
-                        Target::Inside(_) | Target::Outside(_) => None,
-                    })
+                here.globs.iter().find_map(|glob| match self.look_up(module, glob, depth + 1)? {
+                    Target::Inside(other) if other != module => self.within(other, path, depth + 1),
+                    Target::Inside(_) | Target::Outside(_) => None,
+                })
             }
         }
     }
@@ -263,10 +252,7 @@ fn name_of(item: &Item) -> Option<String> {
 
 /// The names of a path, without what they are applied to.
 pub(super) fn names(path: &syn::Path) -> Vec<String> {
-    path.segments
-        .iter()
-        .map(|segment| segment.ident.to_string())
-        .collect()
+    path.segments.iter().map(|segment| segment.ident.to_string()).collect()
 }
 
 /// One name of a `use` declaration; of a glob, no name.
@@ -282,11 +268,9 @@ pub(super) fn leaves(tree: &UseTree) -> Vec<Leaf> {
         match tree {
             UseTree::Path(tree) => walk(&tree.tree, &with(&tree.ident), found),
             UseTree::Group(group) => group.items.iter().for_each(|tree| walk(tree, path, found)),
-            UseTree::Glob(glob) => found.push(Leaf {
-                path: path.to_vec(),
-                name: None,
-                span: glob.star_token.spans[0],
-            }),
+            UseTree::Glob(glob) => {
+                found.push(Leaf { path: path.to_vec(), name: None, span: glob.star_token.spans[0] })
+            }
             UseTree::Name(name) if name.ident == "self" => found.push(Leaf {
                 path: path.to_vec(),
                 name: path.last().cloned(),

@@ -22,23 +22,13 @@ impl Source {
             let line = error.span().start().line;
             anyhow::anyhow!("{path}:{line}: {error}")
         })?;
-        Ok(Self {
-            path: path.to_owned(),
-            text,
-            syntax,
-        })
+        Ok(Self { path: path.to_owned(), text, syntax })
     }
 }
 
 /// Every Rust file that git has or would add.
 pub(super) fn all(repository: &Path) -> Result<Vec<Source>> {
-    let arguments = [
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ];
+    let arguments = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let listed = Command::new("git")
         .args(arguments)
         .arg("*.rs")
@@ -63,14 +53,11 @@ pub(super) fn for_tests(attributes: &[Attribute]) -> bool {
         true => attribute.parse_args::<Meta>().ok(),
         false => None,
     };
-    attributes
-        .iter()
-        .filter_map(condition)
-        .any(|condition| match condition {
-            Meta::Path(path) => path.is_ident("test"),
-            Meta::List(list) if list.path.is_ident("all") => list
-                .parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)
-                .is_ok_and(|all| all.iter().any(|one| one.path().is_ident("test"))),
-            Meta::List(_) | Meta::NameValue(_) => false,
-        })
+    attributes.iter().filter_map(condition).any(|condition| match condition {
+        Meta::Path(path) => path.is_ident("test"),
+        Meta::List(list) if list.path.is_ident("all") => list
+            .parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)
+            .is_ok_and(|all| all.iter().any(|one| one.path().is_ident("test"))),
+        Meta::List(_) | Meta::NameValue(_) => false,
+    })
 }

@@ -106,11 +106,7 @@ fn blocks(source: &Source) -> Vec<Block<'_>> {
                     block.mark = mark;
                 }
             }
-            _ => blocks.push(Block {
-                start: index,
-                mark,
-                lines: vec![text],
-            }),
+            _ => blocks.push(Block { start: index, mark, lines: vec![text] }),
         }
     }
     blocks
@@ -120,9 +116,7 @@ fn blocks(source: &Source) -> Vec<Block<'_>> {
 fn comment(line: &str) -> Option<(&str, &str)> {
     let depth = line.len() - line.trim_start().len();
     let marks = ["/// ", "//! ", "// ", "///", "//!", "//"];
-    let mark = marks
-        .into_iter()
-        .find(|mark| line[depth..].starts_with(mark))?;
+    let mark = marks.into_iter().find(|mark| line[depth..].starts_with(mark))?;
     Some(line.split_at(depth + mark.len()))
 }
 
@@ -179,10 +173,7 @@ mod tests {
             assert_eq!(fixed(&source(&text(100)), &[]), None);
             let at = before.lines().count() + 1;
             let found = complaints(&text(101), &[]);
-            assert!(
-                found[0].starts_with(&format!("a/b.rs:{at}: a comment is wider")),
-                "{found:?}"
-            );
+            assert!(found[0].starts_with(&format!("a/b.rs:{at}: a comment is wider")), "{found:?}");
             let wrapped = text(101).replace(" b", &format!("\n{mark} b"));
             assert_eq!(fixed(&source(&text(101)), &[]), Some(wrapped));
         }

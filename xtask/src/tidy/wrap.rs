@@ -41,10 +41,7 @@ fn paragraphs(lines: &[&str]) -> Vec<Paragraph> {
         in_code ^= fence;
         if of_its_own {
             found.push(mem::take(&mut open));
-            found.push(Paragraph {
-                lines: vec![(*line).to_owned()],
-                ..Paragraph::default()
-            });
+            found.push(Paragraph { lines: vec![(*line).to_owned()], ..Paragraph::default() });
             continue;
         }
         let mark = mark(text);
@@ -171,22 +168,13 @@ https://example.com/of-some-length";
 
     #[test]
     fn code_is_not_broken_and_no_line_begins_with_a_mark() {
-        check(
-            "one two three `four five six` seven",
-            "one two three\n`four five six`\nseven",
-        );
+        check("one two three `four five six` seven", "one two three\n`four five six`\nseven");
         check("what two and two is - 4", "what two and two\nis - 4");
-        check(
-            "there were in all just 12. But",
-            "there were in all\njust 12. But",
-        );
+        check("there were in all just 12. But", "there were in all\njust 12. But");
     }
 
     #[test]
     fn a_line_break_that_is_meant_is_kept() {
-        check(
-            "one two  \nthree four five six seven",
-            "one two  \nthree four five six\nseven",
-        );
+        check("one two  \nthree four five six seven", "one two  \nthree four five six\nseven");
     }
 }

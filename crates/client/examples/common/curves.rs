@@ -35,12 +35,8 @@ impl Curves {
 
     /// Notes one step: a value for each name.
     pub fn push(&mut self, values: &[f64]) -> Result<()> {
-        let line: BTreeMap<&str, f64> = self
-            .names
-            .iter()
-            .copied()
-            .zip(values.iter().copied())
-            .collect();
+        let line: BTreeMap<&str, f64> =
+            self.names.iter().copied().zip(values.iter().copied()).collect();
         self.log.write(self.steps.len() as u64, &line)?;
         self.steps.push(values.to_vec());
         Ok(())

@@ -1,9 +1,5 @@
 //! What the examples share: text, a service to train on, a progress bar, curves and tables.
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "each example uses a part of this module"
-)]
+#![allow(dead_code, unused_imports, reason = "each example uses a part of this module")]
 
 mod curves;
 mod progress;

@@ -44,9 +44,7 @@ impl Service {
     /// Another adapter on the same base model, untrained.
     pub fn another(&self) -> Result<TrainingClient> {
         let lora = LoraConfig::rank(8).seed(1);
-        Ok(self
-            .client
-            .create_lora_training_client(&self.model, &lora)?)
+        Ok(self.client.create_lora_training_client(&self.model, &lora)?)
     }
 }
 
@@ -74,16 +72,12 @@ pub fn continuation(prompt: &[u32], answer: &[u32]) -> Datum {
 
 /// The model's logprob of every target token, one list a datum.
 pub fn logprobs(training: &TrainingClient, data: &[Datum]) -> Result<Vec<Vec<f32>>> {
-    let output = training
-        .forward(data, LossFn::CrossEntropy, None)?
-        .result()?;
+    let output = training.forward(data, LossFn::CrossEntropy, None)?.result()?;
     let of_datum = output
         .loss_fn_outputs
         .iter()
         .map(|outputs| outputs.get("logprobs")?.as_f32().map(<[f32]>::to_vec));
-    of_datum
-        .collect::<Option<_>>()
-        .context("the server gave no logprobs")
+    of_datum.collect::<Option<_>>().context("the server gave no logprobs")
 }
 
 /// The mean of `values`.

@@ -17,11 +17,7 @@ impl Split {
         let mut seen = HashSet::new();
         let distinct = sentences(BOOK).filter(|sentence| seen.insert(sentence.to_lowercase()));
         for (index, sentence) in distinct.enumerate() {
-            if index % 6 == 0 {
-                held_out.push(sentence)
-            } else {
-                train.push(sentence)
-            }
+            if index % 6 == 0 { held_out.push(sentence) } else { train.push(sentence) }
         }
         Split { train, held_out }
     }
@@ -32,18 +28,14 @@ impl Split {
 /// is one.
 fn sentences(book: &str) -> impl Iterator<Item = String> {
     book.split("\n\n").flat_map(|paragraph| {
-        let words: Vec<String> = paragraph
-            .split_whitespace()
-            .map(unquoted)
-            .filter(|word| !word.is_empty())
-            .collect();
+        let words: Vec<String> =
+            paragraph.split_whitespace().map(unquoted).filter(|word| !word.is_empty()).collect();
         let mut cut = Vec::new();
         let mut start = 0;
         for end in 1..=words.len() {
             let closed = words[end - 1].ends_with(['.', '!', '?']);
-            let next_begins = words
-                .get(end)
-                .is_none_or(|word| word.starts_with(char::is_uppercase));
+            let next_begins =
+                words.get(end).is_none_or(|word| word.starts_with(char::is_uppercase));
             if closed && next_begins {
                 cut.push(words[start..end].join(" "));
                 start = end;
@@ -62,16 +54,11 @@ fn sentences(book: &str) -> impl Iterator<Item = String> {
 /// A word without quotation marks and brackets; an apostrophe between letters stays.
 fn unquoted(word: &str) -> String {
     let letter = |at: Option<usize>| {
-        at.and_then(|at| word.as_bytes().get(at))
-            .is_some_and(u8::is_ascii_alphabetic)
+        at.and_then(|at| word.as_bytes().get(at)).is_some_and(u8::is_ascii_alphabetic)
     };
     let apostrophe = |at: usize| letter(at.checked_sub(1)) && letter(Some(at + 1));
     let keep = |&(at, c): &(usize, char)| {
-        if c == '\'' {
-            apostrophe(at)
-        } else {
-            !"`\"()".contains(c)
-        }
+        if c == '\'' { apostrophe(at) } else { !"`\"()".contains(c) }
     };
     word.char_indices().filter(keep).map(|(_, c)| c).collect()
 }
@@ -93,12 +80,7 @@ pub fn shuffle_words(sentence: &str, rng: &mut Rng) -> String {
 
 fn with_first(word: &str, change: fn(&char) -> char) -> String {
     let mut characters = word.chars();
-    characters
-        .next()
-        .iter()
-        .map(change)
-        .chain(characters)
-        .collect()
+    characters.next().iter().map(change).chain(characters).collect()
 }
 
 /// SplitMix64: a few lines, and the same numbers on every machine.

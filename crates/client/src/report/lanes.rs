@@ -55,11 +55,7 @@ mod tests {
             let triangle = (n * n.saturating_sub(1) / 2) as f64;
             let found = sums(&a, &b, |a, b| [a, a + b]);
             assert_eq!(found, [triangle, (n * n) as f64], "{n}");
-            assert_eq!(
-                greatest(&a, &b, |a, _| a),
-                n.saturating_sub(1) as f64,
-                "{n}"
-            );
+            assert_eq!(greatest(&a, &b, |a, _| a), n.saturating_sub(1) as f64, "{n}");
         }
     }
 }

@@ -84,9 +84,8 @@ pub struct PhaseTimes {
 
 impl GradientReport {
     pub(crate) fn of(gradient: &[f32]) -> Self {
-        let [squares, zeros] = lanes::sums(gradient, gradient, |g, _| {
-            [g * g, f64::from(u8::from(g == 0.0))]
-        });
+        let [squares, zeros] =
+            lanes::sums(gradient, gradient, |g, _| [g * g, f64::from(u8::from(g == 0.0))]);
         GradientReport {
             norm: squares.sqrt(),
             max_abs: lanes::greatest(gradient, gradient, |g, _| g.abs()),

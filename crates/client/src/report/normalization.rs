@@ -53,9 +53,6 @@ mod tests {
         assert_eq!(count(NumLossTokens), Some(2));
         assert_eq!(count(NumSequences), Some(2));
         let zeros = Normalization::of(NumSequences, &[0.0; 6], &[0, 2, 3, 3]);
-        assert_eq!(
-            zeros.map(|found| (found.count, found.factor())),
-            Some((0, 1.0))
-        );
+        assert_eq!(zeros.map(|found| (found.count, found.factor())), Some((0, 1.0)));
     }
 }

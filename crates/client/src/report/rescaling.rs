@@ -31,10 +31,7 @@ impl Rescaling {
             sequences += 1;
             inflated += usize::from(sum <= 1e-9);
         }
-        (sequences > 0).then_some(Rescaling {
-            sequences,
-            inflated,
-        })
+        (sequences > 0).then_some(Rescaling { sequences, inflated })
     }
 }
 

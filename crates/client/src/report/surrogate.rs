@@ -62,10 +62,7 @@ impl SurrogateCheck {
                 before + losses.iter().map(|&loss| f64::from(loss)).sum::<f64>()
             });
         }
-        let told = output
-            .metrics
-            .get("loss:sum")
-            .map(|sum| (sum, ServerLoss::LossSum));
+        let told = output.metrics.get("loss:sum").map(|sum| (sum, ServerLoss::LossSum));
         let (server, source) = told.or(elementwise.map(|sum| (sum, ServerLoss::ElementwiseLoss)))?;
         let near = |value: f64, size: f64| {
             (server - value).abs() <= TOLERANCE * size + f64::from(f32::EPSILON)
@@ -112,15 +109,9 @@ mod tests {
     #[test]
     fn the_linear_loss_of_the_weights_agrees() {
         let found = check(&[("loss:sum", 2.0)], None).unwrap();
-        assert_eq!(
-            (found.expected, found.server, found.agrees),
-            (2.0, 2.0, true)
-        );
+        assert_eq!((found.expected, found.server, found.agrees), (2.0, 2.0, true));
         let found = check(&[], Some([[2.0, 0.0], [-2.0, 2.0]])).unwrap();
-        assert_eq!(
-            (found.source, found.agrees),
-            (ServerLoss::ElementwiseLoss, true)
-        );
+        assert_eq!((found.source, found.agrees), (ServerLoss::ElementwiseLoss, true));
     }
 
     #[test]

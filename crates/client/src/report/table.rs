@@ -11,9 +11,8 @@ impl fmt::Display for StepReport {
         let mut rows = vec![("loss".to_owned(), number(self.loss))];
         if let [_, _, ..] = self.terms[..] {
             for term in &self.terms {
-                let norm = term
-                    .gradient_norm
-                    .map(|norm| format!(", gradient norm {}", number(norm)));
+                let norm =
+                    term.gradient_norm.map(|norm| format!(", gradient norm {}", number(norm)));
                 let value = format!(
                     "{} = {} x {}{}",
                     number(term.weighted()),
@@ -24,20 +23,12 @@ impl fmt::Display for StepReport {
                 rows.push((format!("  {}", term.name), value));
             }
         }
-        rows.extend(
-            self.metrics
-                .iter()
-                .map(|(name, value)| (name.to_owned(), number(value))),
-        );
+        rows.extend(self.metrics.iter().map(|(name, value)| (name.to_owned(), number(value))));
         let gradient = &self.gradient;
         let zeros = format!("{:.1} % zeros", gradient.zeros * 100.0);
         rows.push((
             "gradient".to_owned(),
-            format!(
-                "norm {}, max {}, {zeros}",
-                number(gradient.norm),
-                number(gradient.max_abs)
-            ),
+            format!("norm {}, max {}, {zeros}", number(gradient.norm), number(gradient.max_abs)),
         ));
         if let Some(Normalization { by, count }) = self.normalization {
             let what = match by {
@@ -48,11 +39,8 @@ impl fmt::Display for StepReport {
             rows.push(("  divided by".to_owned(), format!("{count} {what}")));
         }
         if let Some(drift) = &self.drift {
-            let drift = format!(
-                "max {}, mean {} nats",
-                number(drift.max_abs),
-                number(drift.mean_abs)
-            );
+            let drift =
+                format!("max {}, mean {} nats", number(drift.max_abs), number(drift.mean_abs));
             rows.push(("drift".to_owned(), drift));
         }
         if let Some(check) = &self.surrogate {
@@ -76,16 +64,10 @@ impl fmt::Display for StepReport {
         let bytes = bytes.map(|(name, bytes)| format!("{name} {}", size(bytes)));
         rows.push(("bodies".to_owned(), bytes.join(", ")));
         rows.extend(
-            self.warnings
-                .iter()
-                .map(|warning| ("warning".to_owned(), warning.to_string())),
+            self.warnings.iter().map(|warning| ("warning".to_owned(), warning.to_string())),
         );
 
-        let width = rows
-            .iter()
-            .map(|(name, _)| name.chars().count())
-            .max()
-            .unwrap_or(0);
+        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         for (i, (name, value)) in rows.iter().enumerate() {
             let end = if i + 1 < rows.len() { "\n" } else { "" };
             write!(f, "{name:width$}  {value}{end}")?;
@@ -135,16 +117,6 @@ mod tests {
     #[test]
     fn numbers_keep_six_digits() {
         let shown = [0.0, -1.5, 0.000_123_456_7, 123_456.78, 2.5e-7, 1e9].map(number);
-        assert_eq!(
-            shown,
-            [
-                "0",
-                "-1.5",
-                "0.000123457",
-                "123457",
-                "2.50000e-7",
-                "1.00000e9"
-            ]
-        );
+        assert_eq!(shown, ["0", "-1.5", "0.000123457", "123457", "2.50000e-7", "1.00000e9"]);
     }
 }

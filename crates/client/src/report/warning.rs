@@ -32,21 +32,11 @@ impl Warning {
         metrics: &Metrics,
     ) -> Vec<Warning> {
         let zero = (gradient.max_abs == 0.0).then_some(Warning::ZeroGradient);
-        let drift = drift
-            .filter(|drift| drift.exceeds(Drift::CONSPICUOUS))
-            .map(Warning::Drift);
-        let surrogate = surrogate
-            .filter(|check| !check.agrees)
-            .map(Warning::Surrogate);
-        let replaced = RESERVED
-            .into_iter()
-            .filter(|name| metrics.get(name).is_some());
+        let drift = drift.filter(|drift| drift.exceeds(Drift::CONSPICUOUS)).map(Warning::Drift);
+        let surrogate = surrogate.filter(|check| !check.agrees).map(Warning::Surrogate);
+        let replaced = RESERVED.into_iter().filter(|name| metrics.get(name).is_some());
         let replaced = replaced.map(Warning::MetricReplaced);
-        zero.into_iter()
-            .chain(drift)
-            .chain(surrogate)
-            .chain(replaced)
-            .collect()
+        zero.into_iter().chain(drift).chain(surrogate).chain(replaced).collect()
     }
 }
 

@@ -77,11 +77,7 @@ pub enum Reply {
 }
 
 pub fn status(status: u16, body: Value) -> Reply {
-    Reply::Send {
-        status,
-        body: body.to_string().into_bytes(),
-        headers: vec![],
-    }
+    Reply::Send { status, body: body.to_string().into_bytes(), headers: vec![] }
 }
 
 pub fn ok(body: Value) -> Reply {
@@ -89,11 +85,7 @@ pub fn ok(body: Value) -> Reply {
 }
 
 pub fn raw(status: u16, body: &str) -> Reply {
-    Reply::Send {
-        status,
-        body: body.as_bytes().to_vec(),
-        headers: vec![],
-    }
+    Reply::Send { status, body: body.as_bytes().to_vec(), headers: vec![] }
 }
 
 impl Reply {
@@ -107,12 +99,8 @@ impl Reply {
 
 /// A protobuf answer.
 pub fn protobuf(message: &impl proto::Message) -> Reply {
-    Reply::Send {
-        status: 200,
-        body: proto::to_vec(message).unwrap(),
-        headers: vec![],
-    }
-    .header("Content-Type", "application/x-protobuf")
+    Reply::Send { status: 200, body: proto::to_vec(message).unwrap(), headers: vec![] }
+        .header("Content-Type", "application/x-protobuf")
 }
 
 /// The result of a request that was accepted.
@@ -156,43 +144,24 @@ impl Fake {
         });
         let fake = Fake { state, url };
         fake.on("forward", |request| outputs(request, "forward_input"));
-        fake.on("forward_backward", |request| {
-            outputs(request, "forward_backward_input")
-        });
+        fake.on("forward_backward", |request| outputs(request, "forward_backward_input"));
         fake
     }
 
     /// Gives these answers to the next requests for `call`, before the usual ones.
     pub fn script(&self, call: &str, replies: impl IntoIterator<Item = Reply>) {
-        self.state
-            .0
-            .lock()
-            .unwrap()
-            .script
-            .entry(call.into())
-            .or_default()
-            .extend(replies);
+        self.state.0.lock().unwrap().script.entry(call.into()).or_default().extend(replies);
     }
 
     /// Computes the results of `call` so.
     pub fn on(&self, call: &str, work: impl Fn(&Request) -> Value + Send + 'static) {
-        self.state
-            .0
-            .lock()
-            .unwrap()
-            .work
-            .insert(call.into(), Box::new(work));
+        self.state.0.lock().unwrap().work.insert(call.into(), Box::new(work));
     }
 
     /// All requests for `call` so far.
     pub fn requests(&self, call: &str) -> Vec<Request> {
         let state = self.state.0.lock().unwrap();
-        state
-            .requests
-            .iter()
-            .filter(|request| request.call() == call)
-            .cloned()
-            .collect()
+        state.requests.iter().filter(|request| request.call() == call).cloned().collect()
     }
 
     /// Everything asked of the model's training order, as `call seq_id`.
@@ -202,9 +171,7 @@ impl Fake {
             let is_pass = matches!(r.call(), "forward" | "forward_backward");
             is_pass || !r.body()["seq_id"].is_null() && r.call() != "asample"
         });
-        training
-            .map(|r| format!("{} {}", r.call(), r.seq_id()))
-            .collect()
+        training.map(|r| format!("{} {}", r.call(), r.seq_id())).collect()
     }
 
     /// Waits until `call` was requested `n` times.
@@ -232,9 +199,7 @@ impl Fake {
     }
 
     pub fn training(&self) -> TrainingClient {
-        self.service()
-            .create_lora_training_client("tiny", &LoraConfig::rank(4))
-            .unwrap()
+        self.service().create_lora_training_client("tiny", &LoraConfig::rank(4)).unwrap()
     }
 }
 
@@ -250,11 +215,7 @@ fn serve(stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
             reply
         };
         match reply {
-            Reply::Send {
-                status,
-                body,
-                headers,
-            } => {
+            Reply::Send { status, body, headers } => {
                 let mut head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n", body.len());
                 for (name, value) in headers {
                     head += &format!("{name}: {value}\r\n");
@@ -290,17 +251,10 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
             None => break,
         };
     }
-    let length = headers
-        .get("content-length")
-        .map_or(0, |n| n.parse().unwrap());
+    let length = headers.get("content-length").map_or(0, |n| n.parse().unwrap());
     let mut bytes = vec![0; length];
     reader.read_exact(&mut bytes).ok()?;
-    Some(Request {
-        method,
-        path,
-        headers,
-        bytes,
-    })
+    Some(Request { method, path, headers, bytes })
 }
 
 impl State {
@@ -367,20 +321,10 @@ fn outputs(request: &Request, input: &str) -> Value {
     let body = request.body();
     let output = |datum: &Value| {
         let shape = &datum["loss_fn_inputs"]["target_tokens"]["shape"];
-        let n: u64 = shape
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|d| d.as_u64().unwrap())
-            .product();
+        let n: u64 = shape.as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product();
         json!({"logprobs": {"dtype": "float32", "shape": shape, "data": vec![-1.0; n as usize]}})
     };
-    let outputs: Vec<Value> = body[input]["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(output)
-        .collect();
+    let outputs: Vec<Value> = body[input]["data"].as_array().unwrap().iter().map(output).collect();
     json!({"loss_fn_output_type": "scalar", "loss_fn_outputs": outputs, "metrics": {"loss:sum": 4.0}})
 }
 
@@ -416,9 +360,6 @@ pub fn datum(n: usize) -> Datum {
 }
 
 pub fn vectors(name: &str) -> Value {
-    let path = format!(
-        "{}/../../tests/vectors/wire/{name}",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/../../tests/vectors/wire/{name}", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }

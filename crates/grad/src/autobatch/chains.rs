@@ -22,23 +22,17 @@ impl Chains {
     pub(super) fn new(graph: &Graph, classes: &Classes, roots: &[usize]) -> Chains {
         let mut uses = vec![0u32; graph.len()];
         let inputs = (0..graph.len()).flat_map(|at| graph.inputs(at));
-        inputs
-            .chain(roots.iter().copied())
-            .for_each(|at| uses[at] += 1);
+        inputs.chain(roots.iter().copied()).for_each(|at| uses[at] += 1);
 
         let is_link = |at: usize| {
             classes.places[at] == Place::Alone && sign_of_second(graph.nodes[at]).is_some()
         };
-        let mut chains = Chains {
-            previous: vec![None; graph.len()],
-            goes_on: vec![false; graph.len()],
-        };
+        let mut chains =
+            Chains { previous: vec![None; graph.len()], goes_on: vec![false; graph.len()] };
         for at in (0..graph.len()).filter(|&at| is_link(at)) {
             let is_subtraction = sign_of_second(graph.nodes[at]) == Some(Sign::Minus);
             let continued = graph.inputs(at).take(if is_subtraction { 1 } else { 2 });
-            let previous = continued
-                .into_iter()
-                .find(|&input| uses[input] == 1 && is_link(input));
+            let previous = continued.into_iter().find(|&input| uses[input] == 1 && is_link(input));
             chains.previous[at] = previous;
             if let Some(previous) = previous {
                 chains.goes_on[previous] = true;
@@ -65,10 +59,7 @@ impl Chains {
     pub(super) fn terms(&self, graph: &Graph, links: &[usize]) -> Vec<(usize, Sign)> {
         let mut terms = Vec::with_capacity(links.len() + 1);
         for &link in links {
-            let signs = [
-                Sign::Plus,
-                sign_of_second(graph.nodes[link]).unwrap_or(Sign::Plus),
-            ];
+            let signs = [Sign::Plus, sign_of_second(graph.nodes[link]).unwrap_or(Sign::Plus)];
             let operands = graph.inputs(link).zip(signs);
             terms.extend(operands.filter(|&(operand, _)| Some(operand) != self.previous[link]));
         }

@@ -170,10 +170,8 @@ impl Classifier<'_> {
         for pieces in narrowed.chunk_by(|a, b| a.of == b.of) {
             let of = pieces[0].of;
             let sequences = pieces.chunk_by(|a, b| (a.start, a.len) == (b.start, b.len));
-            let ranges: Vec<(usize, usize)> = sequences
-                .clone()
-                .map(|same| (same[0].start, same[0].len))
-                .collect();
+            let ranges: Vec<(usize, usize)> =
+                sequences.clone().map(|same| (same[0].start, same[0].len)).collect();
             let mut end = 0;
             let has_gap = ranges.iter().any(|&(start, len)| {
                 let begins_at = std::mem::replace(&mut end, start + len);
@@ -204,13 +202,10 @@ impl Classifier<'_> {
 
     fn space(&mut self, lengths: &[usize]) -> usize {
         let spaces = &mut self.found.spaces;
-        spaces
-            .iter()
-            .position(|space| space.lengths() == lengths)
-            .unwrap_or_else(|| {
-                spaces.push(Segments::new(lengths));
-                spaces.len() - 1
-            })
+        spaces.iter().position(|space| space.lengths() == lengths).unwrap_or_else(|| {
+            spaces.push(Segments::new(lengths));
+            spaces.len() - 1
+        })
     }
 
     fn place(&mut self, at: usize) {
@@ -234,10 +229,7 @@ impl Classifier<'_> {
                 place @ Place::Constant(_) => place,
                 place if self.graph.nodes[at].0.inputs[0].elem_count() == 1 => {
                     match self.class_of(place) {
-                        Some(Class {
-                            kind: Kind::Reduced { .. } | Kind::Numbers,
-                            ..
-                        }) => place,
+                        Some(Class { kind: Kind::Reduced { .. } | Kind::Numbers, .. }) => place,
                         _ => Place::Alone,
                     }
                 }
@@ -337,9 +329,7 @@ impl Classifier<'_> {
         // A loop body that does the same more often than this to one sequence is not worth the search.
         const MOST: u32 = 8;
         let var = self.graph.nodes[at];
-        let sequences = kind
-            .space()
-            .map_or(0, |space| self.found.spaces[space].len());
+        let sequences = kind.space().map_or(0, |space| self.found.spaces[space].len());
         for occurrence in 0..MOST {
             let key = Key::new(var, &operands, occurrence);
             let class = match self.known.entry(key) {
@@ -370,10 +360,8 @@ impl Classifier<'_> {
     }
 
     fn join_numbers(&mut self, at: usize, operands: SmallVec<[Operand; 3]>) -> Place {
-        let class = *self
-            .known
-            .entry(Key::new(self.graph.nodes[at], &operands, 0))
-            .or_insert_with(|| {
+        let class =
+            *self.known.entry(Key::new(self.graph.nodes[at], &operands, 0)).or_insert_with(|| {
                 self.found.classes.push(Class {
                     kind: Kind::Numbers,
                     members: Vec::new(),
@@ -385,10 +373,7 @@ impl Classifier<'_> {
         let joined = &mut self.found.classes[class];
         joined.members.push(at as At);
         joined.missing = joined.missing.saturating_sub(1);
-        Place::Member {
-            class,
-            index: joined.members.len() - 1,
-        }
+        Place::Member { class, index: joined.members.len() - 1 }
     }
 
     /// Whether two nodes of one class compute the same value.

@@ -29,12 +29,11 @@ pub(super) fn rewrite(graph: &Graph, classes: &Classes, roots: &[usize]) -> Vec<
             Place::Kept | Place::Constant(_) => rewriter.alone[at] = Some(graph.nodes[at].clone()),
             Place::Alone if rewriter.chains.goes_on(at) => {}
             Place::Alone => {
-                let single = attribute(graph.nodes[at].0.at, || {
-                    match rewriter.chains.ending_at(at) {
+                let single =
+                    attribute(graph.nodes[at].0.at, || match rewriter.chains.ending_at(at) {
                         Some(links) => rewriter.add_up(at, &links),
                         None => rewriter.again(at),
-                    }
-                });
+                    });
                 rewriter.alone[at] = Some(single);
             }
         }
@@ -72,11 +71,9 @@ impl Rewriter<'_> {
                 let range = self.classes.spaces[space].range(index);
                 self.whole(class).narrow(0, range.start, range.len())
             }
-            Kind::Reduced { .. } | Kind::Numbers => self
-                .whole(class)
-                .narrow(0, index, 1)
-                .reshape(&[])
-                .broadcast_to(node.shape()),
+            Kind::Reduced { .. } | Kind::Numbers => {
+                self.whole(class).narrow(0, index, 1).reshape(&[]).broadcast_to(node.shape())
+            }
         });
         self.alone[at] = Some(single.clone());
         single
@@ -92,11 +89,7 @@ impl Rewriter<'_> {
         }
         let inputs: Vec<usize> = self.graph.inputs(at).collect();
         let inputs: Inputs = inputs.into_iter().map(|input| self.single(input)).collect();
-        if inputs
-            .iter()
-            .zip(&node.0.inputs)
-            .all(|(now, then)| now.0.id == then.0.id)
-        {
+        if inputs.iter().zip(&node.0.inputs).all(|(now, then)| now.0.id == then.0.id) {
             return node.clone();
         }
         let again = node.on(inputs, node.shape());
@@ -122,19 +115,12 @@ impl Rewriter<'_> {
         let class = of?;
         let joined = match self.classes.classes[class].kind {
             Kind::Pieces { space, .. } | Kind::Rows { space } => {
-                let is_whole = indices
-                    .iter()
-                    .copied()
-                    .eq(0..self.classes.spaces[space].len());
+                let is_whole = indices.iter().copied().eq(0..self.classes.spaces[space].len());
                 is_whole.then(|| self.whole(class))?
             }
             Kind::Reduced { .. } | Kind::Numbers => {
                 let is_number = |input: &Var| input.elem_count() == 1;
-                node.0
-                    .inputs
-                    .iter()
-                    .all(is_number)
-                    .then(|| self.gather(class, &indices))?
+                node.0.inputs.iter().all(is_number).then(|| self.gather(class, &indices))?
             }
         };
         Some(joined.reshape(node.shape()))
@@ -161,15 +147,11 @@ impl Rewriter<'_> {
             Kind::Rows { space } => {
                 let mut shape = Dims::from_slice(node.shape());
                 shape[0] = self.classes.spaces[space].rows();
-                let inputs = (0..of.operands.len())
-                    .map(|i| self.operand(of, i))
-                    .collect();
+                let inputs = (0..of.operands.len()).map(|i| self.operand(of, i)).collect();
                 node.on(inputs, &shape)
             }
             Kind::Numbers => {
-                let inputs = (0..of.operands.len())
-                    .map(|i| self.operand(of, i))
-                    .collect();
+                let inputs = (0..of.operands.len()).map(|i| self.operand(of, i)).collect();
                 node.on(inputs, &[of.members.len()])
             }
         }
@@ -205,10 +187,7 @@ impl Rewriter<'_> {
             None => {
                 let constants: Vec<f64> = places.filter_map(Place::constant).collect();
                 let (dtype, device) = (member.0.inputs[i].dtype(), member.device());
-                match constants
-                    .iter()
-                    .all(|c| c.to_bits() == constants[0].to_bits())
-                {
+                match constants.iter().all(|c| c.to_bits() == constants[0].to_bits()) {
                     true => return Var::literal(constants[0], &[], dtype, device),
                     false => vector(&constants, dtype, device),
                 }
@@ -218,9 +197,7 @@ impl Rewriter<'_> {
             Kind::Rows { space } => {
                 let mut shape = Dims::from_elem(1, member.rank());
                 shape[0] = class.members.len();
-                numbers
-                    .reshape(&shape)
-                    .segment_expand(&self.classes.spaces[space])
+                numbers.reshape(&shape).segment_expand(&self.classes.spaces[space])
             }
             _ => numbers,
         }
@@ -273,16 +250,14 @@ impl Rewriter<'_> {
         for (class, sign, indices) in groups {
             parts.push((self.gather(class, &indices).sum(), sign));
         }
-        let joined = parts
-            .into_iter()
-            .fold(None, |sum: Option<Var>, (part, sign)| {
-                Some(match (sum, sign) {
-                    (None, Sign::Plus) => part,
-                    (None, Sign::Minus) => -part,
-                    (Some(sum), Sign::Plus) => sum + part,
-                    (Some(sum), Sign::Minus) => sum - part,
-                })
-            });
+        let joined = parts.into_iter().fold(None, |sum: Option<Var>, (part, sign)| {
+            Some(match (sum, sign) {
+                (None, Sign::Plus) => part,
+                (None, Sign::Minus) => -part,
+                (Some(sum), Sign::Plus) => sum + part,
+                (Some(sum), Sign::Minus) => sum - part,
+            })
+        });
         let joined = joined.expect("the sums of the groups");
         joined.reshape(self.graph.nodes[end].shape())
     }

@@ -28,9 +28,7 @@ fn flat(tensor: &Tensor) -> Vec<f64> {
 
 /// Numbers between -1 and 1.
 fn numbers(seed: usize, n: usize) -> Vec<f64> {
-    (0..n)
-        .map(|i| ((seed * 7919 + i * 104_729) as f64 * 0.618).sin())
-        .collect()
+    (0..n).map(|i| ((seed * 7919 + i * 104_729) as f64 * 0.618).sin()).collect()
 }
 
 fn batch(seed: usize, lengths: &[usize]) -> Ragged {
@@ -71,17 +69,11 @@ fn a_loop_has_the_value_and_gradient_of_the_batch() {
     for (x, w) in x.seqs().iter().zip(w.seqs()) {
         total = total + (x.exp() * w).sum();
     }
-    let (xs, ws) = (
-        flat(&x.values().tensor().unwrap()),
-        flat(&w.values().tensor().unwrap()),
-    );
+    let (xs, ws) = (flat(&x.values().tensor().unwrap()), flat(&w.values().tensor().unwrap()));
     let gradient: Vec<f64> = xs.iter().zip(&ws).map(|(x, w)| x.exp() * w).collect();
     let found = total.backward(&[x.values()]).unwrap();
     assert!((found.value() - 1.5 - gradient.iter().sum::<f64>()).abs() < 1e-12);
-    flat(&found[0])
-        .iter()
-        .zip(&gradient)
-        .for_each(|(a, b)| assert!((a - b).abs() < 1e-14));
+    flat(&found[0]).iter().zip(&gradient).for_each(|(a, b)| assert!((a - b).abs() < 1e-14));
 }
 
 /// A constant for each sequence that happens to be 1 for some, a number used twice, a loop that runs backwards.
@@ -130,22 +122,14 @@ fn parameters_of_sequences_are_not_confused() {
         ("narrow", |x, seq| x.narrow(0, seq % 3, 2)),
         ("pad", |x, seq| x.pad(0, seq, 1).cumsum(0)),
         ("roll", |x, seq| x.roll(seq as isize, 0) * x),
-        ("full", |x, seq| {
-            x * Var::full(seq as f64, &[4], x.dtype(), x.device())
-        }),
-        ("sum_dims", |x, seq| {
-            x.reshape(&[2, 2]).sum_dims(&[seq as isize % 2])
-        }),
+        ("full", |x, seq| x * Var::full(seq as f64, &[4], x.dtype(), x.device())),
+        ("sum_dims", |x, seq| x.reshape(&[2, 2]).sum_dims(&[seq as isize % 2])),
         ("permute", |x, seq| {
             let x = x.reshape(&[2, 2]);
             x.permute(&[[0, 1], [1, 0]][seq % 2]).cumsum(0)
         }),
-        ("flip", |x, seq| {
-            x.reshape(&[2, 2]).flip(&[seq as isize % 2]).cumsum(0)
-        }),
-        ("cumsum", |x, seq| {
-            x.reshape(&[2, 2]).cumsum(seq as isize % 2)
-        }),
+        ("flip", |x, seq| x.reshape(&[2, 2]).flip(&[seq as isize % 2]).cumsum(0)),
+        ("cumsum", |x, seq| x.reshape(&[2, 2]).cumsum(seq as isize % 2)),
     ];
     let sequences: Vec<Vec<f64>> = (0..8).map(|seq| numbers(seq, 4)).collect();
     for (name, f) in with_parameters().into_iter().chain(others) {
@@ -175,10 +159,7 @@ fn pairs_of_sequences_are_batched() {
     let lengths: Vec<usize> = (0..40).map(|i| i % 5 + 1).collect();
     let x = batch(1, &lengths);
     let sums: Vec<Var> = x.seqs().iter().map(|x| x.sum()).collect();
-    let pairs: Vec<Var> = sums
-        .chunks(2)
-        .map(|pair| (&pair[0] - &pair[1]).log_sigmoid())
-        .collect();
+    let pairs: Vec<Var> = sums.chunks(2).map(|pair| (&pair[0] - &pair[1]).log_sigmoid()).collect();
     let loss = Var::stack(&pairs, 0).mean();
     let small = rewritten(&loss).expect("a loop");
     assert!(size(&small) < 20, "{}", size(&small));
@@ -189,11 +170,7 @@ fn pairs_of_sequences_are_batched() {
         at += length;
     }
     let log_sigmoid = |z: f64| -(-z).exp().ln_1p();
-    let mean = expected
-        .chunks(2)
-        .map(|pair| log_sigmoid(pair[0] - pair[1]))
-        .sum::<f64>()
-        / 20.0;
+    let mean = expected.chunks(2).map(|pair| log_sigmoid(pair[0] - pair[1])).sum::<f64>() / 20.0;
     assert!((loss.item().unwrap() - mean).abs() < 1e-12);
 }
 
@@ -214,12 +191,7 @@ fn what_is_not_a_loop_is_left_alone() {
     let seqs = x.seqs();
     // Three of four sequences, and then each in its own way.
     assert!(rewritten(&(seqs[0].sum() + seqs[1].sum() + seqs[3].sum())).is_none());
-    let each = [
-        seqs[0].exp(),
-        seqs[1].sin(),
-        seqs[2].cos(),
-        seqs[3].square(),
-    ];
+    let each = [seqs[0].exp(), seqs[1].sin(), seqs[2].cos(), seqs[3].square()];
     assert!(rewritten(&each.iter().map(Var::sum).reduce(|a, b| a + b).unwrap()).is_none());
 }
 
@@ -228,16 +200,9 @@ fn what_is_not_a_loop_is_left_alone() {
 fn gradients_of_single_sequences_are_found() {
     let x = batch(1, &[2, 3, 1, 2, 2]);
     let seqs = x.seqs();
-    let loss = seqs
-        .iter()
-        .map(|x| x.square().sum())
-        .reduce(|a, b| a + b)
-        .unwrap();
+    let loss = seqs.iter().map(|x| x.square().sum()).reduce(|a, b| a + b).unwrap();
     let found = loss.backward(&[&seqs[1], x.values()]).unwrap();
-    let doubled: Vec<f64> = flat(&x.values().tensor().unwrap())
-        .iter()
-        .map(|x| 2.0 * x)
-        .collect();
+    let doubled: Vec<f64> = flat(&x.values().tensor().unwrap()).iter().map(|x| 2.0 * x).collect();
     assert_eq!(flat(&found[0]), doubled[2..5]);
     assert_eq!(flat(&found[1]), doubled);
 }

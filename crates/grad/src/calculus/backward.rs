@@ -75,13 +75,7 @@ pub struct Backward<'a> {
 impl<'a> Backward<'a> {
     /// Differentiates `root`.
     pub fn new(root: &'a Var) -> Self {
-        Backward {
-            root,
-            seed: None,
-            allow_unused: false,
-            check_finite: false,
-            aux: Vec::new(),
-        }
+        Backward { root, seed: None, allow_unused: false, check_finite: false, aux: Vec::new() }
     }
 
     /// The gradient of the root itself, in the root's shape and dtype; with it the root need not be a scalar. Default: 1.
@@ -149,11 +143,7 @@ impl<'a> Backward<'a> {
             let tensor = |(leaf, buffer): (&&Var, &&mut [T])| {
                 Tensor::from_slice(buffer, leaf.shape(), &Device::Cpu)
             };
-            let grads = wrt
-                .iter()
-                .zip(into.iter())
-                .map(tensor)
-                .collect::<candle_core::Result<_>>();
+            let grads = wrt.iter().zip(into.iter()).map(tensor).collect::<candle_core::Result<_>>();
             let grads = grads.map_err(|e| Error::backend("run_into", e, at))?;
             self.blame(wrt, &values, grads)?;
         }
@@ -166,10 +156,7 @@ impl<'a> Backward<'a> {
         wrt: &[&Var],
         mut into: Vec<Option<Floats>>,
     ) -> Result<(Values, Vec<Option<Tensor>>)> {
-        let recorded: Vec<&Var> = [self.root]
-            .into_iter()
-            .chain(self.aux.iter().copied())
-            .collect();
+        let recorded: Vec<&Var> = [self.root].into_iter().chain(self.aux.iter().copied()).collect();
         exec::no_error(&recorded)?;
         let graph = Graph::reaching(recorded.iter().copied());
         let (positions, leaves) = (graph.positions(&recorded), graph.positions(wrt));
@@ -262,11 +249,9 @@ impl<'a> Backward<'a> {
             }),
             Some(seed) => Ok(seed.clone()),
             None if root.elem_count() == 1 => Ok(attribute(at, || root.full_like(1.0))),
-            None => Err(Error::NotScalar {
-                op: root.0.op.name(),
-                shape: root.shape().to_vec(),
-                at,
-            }),
+            None => {
+                Err(Error::NotScalar { op: root.0.op.name(), shape: root.shape().to_vec(), at })
+            }
         }
     }
 }
@@ -274,11 +259,7 @@ impl<'a> Backward<'a> {
 fn check_buffers<T: Element>(wrt: &[&Var], into: &[&mut [T]], at: Loc) -> Result<()> {
     if wrt.len() != into.len() {
         let why = format!("{} buffers for {} gradients", into.len(), wrt.len());
-        return Err(Error::Argument {
-            op: "run_into",
-            why,
-            at,
-        });
+        return Err(Error::Argument { op: "run_into", why, at });
     }
     for (index, (leaf, buffer)) in wrt.iter().zip(into).enumerate() {
         if leaf.elem_count() != buffer.len() {
@@ -288,11 +269,7 @@ fn check_buffers<T: Element>(wrt: &[&Var], into: &[&mut [T]], at: Loc) -> Result
                 leaf.shape(),
                 leaf.elem_count()
             );
-            return Err(Error::Argument {
-                op: "run_into",
-                why,
-                at,
-            });
+            return Err(Error::Argument { op: "run_into", why, at });
         }
         if leaf.dtype() != T::DTYPE || !leaf.is_float() {
             return Err(Error::DType {

@@ -60,9 +60,7 @@ pub(crate) fn differentiate(
             gradients[at] = g;
         }
     }
-    wrt.iter()
-        .map(|leaf| graph.position(leaf).and_then(|at| gradients[at].clone()))
-        .collect()
+    wrt.iter().map(|leaf| graph.position(leaf).and_then(|at| gradients[at].clone())).collect()
 }
 
 /// The contributions to one gradient.

@@ -92,11 +92,7 @@ pub struct GradcheckReport {
 
 impl fmt::Display for GradcheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} derivatives agree, the worst to {:.1e}",
-            self.compared, self.max_error
-        )
+        write!(f, "{} derivatives agree, the worst to {:.1e}", self.compared, self.max_error)
     }
 }
 
@@ -141,10 +137,7 @@ impl Gradcheck {
             as_recorded(&weighted(&output))
         };
 
-        let mut report = GradcheckReport {
-            compared: 0,
-            max_error: 0.0,
-        };
+        let mut report = GradcheckReport { compared: 0, max_error: 0.0 };
         for (input, x) in inputs.iter().enumerate() {
             let analytic = Var::new(gradients[input].clone()).to_vec::<f64>()?;
             let along = |direction: &[f64]| -> Result<(f64, f64)> {
@@ -162,10 +155,7 @@ impl Gradcheck {
                     value(&moved)
                 };
                 let numeric = (at(1.0)? - at(-1.0)?) / (2.0 * step);
-                Ok((
-                    analytic.iter().zip(direction).map(|(a, d)| a * d).sum(),
-                    numeric,
-                ))
+                Ok((analytic.iter().zip(direction).map(|(a, d)| a * d).sum(), numeric))
             };
             let describe =
                 |index: Option<usize>, (analytic, numeric): (f64, f64)| Error::Gradcheck {
@@ -194,10 +184,8 @@ impl Gradcheck {
                 continue;
             }
             for _ in 0..self.directions {
-                let direction: Vec<f64> = analytic
-                    .iter()
-                    .map(|_| if random.unit() < 0.5 { -1.0 } else { 1.0 })
-                    .collect();
+                let direction: Vec<f64> =
+                    analytic.iter().map(|_| if random.unit() < 0.5 { -1.0 } else { 1.0 }).collect();
                 let pair = along(&direction)?;
                 if report.admit(pair, self.tolerance) {
                     continue;
@@ -301,10 +289,7 @@ mod tests {
     }
 
     fn held() -> Gradcheck {
-        Gradcheck {
-            hold_detached: true,
-            ..Gradcheck::default()
-        }
+        Gradcheck { hold_detached: true, ..Gradcheck::default() }
     }
 
     /// `sg(x²)·sin x` as it is, and with a second part whose whole derivative is cut off.

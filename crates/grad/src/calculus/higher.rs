@@ -42,9 +42,7 @@ pub fn jvp(output: &Var, wrt: &[&Var], tangents: &[&Var]) -> Result<Var> {
     let at = here();
     fit("jvp", wrt, tangents, at)?;
     // Its value does not matter.
-    let cotangent = located(at, || {
-        Var::zeros(output.shape(), output.dtype(), output.device())
-    });
+    let cotangent = located(at, || Var::zeros(output.shape(), output.dtype(), output.device()));
     let pulled_back = vjp(output, wrt, &cotangent)?;
     Ok(along(&pulled_back, tangents, &[&cotangent], at)?.remove(0))
 }
@@ -107,10 +105,7 @@ pub fn hessian(loss: &Var, wrt: &[&Var]) -> Result<Vec<Vec<Var>>> {
     let at = here();
     let second = |row: &Var| Backward::new(row).allow_unused().record(wrt);
     let first = grad(loss, wrt)?;
-    first
-        .iter()
-        .map(|slope| row_by_row(slope, wrt, at, second))
-        .collect()
+    first.iter().map(|slope| row_by_row(slope, wrt, at, second)).collect()
 }
 
 /// For each of `wrt` the derivatives of the elements of `output`, stacked.
@@ -171,12 +166,7 @@ fn fit(op: &'static str, wrt: &[&Var], vectors: &[&Var], at: Loc) -> Result<()> 
         if leaf.shape() != vector.shape() {
             let shapes = vec![leaf.shape().to_vec(), vector.shape().to_vec()];
             let why = format!("of leaf {i} and of its vector differ");
-            return Err(Error::Shape {
-                op,
-                shapes,
-                why,
-                at,
-            });
+            return Err(Error::Shape { op, shapes, why, at });
         }
         if leaf.dtype() != vector.dtype() {
             return Err(Error::DType {

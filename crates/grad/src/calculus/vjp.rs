@@ -42,20 +42,13 @@ pub(crate) fn vjp(y: &Var, i: usize, g: &Var) -> Option<Cotangent> {
             let kept = reduced(x.shape(), dims, true);
             let count = |ties: &Var| ties.reduce(ReduceOp::Sum, Ok(dims.clone()), true);
             let expand = |y: &Var| y.broadcast_to(x.shape());
-            reduction(
-                *op,
-                [x, &y.reshape(&kept), &g.reshape(&kept)],
-                count,
-                expand,
-            )
+            reduction(*op, [x, &y.reshape(&kept), &g.reshape(&kept)], count, expand)
         }
         Op::Broadcast => g.clone(),
         Op::Reshape => g.reshape(x.shape()),
         Op::Permute(dims) => {
             let mut inverse = dims.clone();
-            dims.iter()
-                .enumerate()
-                .for_each(|(to, &from)| inverse[from] = to);
+            dims.iter().enumerate().for_each(|(to, &from)| inverse[from] = to);
             g.permute(&inverse)
         }
         Op::Narrow { dim, start } => {

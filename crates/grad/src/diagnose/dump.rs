@@ -47,10 +47,7 @@ pub struct Dump {
 /// # anyhow::Ok(())
 /// ```
 pub fn dump(roots: &[&Var]) -> Dump {
-    Dump {
-        roots: roots.iter().map(|&root| root.clone()).collect(),
-        max_nodes: 100,
-    }
+    Dump { roots: roots.iter().map(|&root| root.clone()).collect(), max_nodes: 100 }
 }
 
 impl Var {
@@ -93,11 +90,7 @@ impl Dump {
     /// assert!(dot.contains("n0 -> n1;"));
     /// ```
     pub fn dot(&self) -> String {
-        let View {
-            graph,
-            roots,
-            left_out,
-        } = &self.view();
+        let View { graph, roots, left_out } = &self.view();
         let shown = |at: usize| (!left_out.contains(&at)).then_some(at);
         let arrows: BTreeSet<_> = (0..graph.len())
             .flat_map(|at| graph.inputs(at).map(move |input| (input, at)))
@@ -124,9 +117,7 @@ impl Dump {
             let label = [Some(format!("{} nodes left out", left_out.len()))];
             format!("{} [label={}, style=dashed]", Name(None), Quoted(&label))
         });
-        let arrows = arrows
-            .into_iter()
-            .map(|(from, to)| format!("{} -> {}", Name(from), Name(to)));
+        let arrows = arrows.into_iter().map(|(from, to)| format!("{} -> {}", Name(from), Name(to)));
         let head = "node [shape=box, fontname=monospace]".to_owned();
         let statements = std::iter::once(head).chain(nodes).chain(gap).chain(arrows);
         let body: String = statements.map(|s| format!("  {s};\n")).collect();
@@ -141,11 +132,7 @@ impl Dump {
             false => most / 2..all - most.div_ceil(2),
         };
         let position = |root| graph.position(root).expect("a root reaches itself");
-        View {
-            roots: self.roots.iter().map(position).collect(),
-            graph,
-            left_out,
-        }
+        View { roots: self.roots.iter().map(position).collect(), graph, left_out }
     }
 }
 

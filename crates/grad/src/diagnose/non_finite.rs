@@ -53,9 +53,7 @@ fn require_finite(var: &Var, tensor: &Tensor) -> Result<()> {
     if !var.is_float() || all_finite(std::slice::from_ref(tensor), var.0.at)? {
         return Ok(());
     }
-    let values = tensor
-        .to_dtype(DType::F64)
-        .and_then(|t| t.flatten_all()?.to_vec1::<f64>());
+    let values = tensor.to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1::<f64>());
     let values = values.map_err(|e| backend(var, e))?;
     let Some(flat) = values.iter().position(|v| !v.is_finite()) else {
         return Ok(());

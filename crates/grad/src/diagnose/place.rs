@@ -16,8 +16,7 @@ pub(crate) struct Place {
 pub(crate) fn place(var: &Var, row: usize) -> Option<Place> {
     let graph = Graph::reaching([var]);
     let mut rows: Vec<Rows> = vec![Rows::default(); graph.len()];
-    rows.last_mut()?
-        .join(Rows(std::iter::once(row..row + 1).collect()));
+    rows.last_mut()?.join(Rows(std::iter::once(row..row + 1).collect()));
     for at in (0..graph.len()).rev() {
         let (var, rows_here) = (graph.nodes[at], std::mem::take(&mut rows[at]));
         if let Some(found) = within_one(var, &rows_here) {

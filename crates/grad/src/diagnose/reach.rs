@@ -92,11 +92,7 @@ impl Rows {
 pub(crate) fn through(y: &Var, i: usize, rows: &Rows) -> Rows {
     let x = &y.0.inputs[i];
     let same = || {
-        if x.shape().first() == y.shape().first() {
-            rows.clone()
-        } else {
-            Rows::all(x)
-        }
+        if x.shape().first() == y.shape().first() { rows.clone() } else { Rows::all(x) }
     };
     match &y.0.op {
         Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) => Rows::default(),
@@ -154,13 +150,8 @@ fn selected(index: &Var, rows: &Rows) -> Option<Rows> {
         return None;
     };
     let index = tensor.0.to_dtype(DType::I64).ok()?.to_vec1::<i64>().ok()?;
-    let picked = rows
-        .0
-        .iter()
-        .flat_map(|r| &index[r.clone()])
-        .map(|&row| usize::try_from(row).ok());
-    let picked = picked
-        .map(|row| row.map(|row| row..row + 1))
-        .collect::<Option<Vec<_>>>()?;
+    let picked =
+        rows.0.iter().flat_map(|r| &index[r.clone()]).map(|&row| usize::try_from(row).ok());
+    let picked = picked.map(|row| row.map(|row| row..row + 1)).collect::<Option<Vec<_>>>()?;
     Some(Rows(Rows(picked).normalised()))
 }

@@ -134,9 +134,7 @@ fn agree(program: &Program, dtype: DType) -> Result<(), TestCaseError> {
     };
     let roots = roots(program, dtype);
     let graph = Graph::reaching(&roots);
-    let fused = with_executor(Executor::Fused { threads: 1 }, || {
-        eval(&graph.nodes).unwrap()
-    });
+    let fused = with_executor(Executor::Fused { threads: 1 }, || eval(&graph.nodes).unwrap());
     for (at, var) in graph.nodes.iter().enumerate() {
         let operands: Vec<Tensor> = graph.inputs(at).map(|input| fused[input].clone()).collect();
         let expected = reference::compute(var, &operands).unwrap();

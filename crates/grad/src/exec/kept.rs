@@ -85,10 +85,7 @@ const MET: usize = 256;
 /// Nodes that a fingerprint looks at.
 const SAMPLES: usize = 64;
 
-static CACHE: Mutex<Cache> = Mutex::new(Cache {
-    kept: Vec::new(),
-    met: VecDeque::new(),
-});
+static CACHE: Mutex<Cache> = Mutex::new(Cache { kept: Vec::new(), met: VecDeque::new() });
 
 impl Request<'_> {
     /// The schedule for a graph of this structure, made by `make` unless one is kept.
@@ -104,11 +101,8 @@ impl Request<'_> {
         if self.is_told_by_structure() {
             let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
             if cache.met.contains(&fingerprint) {
-                let kept = Kept {
-                    fingerprint,
-                    structure: self.structure(),
-                    schedule: schedule.clone(),
-                };
+                let kept =
+                    Kept { fingerprint, structure: self.structure(), schedule: schedule.clone() };
                 cache.kept.insert(0, kept);
                 let mut nodes = 0;
                 cache.kept.retain(|kept| {
@@ -146,12 +140,7 @@ impl Request<'_> {
         let mut mix = |x: usize| {
             mixed = (mixed.rotate_left(5) ^ x as u64).wrapping_mul(0x517c_c1b7_2722_0a95);
         };
-        for var in self
-            .graph
-            .nodes
-            .iter()
-            .step_by(1 + self.graph.len() / SAMPLES)
-        {
+        for var in self.graph.nodes.iter().step_by(1 + self.graph.len() / SAMPLES) {
             let size = var.shape().first().copied().unwrap_or(0);
             mix(size << 8 | var.shape().len() << 4 | var.0.inputs.len());
         }
@@ -180,20 +169,9 @@ impl Request<'_> {
 
     /// Whether the structure of this request is `other`.
     fn has(&self, other: &Structure) -> bool {
-        let Structure {
-            nodes,
-            roots,
-            wrt,
-            allow_unused,
-        } = other;
+        let Structure { nodes, roots, wrt, allow_unused } = other;
         let same = |(at, (var, other)): (usize, (&&Var, &Node))| {
-            let Node {
-                op,
-                inputs,
-                shape,
-                dtype,
-                at: location,
-            } = other;
+            let Node { op, inputs, shape, dtype, at: location } = other;
             let same_op = match (&var.0.op, op) {
                 (Op::Leaf(_), None) => true,
                 (op, Some(other)) => op == other,
@@ -203,11 +181,7 @@ impl Request<'_> {
                 && var.dtype() == *dtype
                 && var.0.shape == *shape
                 && var.0.inputs.len() == inputs.len()
-                && self
-                    .graph
-                    .inputs(at)
-                    .zip(inputs)
-                    .all(|(input, &other)| input == other as usize)
+                && self.graph.inputs(at).zip(inputs).all(|(input, &other)| input == other as usize)
                 && (std::ptr::eq(var.0.at, *location) || var.0.at == *location)
         };
         self.graph.len() == nodes.len()
@@ -228,11 +202,7 @@ impl Schedule {
             let recorded = recorded.position(var).map(Source::Recorded);
             recorded.unwrap_or_else(|| Source::Made(var.clone()))
         };
-        Schedule {
-            leaves: plan.leaves.iter().map(source).collect(),
-            plan,
-            dtype,
-        }
+        Schedule { leaves: plan.leaves.iter().map(source).collect(), plan, dtype }
     }
 
     /// The leaves of the plan, for the recorded graph at hand.

@@ -30,12 +30,7 @@ use crate::graph::walk::Graph;
 pub fn eval(roots: &[&Var]) -> Result<Vec<Tensor>> {
     let graph = graph_of(roots)?;
     let positions = graph.positions(roots);
-    let request = Request {
-        graph: &graph,
-        roots: &positions,
-        wrt: &[],
-        allow_unused: false,
-    };
+    let request = Request { graph: &graph, roots: &positions, wrt: &[], allow_unused: false };
     let tensors = run_kept(&request, roots.iter().map(|_| None).collect(), || {
         let batched = autobatch(&graph, &positions, &[]);
         Ok(batched.unwrap_or_else(|| roots.iter().map(|&root| root.clone()).collect()))
@@ -122,10 +117,7 @@ fn run_fused<T: fused::Scalar>(
         Executor::Reference => 1,
     };
     // Places of the other float dtype are filled from tensors.
-    let (mut direct, mut later) = (
-        Vec::with_capacity(into.len()),
-        Vec::with_capacity(into.len()),
-    );
+    let (mut direct, mut later) = (Vec::with_capacity(into.len()), Vec::with_capacity(into.len()));
     for place in into {
         let (now, rest) = place.map_or((None, None), T::own);
         direct.push(now);
@@ -199,10 +191,7 @@ impl Var {
                 at: self.0.at,
             });
         }
-        tensor
-            .flatten_all()
-            .and_then(|flat| flat.to_vec1())
-            .map_err(|e| backend(self, e))
+        tensor.flatten_all().and_then(|flat| flat.to_vec1()).map_err(|e| backend(self, e))
     }
 }
 

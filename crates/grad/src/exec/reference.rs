@@ -31,11 +31,8 @@ pub(crate) fn evaluate(
             .inputs(at)
             .map(|input| {
                 uses[input] -= 1;
-                let value = if uses[input] == 0 {
-                    values[input].take()
-                } else {
-                    values[input].clone()
-                };
+                let value =
+                    if uses[input] == 0 { values[input].take() } else { values[input].clone() };
                 value.expect("inputs come before their users")
             })
             .collect();
@@ -43,10 +40,7 @@ pub(crate) fn evaluate(
         observe(var, &value)?;
         values[at] = Some(value);
     }
-    Ok(roots
-        .iter()
-        .map(|&at| values[at].clone().expect("roots are kept"))
-        .collect())
+    Ok(roots.iter().map(|&at| values[at].clone().expect("roots are kept")).collect())
 }
 
 pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
@@ -58,11 +52,8 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
     let x = if takes_views(&var.0.op) {
         x
     } else {
-        rows = x
-            .iter()
-            .map(dense)
-            .collect::<CandleResult<Vec<_>>>()
-            .map_err(|e| backend(var, e))?;
+        rows =
+            x.iter().map(dense).collect::<CandleResult<Vec<_>>>().map_err(|e| backend(var, e))?;
         &rows
     };
     let value = match &var.0.op {
@@ -73,9 +64,7 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
         },
         Op::Full(value) => full(value.get(), var),
         Op::Invalid(error) => return Err(error.0.as_ref().clone()),
-        Op::Cast => x[0]
-            .to_device(var.device())
-            .and_then(|x| x.to_dtype(var.dtype())),
+        Op::Cast => x[0].to_device(var.device()).and_then(|x| x.to_dtype(var.dtype())),
         Op::Unary(op) => unary(*op, &x[0]),
         Op::Binary(op) => broadcast2(&x[0], &x[1], shape).and_then(|(a, b)| binary(*op, &a, &b)),
         Op::Compare(op) => broadcast2(&x[0], &x[1], shape).and_then(|(a, b)| compare(*op, &a, &b)),
@@ -127,11 +116,7 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
                     value.dims(),
                     value.dtype()
                 );
-                return Err(Error::Custom {
-                    op: op.0.name(),
-                    why,
-                    at: var.0.at,
-                });
+                return Err(Error::Custom { op: op.0.name(), why, at: var.0.at });
             }
             Ok(value)
         }
@@ -142,10 +127,8 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
 /// The results that take no computing because an operand or the result is empty, for which candle's
 /// kernels are not made.
 fn without_elements(var: &Var, x: &[Tensor]) -> Option<CandleResult<Tensor>> {
-    let is_computed = !matches!(
-        var.0.op,
-        Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Custom(_)
-    );
+    let is_computed =
+        !matches!(var.0.op, Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Custom(_));
     let nothing_to_sum = matches!(var.0.op, Op::Reduce { .. } | Op::MatMul | Op::Pad { .. })
         && x.iter().any(|t| t.elem_count() == 0);
     match &var.0.op {
@@ -187,17 +170,12 @@ fn takes_views(op: &Op) -> bool {
 
 /// Stride 0: no memory, whatever the shape.
 fn full(value: f64, var: &Var) -> CandleResult<Tensor> {
-    Tensor::full(value, (), var.device())?
-        .to_dtype(var.dtype())?
-        .broadcast_as(var.shape())
+    Tensor::full(value, (), var.device())?.to_dtype(var.dtype())?.broadcast_as(var.shape())
 }
 
 /// `value` in the shape, dtype and device of `x`.
 fn full_like(value: f64, x: &Tensor) -> CandleResult<Tensor> {
-    Tensor::full(value, (), x.device())?
-        .to_dtype(x.dtype())?
-        .broadcast_as(x.shape())?
-        .contiguous()
+    Tensor::full(value, (), x.device())?.to_dtype(x.dtype())?.broadcast_as(x.shape())?.contiguous()
 }
 
 fn broadcast2(a: &Tensor, b: &Tensor, shape: &[usize]) -> CandleResult<(Tensor, Tensor)> {
@@ -325,10 +303,7 @@ compare_ops!(compare_tensors);
 /// Over `dims`, which stay with size 1.
 fn reduce(op: ReduceOp, x: &Tensor, dims: &[usize]) -> CandleResult<Tensor> {
     match op {
-        ReduceOp::Sum => x
-            .to_dtype(DType::F64)?
-            .sum_keepdim(dims)?
-            .to_dtype(x.dtype()),
+        ReduceOp::Sum => x.to_dtype(DType::F64)?.sum_keepdim(dims)?.to_dtype(x.dtype()),
         ReduceOp::Max | ReduceOp::Min => {
             // candle's own lose a NaN that is not in front.
             let nan = choose(&x.ne(x)?, x, &x.zeros_like()?)?.sum_keepdim(dims)?;
@@ -360,10 +335,7 @@ fn cumsum(x: &Tensor, dim: usize) -> CandleResult<Tensor> {
     let mut sum = x.to_dtype(DType::F64)?;
     let mut shift = 1;
     while shift < n {
-        sum = (&sum
-            + sum
-                .narrow(dim, 0, n - shift)?
-                .pad_with_zeros(dim, shift, 0)?)?;
+        sum = (&sum + sum.narrow(dim, 0, n - shift)?.pad_with_zeros(dim, shift, 0)?)?;
         shift *= 2;
     }
     sum.to_dtype(x.dtype())
@@ -383,20 +355,10 @@ fn flat_index(x: &Tensor, index: &Tensor, dim: usize) -> CandleResult<Tensor> {
 }
 
 fn check_index(var: &Var, index: &Tensor, size: usize) -> Result<()> {
-    let values = index
-        .to_dtype(DType::I64)
-        .and_then(|t| t.flatten_all()?.to_vec1::<i64>());
+    let values = index.to_dtype(DType::I64).and_then(|t| t.flatten_all()?.to_vec1::<i64>());
     let values = values.map_err(|e| backend(var, e))?;
-    match values
-        .into_iter()
-        .find(|&i| i < 0 || i as u64 >= size as u64)
-    {
-        Some(index) => Err(Error::Index {
-            op: var.0.op.name(),
-            index,
-            size,
-            at: var.0.at,
-        }),
+    match values.into_iter().find(|&i| i < 0 || i as u64 >= size as u64) {
+        Some(index) => Err(Error::Index { op: var.0.op.name(), index, size, at: var.0.at }),
         None => Ok(()),
     }
 }

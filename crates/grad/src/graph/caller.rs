@@ -38,10 +38,7 @@ struct Caller {
 /// assert!(error.to_string().contains(&format!(":{line}:")));
 /// ```
 pub fn located<R>(at: Loc, record: impl FnOnce() -> R) -> R {
-    let caller = ATTRIBUTED.get().unwrap_or(Caller {
-        at,
-        derivative_of: None,
-    });
+    let caller = ATTRIBUTED.get().unwrap_or(Caller { at, derivative_of: None });
     with(caller, record)
 }
 
@@ -95,7 +92,5 @@ fn with<R>(caller: Caller, record: impl FnOnce() -> R) -> R {
 /// ```
 #[track_caller]
 pub fn here() -> Loc {
-    ATTRIBUTED
-        .get()
-        .map_or(Location::caller(), |caller| caller.at)
+    ATTRIBUTED.get().map_or(Location::caller(), |caller| caller.at)
 }

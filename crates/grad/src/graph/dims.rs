@@ -13,12 +13,8 @@ pub(crate) fn elem_count(shape: &[usize]) -> usize {
 pub(crate) fn checked_count(shape: &[usize]) -> Option<usize> {
     let most = isize::MAX as usize / size_of::<f64>();
     // A size of 0 hides no overflow: a part of the shape may be counted too.
-    let count = shape
-        .iter()
-        .try_fold(1usize, |count, &n| count.checked_mul(n.max(1)));
-    count
-        .filter(|&count| count <= most)
-        .map(|_| elem_count(shape))
+    let count = shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n.max(1)));
+    count.filter(|&count| count <= most).map(|_| elem_count(shape))
 }
 
 /// The shape two operands broadcast to, by NumPy's rule, or `None`.
@@ -50,10 +46,7 @@ pub(crate) fn resolve(dim: isize, rank: usize) -> Result<usize, String> {
 
 /// Several distinct dimensions, resolved and in rising order.
 pub(crate) fn resolve_all(dims: &[isize], rank: usize) -> Result<Dims, String> {
-    let mut resolved = dims
-        .iter()
-        .map(|&d| resolve(d, rank))
-        .collect::<Result<Dims, _>>()?;
+    let mut resolved = dims.iter().map(|&d| resolve(d, rank)).collect::<Result<Dims, _>>()?;
     resolved.sort_unstable();
     match resolved.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(format!("dimension {} is named twice", pair[0])),
@@ -98,10 +91,7 @@ mod tests {
 
     #[test]
     fn broadcasting_follows_numpy() {
-        assert_eq!(
-            broadcast(&[2, 1, 3], &[4, 1]).unwrap().as_slice(),
-            [2, 4, 3]
-        );
+        assert_eq!(broadcast(&[2, 1, 3], &[4, 1]).unwrap().as_slice(), [2, 4, 3]);
         assert_eq!(broadcast(&[], &[0, 3]).unwrap().as_slice(), [0, 3]);
         assert_eq!(broadcast(&[1], &[0]).unwrap().as_slice(), [0]);
         assert_eq!(broadcast(&[2], &[3]), None);
@@ -121,11 +111,8 @@ mod tests {
     fn unravel_inverts_strides() {
         let shape = [3, 2, 4];
         for flat in 0..24 {
-            let back: usize = unravel(flat, &shape)
-                .iter()
-                .zip(strides(&shape))
-                .map(|(i, s)| i * s)
-                .sum();
+            let back: usize =
+                unravel(flat, &shape).iter().zip(strides(&shape)).map(|(i, s)| i * s).sum();
             assert_eq!(back, flat);
         }
     }

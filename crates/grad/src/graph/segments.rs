@@ -18,10 +18,7 @@ impl Segments {
             end = usize::saturating_add(end, length);
             offsets.push(end);
         }
-        Segments {
-            lengths: lengths.into(),
-            offsets: offsets.into(),
-        }
+        Segments { lengths: lengths.into(), offsets: offsets.into() }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -200,15 +200,7 @@ impl Var {
     ) -> Var {
         let op = Op::Full(Number::new(value));
         let shape = Dims::from_slice(shape);
-        Var::new_node(
-            op,
-            Inputs::new(),
-            shape,
-            dtype,
-            device.clone(),
-            at,
-            is_literal,
-        )
+        Var::new_node(op, Inputs::new(), shape, dtype, device.clone(), at, is_literal)
     }
 }
 
@@ -363,16 +355,8 @@ impl Var {
         }
         let device = inputs[0].device().clone();
         if let Some(other) = inputs.iter().find(|v| !v.device().same_device(&device)) {
-            let devices = format!(
-                "{:?} and {:?}",
-                device.location(),
-                other.device().location()
-            );
-            return Var::invalid(Error::Device {
-                op: name,
-                devices,
-                at,
-            });
+            let devices = format!("{:?} and {:?}", device.location(), other.device().location());
+            return Var::invalid(Error::Device { op: name, devices, at });
         }
         let inferred = infer(at);
         match inferred.and_then(|made| admit(name, &made.1, made.2, at).map(|()| made)) {
@@ -411,10 +395,7 @@ fn fills(op: &'static str, values: usize, shape: &[usize], at: Loc) -> Result<()
 
 /// Refuses what no `Var` can be.
 fn admit(op: &'static str, shape: &[usize], dtype: DType, at: Loc) -> Result<()> {
-    if !matches!(
-        dtype,
-        DType::F32 | DType::F64 | DType::U8 | DType::U32 | DType::I64
-    ) {
+    if !matches!(dtype, DType::F32 | DType::F64 | DType::U8 | DType::U32 | DType::I64) {
         return Err(Error::DType {
             op,
             dtypes: vec![dtype],
@@ -456,12 +437,6 @@ impl fmt::Debug for Var {
         if let Some(label) = self.0.label.get() {
             write!(f, " `{label}`")?;
         }
-        write!(
-            f,
-            " {:?} {:?} at {})",
-            self.shape(),
-            self.dtype(),
-            self.0.at
-        )
+        write!(f, " {:?} {:?} at {})", self.shape(), self.dtype(), self.0.at)
     }
 }

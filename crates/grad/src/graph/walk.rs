@@ -23,10 +23,7 @@ impl<'a> Graph<'a> {
             }
         }
         let nodes = positions.renumber().into_iter();
-        Graph {
-            nodes: nodes.map(|at| found[at as usize]).collect(),
-            by_id: positions,
-        }
+        Graph { nodes: nodes.map(|at| found[at as usize]).collect(), by_id: positions }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -64,12 +61,7 @@ const NONE: u32 = u32::MAX;
 
 impl Positions {
     fn new(newest: u64) -> Positions {
-        Positions {
-            newest,
-            recent: Vec::new(),
-            old: FxHashMap::default(),
-            len: 0,
-        }
+        Positions { newest, recent: Vec::new(), old: FxHashMap::default(), len: 0 }
     }
 
     fn get(&self, id: u64) -> Option<u32> {
@@ -107,22 +99,15 @@ impl Positions {
     }
 
     fn grow(&mut self, len: usize) {
-        let Positions {
-            newest,
-            recent,
-            old,
-            ..
-        } = self;
+        let Positions { newest, recent, old, .. } = self;
         recent.resize(len.next_power_of_two(), NONE);
-        old.retain(
-            |&id, &mut at| match recent.get_mut((*newest - id) as usize) {
-                Some(place) => {
-                    *place = at;
-                    false
-                }
-                None => true,
-            },
-        );
+        old.retain(|&id, &mut at| match recent.get_mut((*newest - id) as usize) {
+            Some(place) => {
+                *place = at;
+                false
+            }
+            None => true,
+        });
     }
 
     /// Numbers the ids by rising id, and returns their former numbers in that order.

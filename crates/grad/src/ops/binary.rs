@@ -129,11 +129,7 @@ fn binary(op: BinaryOp, lhs: &Var, rhs: &Var) -> Var {
     let (lhs, rhs) = adapt(lhs, rhs);
     Var::apply(op.name(), [&lhs, &rhs], |at| {
         require_float(op.name(), &[&lhs, &rhs], at)?;
-        Ok((
-            Op::Binary(op),
-            broadcast(op.name(), &[&lhs, &rhs], at)?,
-            lhs.dtype(),
-        ))
+        Ok((Op::Binary(op), broadcast(op.name(), &[&lhs, &rhs], at)?, lhs.dtype()))
     })
 }
 

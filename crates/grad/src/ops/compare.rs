@@ -55,19 +55,10 @@ impl Var {
         Var::apply("select", [self, &a, &b], |at| {
             if self.dtype() != DType::U8 {
                 let why = "needs a u8 mask, as a comparison gives";
-                return Err(Error::DType {
-                    op: "select",
-                    dtypes: vec![self.dtype()],
-                    why,
-                    at,
-                });
+                return Err(Error::DType { op: "select", dtypes: vec![self.dtype()], why, at });
             }
             require_float("select", &[&a, &b], at)?;
-            Ok((
-                Op::Select,
-                broadcast("select", &[self, &a, &b], at)?,
-                a.dtype(),
-            ))
+            Ok((Op::Select, broadcast("select", &[self, &a, &b], at)?, a.dtype()))
         })
     }
 }
@@ -96,11 +87,7 @@ fn compare(op: CompareOp, lhs: &Var, rhs: &Var) -> Var {
                 at,
             });
         }
-        Ok((
-            Op::Compare(op),
-            broadcast(op.name(), &[&lhs, &rhs], at)?,
-            DType::U8,
-        ))
+        Ok((Op::Compare(op), broadcast(op.name(), &[&lhs, &rhs], at)?, DType::U8))
     })
 }
 

@@ -23,11 +23,7 @@ impl Var {
     pub fn gather(&self, index: &Var, dim: isize) -> Var {
         Var::apply("gather", [self, index], |at| {
             let dim = self.gather_dim("gather", index, dim, at)?;
-            Ok((
-                Op::Gather { dim },
-                Dims::from_slice(index.shape()),
-                self.dtype(),
-            ))
+            Ok((Op::Gather { dim }, Dims::from_slice(index.shape()), self.dtype()))
         })
     }
 
@@ -50,18 +46,9 @@ impl Var {
             if src.shape() != index.shape() {
                 let shapes = vec![index.shape().to_vec(), src.shape().to_vec()];
                 let why = "of index and source differ".into();
-                return Err(Error::Shape {
-                    op: "scatter_add",
-                    shapes,
-                    why,
-                    at,
-                });
+                return Err(Error::Shape { op: "scatter_add", shapes, why, at });
             }
-            Ok((
-                Op::ScatterAdd { dim },
-                Dims::from_slice(self.shape()),
-                self.dtype(),
-            ))
+            Ok((Op::ScatterAdd { dim }, Dims::from_slice(self.shape()), self.dtype()))
         })
     }
 
@@ -103,18 +90,9 @@ impl Var {
             if src.shape() != expected.as_slice() {
                 let shapes = vec![src.shape().to_vec(), expected.to_vec()];
                 let why = "differ: the source must have one row for each index".into();
-                return Err(Error::Shape {
-                    op: "index_add",
-                    shapes,
-                    why,
-                    at,
-                });
+                return Err(Error::Shape { op: "index_add", shapes, why, at });
             }
-            Ok((
-                Op::IndexAdd { dim },
-                Dims::from_slice(self.shape()),
-                self.dtype(),
-            ))
+            Ok((Op::IndexAdd { dim }, Dims::from_slice(self.shape()), self.dtype()))
         })
     }
 
@@ -125,12 +103,7 @@ impl Var {
         if x.len() != i.len() || (0..x.len()).any(|d| d != dim && i[d] > x[d]) {
             let why =
                 format!("do not fit: the index may exceed the operand along dimension {dim} only");
-            return Err(Error::Shape {
-                op,
-                shapes: vec![x.to_vec(), i.to_vec()],
-                why,
-                at,
-            });
+            return Err(Error::Shape { op, shapes: vec![x.to_vec(), i.to_vec()], why, at });
         }
         Ok(dim)
     }
@@ -139,12 +112,7 @@ impl Var {
         require_index(op, index, at)?;
         if index.rank() != 1 {
             let why = "of the index must have rank 1".into();
-            return Err(Error::Shape {
-                op,
-                shapes: vec![index.shape().to_vec()],
-                why,
-                at,
-            });
+            return Err(Error::Shape { op, shapes: vec![index.shape().to_vec()], why, at });
         }
         dims::resolve(dim, self.rank()).map_err(|why| self.refuses(op, why, at))
     }
@@ -153,11 +121,8 @@ impl Var {
 fn require_index(op: &'static str, index: &Var, at: Loc) -> Result<()> {
     match index.dtype() {
         DType::I64 | DType::U32 => Ok(()),
-        other => Err(Error::DType {
-            op,
-            dtypes: vec![other],
-            why: "needs an i64 or u32 index",
-            at,
-        }),
+        other => {
+            Err(Error::DType { op, dtypes: vec![other], why: "needs an i64 or u32 index", at })
+        }
     }
 }

@@ -71,22 +71,12 @@ impl Var {
             let shapes = || vec![a.to_vec(), b.to_vec()];
             let ([batch_a @ .., m, k], [batch_b @ .., k2, n]) = (a, b) else {
                 let why = "need rank 1 or more".into();
-                return Err(Error::Shape {
-                    op: "matmul",
-                    shapes: shapes(),
-                    why,
-                    at,
-                });
+                return Err(Error::Shape { op: "matmul", shapes: shapes(), why, at });
             };
             if k != k2 {
                 let why =
                     format!("do not multiply: {k} columns on the left, {k2} rows on the right");
-                return Err(Error::Shape {
-                    op: "matmul",
-                    shapes: shapes(),
-                    why,
-                    at,
-                });
+                return Err(Error::Shape { op: "matmul", shapes: shapes(), why, at });
             }
             let mut shape = dims::broadcast(batch_a, batch_b).ok_or_else(|| Error::Shape {
                 op: "matmul",

@@ -13,9 +13,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn logsumexp(&self, dim: isize) -> Var {
-        composite("logsumexp", &[self], || {
-            self.logsumexp_keepdim(dim).squeeze(dim)
-        })
+        composite("logsumexp", &[self], || self.logsumexp_keepdim(dim).squeeze(dim))
     }
 
     /// [`logsumexp`](Var::logsumexp), `dim` staying with size 1.

@@ -100,9 +100,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn mean_dims(&self, dims: &[isize]) -> Var {
-        composite("mean_dims", &[self], || {
-            self.sum_dims(dims) / self.count(dims)
-        })
+        composite("mean_dims", &[self], || self.sum_dims(dims) / self.count(dims))
     }
 
     /// The mean over the dimensions `dims`, which stay with size 1.
@@ -115,9 +113,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn mean_keepdim(&self, dims: &[isize]) -> Var {
-        composite("mean_keepdim", &[self], || {
-            self.sum_keepdim(dims) / self.count(dims)
-        })
+        composite("mean_keepdim", &[self], || self.sum_keepdim(dims) / self.count(dims))
     }
 
     /// The variance over `dims`, which disappear: the sum of squared deviations over n - `correction`. 1 gives the
@@ -131,9 +127,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn var_dims(&self, dims: &[isize], correction: f64) -> Var {
-        composite("var_dims", &[self], || {
-            self.var_keepdim(dims, correction).drop_dims(dims)
-        })
+        composite("var_dims", &[self], || self.var_keepdim(dims, correction).drop_dims(dims))
     }
 
     /// [`var_dims`](Var::var_dims), the dimensions staying with size 1.
@@ -168,9 +162,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn std_dims(&self, dims: &[isize], correction: f64) -> Var {
-        composite("std_dims", &[self], || {
-            self.var_dims(dims, correction).sqrt_or_zero()
-        })
+        composite("std_dims", &[self], || self.var_dims(dims, correction).sqrt_or_zero())
     }
 
     /// [`std_dims`](Var::std_dims), the dimensions staying with size 1.
@@ -183,9 +175,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn std_keepdim(&self, dims: &[isize], correction: f64) -> Var {
-        composite("std_keepdim", &[self], || {
-            self.var_keepdim(dims, correction).sqrt_or_zero()
-        })
+        composite("std_keepdim", &[self], || self.var_keepdim(dims, correction).sqrt_or_zero())
     }
 
     /// The L2 norm over everything, shape `[]`, also where squares overflow or vanish. Gradient g x / norm, 0 at 0.
@@ -223,11 +213,7 @@ impl Var {
             require_float("cumsum", &[self], at)?;
             let dim =
                 dims::resolve(dim, self.rank()).map_err(|why| self.refuses("cumsum", why, at))?;
-            Ok((
-                Op::CumSum { dim },
-                Dims::from_slice(self.shape()),
-                self.dtype(),
-            ))
+            Ok((Op::CumSum { dim }, Dims::from_slice(self.shape()), self.dtype()))
         })
     }
 

@@ -10,21 +10,14 @@ impl Var {
     /// `[rows, ..]` to `[segments, ..]`. An empty segment gives the neutral element: 0, -inf or inf.
     #[track_caller]
     pub(crate) fn segment_reduce(&self, op: ReduceOp, segments: &Segments) -> Var {
-        let op = Op::SegmentReduce {
-            op,
-            segments: segments.clone(),
-        };
+        let op = Op::SegmentReduce { op, segments: segments.clone() };
         self.per_segment(op, segments.rows(), segments.len())
     }
 
     /// `[segments, ..]` to `[rows, ..]`, each row a copy of its segment's.
     #[track_caller]
     pub(crate) fn segment_expand(&self, segments: &Segments) -> Var {
-        self.per_segment(
-            Op::SegmentExpand(segments.clone()),
-            segments.len(),
-            segments.rows(),
-        )
+        self.per_segment(Op::SegmentExpand(segments.clone()), segments.len(), segments.rows())
     }
 
     #[track_caller]

@@ -24,12 +24,7 @@ impl Var {
             if checked_count(shape) != Some(self.elem_count()) {
                 let shapes = vec![self.shape().to_vec(), shape.to_vec()];
                 let why = "hold different numbers of elements".into();
-                return Err(Error::Shape {
-                    op: "reshape",
-                    shapes,
-                    why,
-                    at,
-                });
+                return Err(Error::Shape { op: "reshape", shapes, why, at });
             }
             Ok((Op::Reshape, Dims::from_slice(shape), self.dtype()))
         })
@@ -92,15 +87,9 @@ impl Var {
             let mut seen: Vec<usize> = dims.to_vec();
             seen.sort_unstable();
             if !seen.iter().copied().eq(0..shape.len()) {
-                return Err(format!(
-                    "{dims:?} is not an order of {} dimensions",
-                    shape.len()
-                ));
+                return Err(format!("{dims:?} is not an order of {} dimensions", shape.len()));
             }
-            Ok((
-                Op::Permute(Dims::from_slice(dims)),
-                dims.iter().map(|&d| shape[d]).collect(),
-            ))
+            Ok((Op::Permute(Dims::from_slice(dims)), dims.iter().map(|&d| shape[d]).collect()))
         })
     }
 
@@ -176,10 +165,9 @@ impl Var {
             let refused = match dims::resolve(dim, self.rank()) {
                 Err(why) => Some(why),
                 Ok(_) if step == 0 => Some("a step of 0 goes nowhere".into()),
-                Ok(d) if stop > self.shape()[d] => Some(format!(
-                    "row {stop} is beyond dimension {d} of size {}",
-                    self.shape()[d]
-                )),
+                Ok(d) if stop > self.shape()[d] => {
+                    Some(format!("row {stop} is beyond dimension {d} of size {}", self.shape()[d]))
+                }
                 Ok(_) => None,
             };
             if let Some(why) = refused {
@@ -215,12 +203,7 @@ impl Var {
             if !fits {
                 let shapes = vec![self.shape().to_vec(), shape.to_vec()];
                 let why = "do not fit: a size must be equal, or 1 in the operand".into();
-                return Err(Error::Shape {
-                    op: "broadcast_to",
-                    shapes,
-                    why,
-                    at,
-                });
+                return Err(Error::Shape { op: "broadcast_to", shapes, why, at });
             }
             Ok((Op::Broadcast, Dims::from_slice(shape), self.dtype()))
         })
@@ -258,10 +241,7 @@ impl Var {
     #[track_caller]
     pub fn flip(&self, dims: &[isize]) -> Var {
         self.apply_one("flip", |shape| {
-            Ok((
-                Op::Flip(dims::resolve_all(dims, shape.len())?),
-                Dims::from_slice(shape),
-            ))
+            Ok((Op::Flip(dims::resolve_all(dims, shape.len())?), Dims::from_slice(shape)))
         })
     }
 
@@ -279,13 +259,7 @@ impl Var {
             Ok(d) if self.shape()[d] > 0 => {
                 let n = self.shape()[d];
                 let shift = shift.rem_euclid(n as isize) as usize;
-                Var::cat(
-                    &[
-                        self.narrow(dim, n - shift, shift),
-                        self.narrow(dim, 0, n - shift),
-                    ],
-                    dim,
-                )
+                Var::cat(&[self.narrow(dim, n - shift, shift), self.narrow(dim, 0, n - shift)], dim)
             }
             Ok(_) => self.clone(),
             Err(why) => self.apply_one("roll", |_| Err(why)),
@@ -304,11 +278,7 @@ impl Var {
     pub fn cat(vars: &[Var], dim: isize) -> Var {
         let Some(first) = vars.first() else {
             let why = "needs at least one operand".into();
-            return Var::invalid(Error::Argument {
-                op: "cat",
-                why,
-                at: here(),
-            });
+            return Var::invalid(Error::Argument { op: "cat", why, at: here() });
         };
         Var::apply("cat", vars, |at| {
             let dim =
@@ -321,12 +291,7 @@ impl Var {
                 if !fits {
                     let shapes = vec![first.shape().to_vec(), var.shape().to_vec()];
                     let why = format!("differ in a dimension other than {dim}");
-                    return Err(Error::Shape {
-                        op: "cat",
-                        shapes,
-                        why,
-                        at,
-                    });
+                    return Err(Error::Shape { op: "cat", shapes, why, at });
                 }
                 if var.dtype() != first.dtype() {
                     let why = "needs operands of one dtype; convert one with to_dtype";
@@ -354,10 +319,7 @@ impl Var {
     #[track_caller]
     pub fn stack(vars: &[Var], dim: isize) -> Var {
         composite("stack", &vars.iter().collect::<Vec<_>>(), || {
-            Var::cat(
-                &vars.iter().map(|v| v.unsqueeze(dim)).collect::<Vec<_>>(),
-                dim,
-            )
+            Var::cat(&vars.iter().map(|v| v.unsqueeze(dim)).collect::<Vec<_>>(), dim)
         })
     }
 }

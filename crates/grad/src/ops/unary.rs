@@ -86,9 +86,7 @@ impl Var {
     /// ```
     #[track_caller]
     pub fn softplus(&self) -> Var {
-        composite("softplus", &[self], || {
-            self.gt(20.0).select(self, -(-self).log_sigmoid())
-        })
+        composite("softplus", &[self], || self.gt(20.0).select(self, -(-self).log_sigmoid()))
     }
 
     /// x sigmoid(x), also called swish (Elfwing et al., 2017).
@@ -174,9 +172,7 @@ impl Var {
         if self.dtype() == dtype {
             return self.clone();
         }
-        Var::apply("to_dtype", [self], |_| {
-            Ok((Op::Cast, Dims::from_slice(self.shape()), dtype))
-        })
+        Var::apply("to_dtype", [self], |_| Ok((Op::Cast, Dims::from_slice(self.shape()), dtype)))
     }
 
     /// The values in the dtype and on the device of `other`.
@@ -186,18 +182,8 @@ impl Var {
         if is_alike || self.error().is_some() {
             return self.clone();
         }
-        let (shape, inputs) = (
-            Dims::from_slice(self.shape()),
-            Inputs::from_iter([self.clone()]),
-        );
-        Var::node(
-            Op::Cast,
-            inputs,
-            shape,
-            other.dtype(),
-            other.device().clone(),
-            here(),
-        )
+        let (shape, inputs) = (Dims::from_slice(self.shape()), Inputs::from_iter([self.clone()]));
+        Var::node(Op::Cast, inputs, shape, other.dtype(), other.device().clone(), here())
     }
 
     /// The same values, cut off from the gradient: PyTorch's `detach`, a paper's `sg(x)`.
@@ -241,10 +227,5 @@ pub(super) fn require_float(
     } else {
         return Ok(());
     };
-    Err(Error::DType {
-        op,
-        dtypes,
-        why,
-        at,
-    })
+    Err(Error::DType { op, dtypes, why, at })
 }

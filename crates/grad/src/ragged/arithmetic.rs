@@ -35,12 +35,7 @@ impl RaggedOperand for &Var {
         let why =
             "is not one number; bring a value for each sequence to its rows with Ragged::expand"
                 .into();
-        Var::invalid(Error::Shape {
-            op,
-            shapes: vec![self.shape().to_vec()],
-            why,
-            at,
-        })
+        Var::invalid(Error::Shape { op, shapes: vec![self.shape().to_vec()], why, at })
     }
 }
 
@@ -77,13 +72,7 @@ impl RaggedOperand for &Ragged {
             .enumerate()
             .find(|(_, (l, r))| l != r)
             .expect("segments of one count differ in a length");
-        Var::invalid(Error::SequenceLength {
-            op,
-            seq,
-            left,
-            right,
-            at,
-        })
+        Var::invalid(Error::SequenceLength { op, seq, left, right, at })
     }
 }
 
@@ -95,9 +84,7 @@ impl Ragged {
         rhs: impl RaggedOperand,
         f: impl FnOnce(&Var, &Var) -> Var,
     ) -> Ragged {
-        self.by_row(op, &[&rhs.rows_for(self, op, here())], |rows| {
-            f(&rows[0], &rows[1])
-        })
+        self.by_row(op, &[&rhs.rows_for(self, op, here())], |rows| f(&rows[0], &rows[1]))
     }
 
     /// `f` of these rows and those of `others`, aligned row by row: NumPy's rule, which begins at the last dimension, would
@@ -126,10 +113,7 @@ impl Ragged {
                 }),
             }
         });
-        Ragged {
-            values,
-            segments: self.segments.clone(),
-        }
+        Ragged { values, segments: self.segments.clone() }
     }
 }
 
@@ -235,10 +219,7 @@ impl Ragged {
     #[track_caller]
     fn each(&self, f: impl FnOnce(&Var) -> Var) -> Ragged {
         let values = located(here(), || f(&self.values));
-        Ragged {
-            values,
-            segments: self.segments.clone(),
-        }
+        Ragged { values, segments: self.segments.clone() }
     }
 }
 
@@ -288,8 +269,6 @@ impl Ragged {
         let at = here();
         let on_true = on_true.rows_for(self, "where_", at);
         let on_false = on_false.rows_for(self, "where_", at);
-        self.by_row("where_", &[&on_true, &on_false], |rows| {
-            rows[0].select(&rows[1], &rows[2])
-        })
+        self.by_row("where_", &[&on_true, &on_false], |rows| rows[0].select(&rows[1], &rows[2]))
     }
 }

@@ -55,14 +55,11 @@ impl Ragged {
     /// ```
     #[track_caller]
     pub fn from_seqs(seqs: &[Var]) -> Ragged {
-        let lengths: Vec<usize> = seqs
-            .iter()
-            .map(|seq| seq.shape().first().copied().unwrap_or(0))
-            .collect();
+        let lengths: Vec<usize> =
+            seqs.iter().map(|seq| seq.shape().first().copied().unwrap_or(0)).collect();
         let operands: Vec<&Var> = seqs.iter().collect();
-        let values = composite("from_seqs", &operands, || {
-            whole(seqs).unwrap_or_else(|| Var::cat(seqs, 0))
-        });
+        let values =
+            composite("from_seqs", &operands, || whole(seqs).unwrap_or_else(|| Var::cat(seqs, 0)));
         Ragged::new(values, &lengths)
     }
 
@@ -77,10 +74,7 @@ impl Ragged {
     #[track_caller]
     pub fn from_vecs<T: Element>(seqs: &[impl AsRef<[T]>], device: &Device) -> Ragged {
         let lengths: Vec<usize> = seqs.iter().map(|seq| seq.as_ref().len()).collect();
-        let packed: Vec<T> = seqs
-            .iter()
-            .flat_map(|seq| seq.as_ref().iter().copied())
-            .collect();
+        let packed: Vec<T> = seqs.iter().flat_map(|seq| seq.as_ref().iter().copied()).collect();
         let rows = packed.len();
         Ragged::new(Var::from_vec(packed, &[rows], device), &lengths)
     }
@@ -95,16 +89,8 @@ impl Ragged {
             segments.rows(),
             segments.len()
         );
-        let error = Error::Shape {
-            op: "ragged",
-            shapes: vec![values.shape().to_vec()],
-            why,
-            at,
-        };
-        Ragged {
-            values: Var::invalid(error),
-            segments,
-        }
+        let error = Error::Shape { op: "ragged", shapes: vec![values.shape().to_vec()], why, at };
+        Ragged { values: Var::invalid(error), segments }
     }
 
     /// The rows of all sequences, one after another: `[rows, ..trailing]`.
@@ -194,19 +180,9 @@ impl Ragged {
     pub fn select(&self, seqs: &[usize]) -> Ragged {
         let at = here();
         if let Some(&seq) = seqs.iter().find(|&&seq| seq >= self.num_seqs()) {
-            let why = format!(
-                "sequence {seq} is outside of a batch of {}",
-                self.num_seqs()
-            );
-            let values = self.refused(Error::Argument {
-                op: "select",
-                why,
-                at,
-            });
-            return Ragged {
-                values,
-                segments: Segments::new(&[]),
-            };
+            let why = format!("sequence {seq} is outside of a batch of {}", self.num_seqs());
+            let values = self.refused(Error::Argument { op: "select", why, at });
+            return Ragged { values, segments: Segments::new(&[]) };
         }
         let lengths: Vec<usize> = seqs.iter().map(|&seq| self.lengths()[seq]).collect();
         let rows = seqs.iter().flat_map(|&seq| self.segments.range(seq));
@@ -227,18 +203,10 @@ impl Ragged {
         if lengths == self.lengths() {
             return self.clone();
         }
-        let too_long = self
-            .lengths()
-            .iter()
-            .zip(lengths)
-            .position(|(have, want)| have < want);
+        let too_long = self.lengths().iter().zip(lengths).position(|(have, want)| have < want);
         let why = match too_long {
             _ if lengths.len() != self.num_seqs() => {
-                format!(
-                    "{} lengths for a batch of {} sequences",
-                    lengths.len(),
-                    self.num_seqs()
-                )
+                format!("{} lengths for a batch of {} sequences", lengths.len(), self.num_seqs())
             }
             Some(seq) => format!(
                 "sequence {seq} has {} rows, fewer than {}",
@@ -247,21 +215,12 @@ impl Ragged {
             ),
             None => {
                 let starts = self.offsets().iter();
-                let rows = starts
-                    .zip(lengths)
-                    .flat_map(|(&start, &length)| start..start + length);
+                let rows = starts.zip(lengths).flat_map(|(&start, &length)| start..start + length);
                 return self.rows(rows, lengths, at);
             }
         };
-        let values = self.refused(Error::Argument {
-            op: "truncate_to",
-            why,
-            at,
-        });
-        Ragged {
-            values,
-            segments: Segments::new(lengths),
-        }
+        let values = self.refused(Error::Argument { op: "truncate_to", why, at });
+        Ragged { values, segments: Segments::new(lengths) }
     }
 
     /// `error`, unless this batch was refused already.
@@ -275,10 +234,7 @@ impl Ragged {
     fn rows(&self, rows: impl Iterator<Item = usize>, lengths: &[usize], at: Loc) -> Ragged {
         // The lengths of a batch that was refused are of no rows.
         if self.values.error().is_some() {
-            return Ragged {
-                values: self.values.clone(),
-                segments: Segments::new(lengths),
-            };
+            return Ragged { values: self.values.clone(), segments: Segments::new(lengths) };
         }
         let rows: Vec<i64> = rows.map(|row| row as i64).collect();
         let count = rows.len();

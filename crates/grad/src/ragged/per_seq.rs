@@ -92,10 +92,7 @@ impl Ragged {
             let sums = weights.expand(&weights.sum_per_seq());
             weights.values.over_sum(&sums.values)
         });
-        Ragged {
-            values,
-            segments: self.segments.clone(),
-        }
+        Ragged { values, segments: self.segments.clone() }
     }
 
     /// x - ln Σ e^x within each sequence.
@@ -112,10 +109,7 @@ impl Ragged {
             let centred = self - self.expand(&self.shift());
             (&centred - centred.expand(&centred.exp().sum_per_seq().log_of_sum())).values
         });
-        Ragged {
-            values,
-            segments: self.segments.clone(),
-        }
+        Ragged { values, segments: self.segments.clone() }
     }
 
     /// The sum of products with `rhs`, sequence by sequence.
@@ -128,9 +122,7 @@ impl Ragged {
     /// ```
     #[track_caller]
     pub fn dot_per_seq(&self, rhs: &Ragged) -> Var {
-        composite("dot_per_seq", &[&self.values, &rhs.values], || {
-            (self * rhs).sum_per_seq()
-        })
+        composite("dot_per_seq", &[&self.values, &rhs.values], || (self * rhs).sum_per_seq())
     }
 
     /// One row for each sequence (`[num_seqs, ..]`) copied to all rows of its sequence.
@@ -147,10 +139,7 @@ impl Ragged {
             Some(_) => self.values.clone(),
             None => per_seq.segment_expand(&self.segments),
         };
-        Ragged {
-            values,
-            segments: self.segments.clone(),
-        }
+        Ragged { values, segments: self.segments.clone() }
     }
 
     /// As in [`Var::logsumexp`]: constant to every derivative.

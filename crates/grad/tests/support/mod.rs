@@ -5,10 +5,7 @@ use tinsmith_grad::{DType, Device, Ragged, Var};
 
 use table::{binary_ops, compare_ops, reduce_ops, unary_ops};
 
-#[allow(
-    clippy::duplicate_mod,
-    reason = "the crate and its tests expand one table"
-)]
+#[allow(clippy::duplicate_mod, reason = "the crate and its tests expand one table")]
 #[path = "../../src/graph/table.rs"]
 mod table;
 
@@ -55,28 +52,18 @@ pub fn programs() -> impl Strategy<Value = Program> {
     let size = prop_oneof![6 => 1usize..4, 1 => Just(0usize)];
     let shapes = prop::collection::vec(prop::collection::vec(size, 0..4), 1..4);
     let steps = prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 1..16);
-    (shapes, any::<u64>(), steps).prop_map(|(shapes, seed, steps)| Program {
-        shapes,
-        seed,
-        steps,
-    })
+    (shapes, any::<u64>(), steps).prop_map(|(shapes, seed, steps)| Program { shapes, seed, steps })
 }
 
 impl Program {
     pub fn leaves(&self) -> Vec<Var> {
-        self.shapes
-            .iter()
-            .enumerate()
-            .map(|(i, shape)| leaf(self.seed ^ i as u64, shape))
-            .collect()
+        self.shapes.iter().enumerate().map(|(i, shape)| leaf(self.seed ^ i as u64, shape)).collect()
     }
 
     /// A scalar in which every value of the program takes part, some of them often.
     pub fn record(&self, leaves: &[Var], ops: &[Step]) -> Var {
         let values = self.values(leaves, ops);
-        let parts = values
-            .iter()
-            .map(|v| v.sum() / (1.0 + v.elem_count() as f64));
+        let parts = values.iter().map(|v| v.sum() / (1.0 + v.elem_count() as f64));
         parts.reduce(|a, b| a + b).expect("a program has a leaf")
     }
 
@@ -84,10 +71,7 @@ impl Program {
     pub fn values(&self, leaves: &[Var], ops: &[Step]) -> Vec<Var> {
         let mut pool = leaves.to_vec();
         for &(op, a, b) in &self.steps {
-            let (x, y) = (
-                &pool[a as usize % pool.len()],
-                &pool[b as usize % pool.len()],
-            );
+            let (x, y) = (&pool[a as usize % pool.len()], &pool[b as usize % pool.len()]);
             let made = ops[op as usize % ops.len()](x, y, a as usize ^ b as usize);
             let is_finite = |v: &Var| {
                 let values = v.to_dtype(DType::F64).to_vec::<f64>();
@@ -106,9 +90,7 @@ fn dim(x: &Var, n: usize) -> isize {
 }
 
 fn rows(count: usize, n: usize, size: usize, device: &Device) -> Var {
-    let index: Vec<i64> = (0..count)
-        .map(|i| ((i * 7 + n) % size.max(1)) as i64)
-        .collect();
+    let index: Vec<i64> = (0..count).map(|i| ((i * 7 + n) % size.max(1)) as i64).collect();
     Var::from_vec(index, &[count], device)
 }
 
@@ -237,23 +219,12 @@ const SMOOTH_COMPOSITES: &[Step] = &[
     |x, _, n| x.unsqueeze(dim(x, n)),
     |x, y, _| x.broadcast_to(y.shape()),
     |x, _, n| x.narrow(dim(x, n), 1, 1),
-    |x, _, n| {
-        x.narrow(
-            dim(x, n),
-            0,
-            x.shape().get(dim(x, n) as usize).map_or(0, |s| s / 2),
-        )
-    },
+    |x, _, n| x.narrow(dim(x, n), 0, x.shape().get(dim(x, n) as usize).map_or(0, |s| s / 2)),
     |x, _, n| x.pad(dim(x, n), 1, n % 2),
     |x, _, n| x.flip(&[dim(x, n)]),
     |x, _, n| x.roll(n as isize % 5 - 2, dim(x, n)),
     |x, _, n| {
-        x.slice_step(
-            dim(x, n),
-            0,
-            x.shape().get(dim(x, n) as usize).copied().unwrap_or(0),
-            2,
-        )
+        x.slice_step(dim(x, n), 0, x.shape().get(dim(x, n) as usize).copied().unwrap_or(0), 2)
     },
     |x, y, n| Var::cat(&[x.clone(), y.clone(), x.clone()], dim(x, n)),
     |x, y, n| Var::stack(&[x.clone(), y.clone()], dim(x, n)),
@@ -269,9 +240,9 @@ const SMOOTH_COMPOSITES: &[Step] = &[
         _ => x.clone(),
     },
     |x, y, n| match x.shape() {
-        [r, c] if r * c > 0 && y.shape() == [*r, *c] => x
-            .scatter_add(&rows(r * c, n, *c, x.device()).reshape(&[*r, *c]), y, 1)
-            .tanh(),
+        [r, c] if r * c > 0 && y.shape() == [*r, *c] => {
+            x.scatter_add(&rows(r * c, n, *c, x.device()).reshape(&[*r, *c]), y, 1).tanh()
+        }
         _ => x.clone(),
     },
     |x, y, n| match x.shape().first() {

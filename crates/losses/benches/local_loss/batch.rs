@@ -10,31 +10,11 @@ pub struct Workload {
 }
 
 pub const WORKLOADS: [Workload; 5] = [
-    Workload {
-        name: "W1",
-        sequences: 8,
-        tokens: 128,
-    },
-    Workload {
-        name: "W2",
-        sequences: 64,
-        tokens: 1_024,
-    },
-    Workload {
-        name: "W3",
-        sequences: 256,
-        tokens: 4_096,
-    },
-    Workload {
-        name: "W4",
-        sequences: 64,
-        tokens: 16_384,
-    },
-    Workload {
-        name: "W5",
-        sequences: 1_024,
-        tokens: 64,
-    },
+    Workload { name: "W1", sequences: 8, tokens: 128 },
+    Workload { name: "W2", sequences: 64, tokens: 1_024 },
+    Workload { name: "W3", sequences: 256, tokens: 4_096 },
+    Workload { name: "W4", sequences: 64, tokens: 16_384 },
+    Workload { name: "W5", sequences: 1_024, tokens: 64 },
 ];
 
 /// The inputs of all losses, one value per token (all sequences one after another) or per sequence.
@@ -54,15 +34,10 @@ pub struct Batch {
 impl Batch {
     /// The same numbers in every run.
     pub fn new(workload: &Workload) -> Batch {
-        let &Workload {
-            sequences, tokens, ..
-        } = workload;
+        let &Workload { sequences, tokens, .. } = workload;
         let mut uniform = uniform();
-        let logprobs: Vec<f32> = uniform
-            .by_ref()
-            .take(sequences * tokens)
-            .map(|u| u.ln() * 0.7)
-            .collect();
+        let logprobs: Vec<f32> =
+            uniform.by_ref().take(sequences * tokens).map(|u| u.ln() * 0.7).collect();
         let mut near = |spread: f32| -> Vec<f32> {
             let mut noise = || uniform.by_ref().take(3).sum::<f32>() - 1.5;
             logprobs.iter().map(|l| l + noise() * spread).collect()
@@ -99,13 +74,7 @@ impl Batch {
 /// Numbers within 0..1, neither included (Knuth's linear congruential generator).
 fn uniform() -> impl Iterator<Item = f32> {
     let states = iter::successors(Some(12_345u64), |state| {
-        Some(
-            state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407),
-        )
+        Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
     });
-    states
-        .skip(1)
-        .map(|state| ((state >> 41) as f32 + 0.5) / (1u64 << 23) as f32)
+    states.skip(1).map(|state| ((state >> 41) as f32 + 0.5) / (1u64 << 23) as f32)
 }

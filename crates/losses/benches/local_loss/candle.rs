@@ -44,24 +44,17 @@ pub type Found = (Tensor, GradStore);
 impl Leaves {
     pub fn new(batch: &Batch) -> Result<Leaves> {
         let of_seqs = batch.seqs(&batch.logprobs).zip(batch.seqs(&batch.old));
-        let of_seqs = of_seqs
-            .zip(batch.seqs(&batch.reference))
-            .zip(batch.seqs(&batch.weights));
-        let seqs = of_seqs
-            .zip(&batch.advantages)
-            .map(|((((lp, old), reference), weights), &a)| {
-                Ok(Seq {
-                    logprobs: Var::from_tensor(&tensor(lp)?)?,
-                    old: tensor(old)?,
-                    reference: tensor(reference)?,
-                    weights: tensor(weights)?,
-                    advantage: a.into(),
-                })
-            });
-        Ok(Leaves {
-            seqs: seqs.collect::<Result<_>>()?,
-            whole: Whole::new(batch)?,
-        })
+        let of_seqs = of_seqs.zip(batch.seqs(&batch.reference)).zip(batch.seqs(&batch.weights));
+        let seqs = of_seqs.zip(&batch.advantages).map(|((((lp, old), reference), weights), &a)| {
+            Ok(Seq {
+                logprobs: Var::from_tensor(&tensor(lp)?)?,
+                old: tensor(old)?,
+                reference: tensor(reference)?,
+                weights: tensor(weights)?,
+                advantage: a.into(),
+            })
+        });
+        Ok(Leaves { seqs: seqs.collect::<Result<_>>()?, whole: Whole::new(batch)? })
     }
 
     /// What is timed.
@@ -84,10 +77,7 @@ impl Leaves {
             let found = gradients.get(leaf).expect("every loss reaches every token");
             gradient.extend(found.to_vec1::<f32>()?);
         }
-        Ok(Outcome {
-            loss: loss.to_scalar::<f32>()?.into(),
-            gradient,
-        })
+        Ok(Outcome { loss: loss.to_scalar::<f32>()?.into(), gradient })
     }
 }
 
@@ -111,14 +101,7 @@ impl Whole {
     }
 
     fn loss(&self, loss: Loss) -> Result<Tensor> {
-        let Whole {
-            logprobs: lp,
-            old,
-            reference,
-            weights,
-            advantages,
-            ..
-        } = self;
+        let Whole { logprobs: lp, old, reference, weights, advantages, .. } = self;
         match loss {
             Loss::CrossEntropy => dot(lp, weights)?.neg(),
             Loss::Grpo => {
@@ -155,28 +138,14 @@ fn by_sequence(loss: Loss, seqs: &[Seq]) -> Result<Tensor> {
             Ok(total)
         }
         Loss::Grpo => {
-            for Seq {
-                logprobs: lp,
-                reference,
-                weights,
-                advantage,
-                ..
-            } in seqs
-            {
+            for Seq { logprobs: lp, reference, weights, advantage, .. } in seqs {
                 let kl = dot(&lp.sub(reference)?, weights)?;
                 total = ((total - (dot(lp, weights)? * *advantage)?)? + (kl * KL_BETA)?)?;
             }
             total / n
         }
         Loss::Ppo => {
-            for Seq {
-                logprobs: lp,
-                old,
-                weights,
-                advantage,
-                ..
-            } in seqs
-            {
+            for Seq { logprobs: lp, old, weights, advantage, .. } in seqs {
                 let ratio = lp.sub(old)?.exp()?;
                 let clipped = (ratio.clamp(CLIP.0, CLIP.1)? * *advantage)?;
                 total = (total - dot(&(ratio * *advantage)?.minimum(&clipped)?, weights)?)?;

@@ -34,10 +34,7 @@ impl WithSimd for FusedPpo<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> f64 {
-        let FusedPpo {
-            batch,
-            mut gradient,
-        } = self;
+        let FusedPpo { batch, mut gradient } = self;
         let seqs = batch.seqs(&batch.logprobs).zip(batch.seqs(&batch.old));
         let seqs = seqs.zip(batch.seqs(&batch.weights)).zip(&batch.advantages);
         let mut loss = 0.0;
@@ -85,36 +82,19 @@ fn exp<S: Simd>(x: f32) -> f32 {
     /// Adding it rounds to an integer, which then sits in the low bits.
     const ROUND: f32 = 12_582_912.0;
     const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
-    const COEFFICIENTS: [f32; 6] = [
-        1.987_569_1e-4,
-        1.398_199_9e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        0.166_666_65,
-        0.5,
-    ];
+    const COEFFICIENTS: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
     let rounded = mul_add::<S>(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
     let r = mul_add::<S>(n, -LN_2.1, mul_add::<S>(n, -LN_2.0, x));
-    let polynomial = COEFFICIENTS
-        .into_iter()
-        .reduce(|sum, c| mul_add::<S>(sum, r, c));
-    let power = f32::from_bits(
-        (rounded
-            .to_bits()
-            .wrapping_sub(ROUND.to_bits())
-            .wrapping_add(127))
-            << 23,
-    );
+    let polynomial = COEFFICIENTS.into_iter().reduce(|sum, c| mul_add::<S>(sum, r, c));
+    let power =
+        f32::from_bits((rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23);
     (mul_add::<S>(polynomial.unwrap_or(0.0), r * r, r) + 1.0) * power
 }
 
 /// `a * b + c`, in one instruction where there is one.
 #[inline(always)]
 fn mul_add<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
-    if S::IS_SCALAR {
-        a * b + c
-    } else {
-        a.mul_add(b, c)
-    }
+    if S::IS_SCALAR { a * b + c } else { a.mul_add(b, c) }
 }

@@ -76,11 +76,7 @@ fn main() -> Result<ExitCode> {
             .args(env::args_os().skip(1))
             .env(THREADS, "1")
             .status()?;
-        return Ok(if again.success() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        });
+        return Ok(if again.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     for workload in &WORKLOADS {
         bench(workload);

@@ -36,20 +36,11 @@ impl Leaves {
         let ragged = |values: &[f32]| Ragged::new(var(values.to_vec()), &batch.lengths);
         let (old, reference) = (ragged(&batch.old), ragged(&batch.reference));
         let weights = ragged(&batch.weights);
-        let of_seqs = old
-            .seqs()
-            .into_iter()
-            .zip(reference.seqs())
-            .zip(weights.seqs());
+        let of_seqs = old.seqs().into_iter().zip(reference.seqs()).zip(weights.seqs());
         let seqs =
-            of_seqs
-                .zip(&batch.advantages)
-                .map(|(((old, reference), weights), &advantage)| Constants {
-                    old,
-                    reference,
-                    weights,
-                    advantage: advantage.into(),
-                });
+            of_seqs.zip(&batch.advantages).map(|(((old, reference), weights), &advantage)| {
+                Constants { old, reference, weights, advantage: advantage.into() }
+            });
         Leaves {
             logprobs: ragged(&batch.logprobs),
             seqs: seqs.collect(),
@@ -71,13 +62,7 @@ impl Leaves {
     }
 
     fn ragged(&self, loss: Loss) -> Var {
-        let Leaves {
-            logprobs: lp,
-            old,
-            reference,
-            weights,
-            ..
-        } = self;
+        let Leaves { logprobs: lp, old, reference, weights, .. } = self;
         match loss {
             Loss::CrossEntropy => losses::cross_entropy(lp, weights),
             Loss::Grpo => losses::reinforce_kl(lp, reference, &self.advantages, weights, KL_BETA),

@@ -45,9 +45,7 @@ impl GrpoConfig {
     /// DAPO: ratios clipped to 0.8..1.28, so that rare tokens may grow; no KL; mean over tokens.
     /// Yu et al., 2025 (arXiv:2503.14476).
     pub fn dapo() -> Self {
-        GrpoConfig::default()
-            .clip(Clip::ratio(0.8, 1.28))
-            .kl_beta(0.0)
+        GrpoConfig::default().clip(Clip::ratio(0.8, 1.28)).kl_beta(0.0)
     }
 
     /// GSPO-token: one ratio a sequence, clipped to 1 - 3e-4..1 + 4e-4; no KL; mean over sequences

@@ -14,12 +14,7 @@ pub(super) fn pairs(values: &Var) -> (Var, Var) {
     let &[n] = values.shape() else {
         let shapes = vec![values.shape().to_vec()];
         let why = "is not one number a sequence, [2P]".into();
-        return refuse(Error::Shape {
-            op: "pairs",
-            shapes,
-            why,
-            at: here(),
-        });
+        return refuse(Error::Shape { op: "pairs", shapes, why, at: here() });
     };
     if n % 2 == 1 {
         let why = format!(

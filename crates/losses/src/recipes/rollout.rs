@@ -92,16 +92,9 @@ impl Rollout {
         let at = here();
         self.response = Some(self.old.map(|old| {
             if lens.len() != self.old.num_seqs() {
-                let why = format!(
-                    "{} prompt lengths for {} sequences",
-                    lens.len(),
-                    self.old.num_seqs()
-                );
-                return Var::from(Error::Argument {
-                    op: "prompt_lens",
-                    why,
-                    at,
-                });
+                let why =
+                    format!("{} prompt lengths for {} sequences", lens.len(), self.old.num_seqs());
+                return Var::from(Error::Argument { op: "prompt_lens", why, at });
             }
             let lengths = self.old.lengths().iter().zip(lens);
             let mask = lengths.flat_map(|(&len, &prompt)| {
@@ -118,9 +111,7 @@ impl Rollout {
     /// 1 on the tokens of the response, 0 on those of the prompt: `[tokens]`.
     #[track_caller]
     pub fn response(&self) -> Ragged {
-        self.response
-            .clone()
-            .unwrap_or_else(|| ones_like(&self.old))
+        self.response.clone().unwrap_or_else(|| ones_like(&self.old))
     }
 
     /// 1 on active tokens, 0 on the others: `[tokens]`.

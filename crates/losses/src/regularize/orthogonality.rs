@@ -86,7 +86,5 @@ fn eye(square: &Var) -> Var {
     let n = square.shape().first().copied().unwrap_or(0);
     let index: Vec<u32> = (0..n as u32).collect();
     let column = Var::from_vec(index.clone(), &[n, 1], square.device());
-    column
-        .eq(Var::from_vec(index, &[1, n], square.device()))
-        .to_dtype(square.dtype())
+    column.eq(Var::from_vec(index, &[1, n], square.device())).to_dtype(square.dtype())
 }

@@ -115,9 +115,7 @@ pub fn target_batch() -> impl Strategy<Value = TargetBatch> {
             };
             let share = |row: &[i32]| {
                 let sum: i32 = row.iter().sum();
-                row.iter()
-                    .map(|&x| f64::from(x) / f64::from(sum))
-                    .collect::<Vec<_>>()
+                row.iter().map(|&x| f64::from(x) / f64::from(sum)).collect::<Vec<_>>()
             };
             TargetBatch {
                 lp: packed(lp.iter().map(|&x| odd(x)).collect()),
@@ -141,16 +139,10 @@ pub fn vec(x: &Var) -> Vec<f64> {
 
 /// The gradient by the logprobs, packed.
 pub fn gradient(loss: &Var, lp: &Ragged) -> Vec<f64> {
-    loss.backward(&[lp.values()]).unwrap()[0]
-        .flatten_all()
-        .unwrap()
-        .to_vec1()
-        .unwrap()
+    loss.backward(&[lp.values()]).unwrap()[0].flatten_all().unwrap().to_vec1().unwrap()
 }
 
 pub fn close(a: &[f64], b: &[f64]) -> bool {
     a.len() == b.len()
-        && a.iter()
-            .zip(b)
-            .all(|(a, b)| (a - b).abs() <= 1e-10 * a.abs().max(b.abs()).max(1.0))
+        && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-10 * a.abs().max(b.abs()).max(1.0))
 }

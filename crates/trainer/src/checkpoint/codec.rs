@@ -35,10 +35,7 @@ pub(crate) struct Checkpoint {
 const INFO: &str = "tinsmith";
 
 pub(super) fn encode(checkpoint: &Checkpoint, path: &Path) -> Result<Vec<u8>> {
-    let fail = |problem: String| Error::Checkpoint {
-        path: path.to_owned(),
-        problem,
-    };
+    let fail = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
     for (i, (name, tensor)) in checkpoint.adapter.named().enumerate() {
         let shape = tensor.dims().to_vec();
@@ -55,10 +52,7 @@ pub(super) fn encode(checkpoint: &Checkpoint, path: &Path) -> Result<Vec<u8>> {
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|e| fail(e.to_string()))?;
     let info = serde_json::to_string(&checkpoint.info).map_err(|e| fail(e.to_string()))?;
-    let metadata = HashMap::from([
-        ("format".to_owned(), "pt".to_owned()),
-        (INFO.to_owned(), info),
-    ]);
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned()), (INFO.to_owned(), info)]);
     safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))
 }
 
@@ -78,17 +72,11 @@ pub(super) fn decode(
         .and_then(|m| m.get(INFO))
         .ok_or("it was not written by this trainer")?;
     let info: Info = serde_json::from_str(info).map_err(|e| damaged(&e))?;
-    let config = config(&info.base_model).ok_or_else(|| {
-        format!(
-            "its base model `{}` is not on this trainer",
-            info.base_model
-        )
-    })?;
+    let config = config(&info.base_model)
+        .ok_or_else(|| format!("its base model `{}` is not on this trainer", info.base_model))?;
 
     let read = |name: &str, shape: &[usize]| -> Result<Vec<f32>, String> {
-        let view = file
-            .tensor(name)
-            .map_err(|e| format!("tensor `{name}`: {e}"))?;
+        let view = file.tensor(name).map_err(|e| format!("tensor `{name}`: {e}"))?;
         if view.dtype() != Dtype::F32 || view.shape() != shape {
             return Err(format!(
                 "tensor `{name}` is {:?} {:?}, not F32 {shape:?}",
@@ -100,10 +88,7 @@ pub(super) fn decode(
     };
     let mut adapter = Adapter::new(info.lora, &config).map_err(|e| e.to_string())?;
     let mut params = Vec::new();
-    let mut optim = AdamW {
-        steps: info.steps,
-        moments: Vec::new(),
-    };
+    let mut optim = AdamW { steps: info.steps, moments: Vec::new() };
     for (name, tensor) in adapter.named() {
         let shape = tensor.dims();
         let data = read(&name, shape)?;
@@ -114,11 +99,7 @@ pub(super) fn decode(
         }
     }
     adapter.set_params(params);
-    Ok(Checkpoint {
-        info,
-        adapter,
-        optim,
-    })
+    Ok(Checkpoint { info, adapter, optim })
 }
 
 fn bytes(data: &[f32]) -> Vec<u8> {

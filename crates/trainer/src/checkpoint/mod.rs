@@ -49,23 +49,13 @@ impl Reference {
     /// A checkpoint of `run`; an error when `name` is not a plain name.
     pub(crate) fn new(run: &str, kind: Kind, name: &str) -> Result<Self> {
         check_name(name)?;
-        Ok(Self {
-            run: run.to_owned(),
-            kind,
-            name: name.to_owned(),
-        })
+        Ok(Self { run: run.to_owned(), kind, name: name.to_owned() })
     }
 }
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "tinker://{}/{}/{}",
-            self.run,
-            self.kind.folder(),
-            self.name
-        )
+        write!(f, "tinker://{}/{}/{}", self.run, self.kind.folder(), self.name)
     }
 }
 
@@ -73,15 +63,10 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(path: &str) -> Result<Self> {
-        let parts: Vec<&str> = path
-            .strip_prefix("tinker://")
-            .unwrap_or_default()
-            .split('/')
-            .collect();
+        let parts: Vec<&str> =
+            path.strip_prefix("tinker://").unwrap_or_default().split('/').collect();
         let kind = |folder: &str| {
-            [Kind::Training, Kind::Sampler]
-                .into_iter()
-                .find(|k| k.folder() == folder)
+            [Kind::Training, Kind::Sampler].into_iter().find(|k| k.folder() == folder)
         };
         match parts[..] {
             [run, folder, name] if is_plain(&run_folder(run)) && kind(folder).is_some() => {
@@ -126,22 +111,9 @@ mod tests {
 
     #[test]
     fn names_that_leave_the_folder_are_refused() {
-        for name in [
-            "",
-            ".",
-            "..",
-            "../x",
-            "a/b",
-            "a\\b",
-            ".hidden",
-            "a b",
-            "é",
-            &"x".repeat(256),
-        ] {
-            assert!(
-                Reference::new("run", Kind::Training, name).is_err(),
-                "{name:?}"
-            );
+        for name in ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a b", "é", &"x".repeat(256)]
+        {
+            assert!(Reference::new("run", Kind::Training, name).is_err(), "{name:?}");
         }
         for path in [
             "tinker://../weights/x",

@@ -45,10 +45,7 @@ impl Notes {
 
     /// The same, with another life.
     pub(crate) fn living(self, ttl_seconds: Option<u64>) -> Result<Self> {
-        Ok(Self {
-            expires_at: expiry(ttl_seconds)?,
-            ..self
-        })
+        Ok(Self { expires_at: expiry(ttl_seconds)?, ..self })
     }
 
     /// The same, for other readers.
@@ -58,8 +55,7 @@ impl Notes {
 
     /// When it is to be deleted.
     pub(crate) fn expires(&self) -> Option<SystemTime> {
-        self.expires_at
-            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
+        self.expires_at.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
     }
 
     pub(super) fn have_expired(&self) -> bool {
@@ -71,11 +67,7 @@ fn expiry(ttl_seconds: Option<u64>) -> Result<Option<u64>> {
     match ttl_seconds {
         Some(ttl) if !TTL.contains(&ttl) => Err(Error::field(
             "ttl_seconds",
-            format!(
-                "{ttl} is not between {} (an hour) and {} (ten years)",
-                TTL.start(),
-                TTL.end()
-            ),
+            format!("{ttl} is not between {} (an hour) and {} (ten years)", TTL.start(), TTL.end()),
         )),
         ttl => Ok(ttl.map(|ttl| now() + ttl)),
     }
@@ -96,11 +88,7 @@ mod tests {
         assert!(Notes::new(None, Some(315_360_001)).is_err());
         let living = Notes::new(None, Some(3600)).unwrap();
         assert!(!living.have_expired());
-        let left = living
-            .expires()
-            .unwrap()
-            .duration_since(SystemTime::now())
-            .unwrap();
+        let left = living.expires().unwrap().duration_since(SystemTime::now()).unwrap();
         assert!((3590..=3600).contains(&left.as_secs()), "{left:?}");
         let over: Notes = serde_json::from_str(r#"{"expires_at": 1000000000}"#).unwrap();
         assert!(over.have_expired());

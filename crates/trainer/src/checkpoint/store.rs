@@ -39,8 +39,7 @@ impl Store {
 
     /// Where a checkpoint lies, or would lie.
     pub(crate) fn file(&self, at: &Reference) -> PathBuf {
-        self.folder(&at.run, at.kind)
-            .join(format!("{}.safetensors", at.name))
+        self.folder(&at.run, at.kind).join(format!("{}.safetensors", at.name))
     }
 
     /// Writes a checkpoint, wholly or not at all.
@@ -91,9 +90,7 @@ impl Store {
         Ok(Some(Saved {
             at: at.clone(),
             bytes: metadata.len(),
-            time: metadata
-                .modified()
-                .map_err(|e| Error::io("read", path, &e))?,
+            time: metadata.modified().map_err(|e| Error::io("read", path, &e))?,
             notes,
         }))
     }
@@ -112,9 +109,7 @@ impl Store {
                 Err(e) => return Err(Error::io("list", folder, &e)),
             };
             for entry in entries {
-                let file = entry
-                    .map_err(|e| Error::io("list", &folder, &e))?
-                    .file_name();
+                let file = entry.map_err(|e| Error::io("list", &folder, &e))?.file_name();
                 let name = file.to_str().and_then(|f| f.strip_suffix(".safetensors"));
                 if let Some(Ok(at)) = name.map(|name| Reference::new(run, kind, name)) {
                     found.extend(self.find(&at)?);
@@ -212,26 +207,14 @@ mod tests {
             .iter()
             .map(|p| [vec![0.5; p.elem_count()], vec![0.25; p.elem_count()]]);
         Checkpoint {
-            info: Info {
-                base_model: "tiny-qwen3".into(),
-                base_fingerprint: 0,
-                lora,
-                steps: 3,
-            },
-            optim: AdamW {
-                steps: 3,
-                moments: moments.collect(),
-            },
+            info: Info { base_model: "tiny-qwen3".into(), base_fingerprint: 0, lora, steps: 3 },
+            optim: AdamW { steps: 3, moments: moments.collect() },
             adapter,
         }
     }
 
     fn values(adapter: &Adapter) -> Vec<Vec<f32>> {
-        adapter
-            .params()
-            .iter()
-            .map(|p| p.flatten_all().unwrap().to_vec1().unwrap())
-            .collect()
+        adapter.params().iter().map(|p| p.flatten_all().unwrap().to_vec1().unwrap()).collect()
     }
 
     #[test]
@@ -253,13 +236,8 @@ mod tests {
         ));
         store.save(&at, &saved, &Notes::default(), true).unwrap();
         store.delete(&at).unwrap();
-        assert!(matches!(
-            store.load(&at, config),
-            Err(Error::NotFound { .. })
-        ));
-        let left = fs::read_dir(folder.path().join("s-train-0/weights"))
-            .unwrap()
-            .count();
+        assert!(matches!(store.load(&at, config), Err(Error::NotFound { .. })));
+        let left = fs::read_dir(folder.path().join("s-train-0/weights")).unwrap().count();
         assert_eq!(left, 0, "nothing but checkpoints stays behind");
     }
 
@@ -272,9 +250,7 @@ mod tests {
         store.save(&at, &example(), &past, false).unwrap();
         assert!(store.list("run").unwrap().is_empty());
         assert!(!store.file(&at).exists());
-        store
-            .save(&at, &example(), &Notes::default(), false)
-            .unwrap();
+        store.save(&at, &example(), &Notes::default(), false).unwrap();
         assert_eq!(store.list("run").unwrap().len(), 1);
     }
 
@@ -288,10 +264,6 @@ mod tests {
         let mut flipped = bytes.clone();
         flipped[10] ^= 0xff;
         assert!(decode(&flipped, config).is_err());
-        assert!(
-            decode(&bytes, |_| None)
-                .unwrap_err()
-                .contains("not on this trainer")
-        );
+        assert!(decode(&bytes, |_| None).unwrap_err().contains("not on this trainer"));
     }
 }

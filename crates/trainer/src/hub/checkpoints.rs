@@ -9,10 +9,7 @@ use crate::{Error, Result};
 
 impl Hub {
     pub(crate) fn weights_info(&self, path: &str) -> Result<WeightsInfoResponse> {
-        let info = self
-            .store
-            .load(&path.parse()?, |name| self.bases.config(name))?
-            .info;
+        let info = self.store.load(&path.parse()?, |name| self.bases.config(name))?.info;
         Ok(WeightsInfoResponse {
             base_model: info.base_model,
             is_lora: true,

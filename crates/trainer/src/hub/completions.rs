@@ -66,10 +66,8 @@ impl Hub {
         &self,
         request: RetrieveFuturesRequest,
     ) -> Result<RetrieveFuturesResponse> {
-        let FuturesTarget::SamplingSession {
-            sampling_session_id,
-            cloned_sampler_id,
-        } = request.target
+        let FuturesTarget::SamplingSession { sampling_session_id, cloned_sampler_id } =
+            request.target
         else {
             return Err(Error::field("target", "name a sampling session"));
         };

@@ -182,13 +182,8 @@ impl Hub {
         request: RetrieveFutureRequest,
         format: Format,
     ) -> Result<Body> {
-        let RetrieveFutureRequest {
-            request_id,
-            allow_metadata_only,
-        } = request;
-        let waited = self
-            .futures
-            .wait(&request_id, &self.instance, self.settings.long_poll);
+        let RetrieveFutureRequest { request_id, allow_metadata_only } = request;
+        let waited = self.futures.wait(&request_id, &self.instance, self.settings.long_poll);
         if let Some(finished) = waited.await? {
             let body = finished.body(format)?;
             return match allow_metadata_only && body.bytes.len() > INLINE_BYTES {
@@ -251,9 +246,9 @@ impl State {
             self.end_session(id);
         }
         match self.sessions.get_mut(id) {
-            Some(session) if session.over => Err(Error::Gone(format!(
-                "session `{id}` is over; create another"
-            ))),
+            Some(session) if session.over => {
+                Err(Error::Gone(format!("session `{id}` is over; create another")))
+            }
             Some(session) => Ok(session),
             None => Err(Error::NotFound {
                 kind: "session",

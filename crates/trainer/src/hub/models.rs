@@ -44,10 +44,7 @@ impl Hub {
     pub(crate) fn capabilities(&self) -> ServerCapabilities {
         let supported = |name: &str| SupportedModel {
             model_name: name.to_owned(),
-            max_context_length: self
-                .bases
-                .config(name)
-                .map(|c| c.max_position_embeddings as u64),
+            max_context_length: self.bases.config(name).map(|c| c.max_position_embeddings as u64),
             trainable: Some(true),
             sampleable: Some(true),
         };
@@ -64,15 +61,10 @@ impl Hub {
         let mut state = self.lock();
         let session_id = format!("{}-s{}", self.instance, state.sessions.len());
         let notes = request.user_metadata;
-        let session = Session {
-            user_metadata: (!notes.is_empty()).then_some(notes),
-            ..Session::default()
-        };
+        let session =
+            Session { user_metadata: (!notes.is_empty()).then_some(notes), ..Session::default() };
         state.sessions.insert(session_id.clone(), session);
-        CreateSessionResponse {
-            session_id,
-            ..Default::default()
-        }
+        CreateSessionResponse { session_id, ..Default::default() }
     }
 
     pub(crate) fn heartbeat(&self, session_id: &str) -> Result<()> {
@@ -114,9 +106,7 @@ impl Hub {
                 "train_attn, train_mlp and train_unembed are all false; nothing would be trained",
             ));
         }
-        let seed = wanted
-            .seed
-            .unwrap_or_else(|| self.next_seed(&mut self.lock()));
+        let seed = wanted.seed.unwrap_or_else(|| self.next_seed(&mut self.lock()));
         let lora = LoraConfig {
             rank: wanted.rank as usize,
             seed,
@@ -128,11 +118,7 @@ impl Hub {
             session_id: body.session_id,
             model_seq_id: body.model_seq_id,
             digest,
-            entry: Entry {
-                base: base.clone(),
-                lora,
-                sequence: Sequence::default(),
-            },
+            entry: Entry { base: base.clone(), lora, sequence: Sequence::default() },
             user_metadata: body.user_metadata,
         };
         self.add_model(new, move |engine, model_id| {
@@ -154,10 +140,7 @@ impl Hub {
         let at: Reference = body.path.parse()?;
         let info = self.store.load(&at, |name| self.bases.config(name))?.info;
         if let Some(wanted) = body.base_model.filter(|wanted| *wanted != info.base_model) {
-            let problem = format!(
-                "{at} was trained on `{}`, not on `{wanted}`",
-                info.base_model
-            );
+            let problem = format!("{at} was trained on `{}`, not on `{wanted}`", info.base_model);
             return Err(Error::field("base_model", problem));
         }
         let base = self.bases.get(&info.base_model)?;
@@ -165,11 +148,7 @@ impl Hub {
             session_id: body.session_id,
             model_seq_id: body.model_seq_id,
             digest,
-            entry: Entry {
-                base: base.clone(),
-                lora: info.lora,
-                sequence: Sequence::default(),
-            },
+            entry: Entry { base: base.clone(), lora: info.lora, sequence: Sequence::default() },
             user_metadata: body.user_metadata,
         };
         self.add_model(new, move |engine, model_id| {

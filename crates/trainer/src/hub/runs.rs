@@ -59,30 +59,18 @@ impl Hub {
 
     /// Training checkpoints and sampler weights of a run, by path.
     pub(crate) fn checkpoints(&self, run: &str) -> Result<CheckpointsResponse> {
-        Ok(CheckpointsResponse {
-            checkpoints: self.saved(run)?,
-            cursor: None,
-        })
+        Ok(CheckpointsResponse { checkpoints: self.saved(run)?, cursor: None })
     }
 
     /// Those of all runs, newest run first.
     pub(crate) fn all_checkpoints(&self, page: Page) -> Result<CheckpointsResponse> {
-        let runs: Vec<String> = self
-            .lock()
-            .runs
-            .iter()
-            .rev()
-            .map(|run| run.id.clone())
-            .collect();
+        let runs: Vec<String> = self.lock().runs.iter().rev().map(|run| run.id.clone()).collect();
         let mut all = Vec::new();
         for run in runs {
             all.extend(self.saved(&run)?);
         }
         let (checkpoints, cursor) = page.of(all);
-        Ok(CheckpointsResponse {
-            checkpoints,
-            cursor: Some(cursor),
-        })
+        Ok(CheckpointsResponse { checkpoints, cursor: Some(cursor) })
     }
 
     pub(crate) fn sessions(&self) -> SessionsResponse {
@@ -97,11 +85,8 @@ impl Hub {
         let user_metadata = session.user_metadata.clone();
         let (runs, samplers) = (format!("{id}:train:"), format!("{id}:sample:"));
         let of_session = |ids: Vec<&String>, prefix: &str| {
-            let mut ids: Vec<String> = ids
-                .into_iter()
-                .filter(|i| i.starts_with(prefix))
-                .cloned()
-                .collect();
+            let mut ids: Vec<String> =
+                ids.into_iter().filter(|i| i.starts_with(prefix)).cloned().collect();
             ids.sort();
             ids
         };

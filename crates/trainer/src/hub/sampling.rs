@@ -25,21 +25,15 @@ impl Hub {
         request: Request<CreateSamplingSessionRequest>,
     ) -> Result<CreateSamplingSessionResponse> {
         let Request { body, digest } = request;
-        let answer = |sampling_session_id| {
-            Ok(CreateSamplingSessionResponse {
-                sampling_session_id,
-            })
-        };
+        let answer =
+            |sampling_session_id| Ok(CreateSamplingSessionResponse { sampling_session_id });
         let repeated = |state: &mut State| match state
             .session(&body.session_id)?
             .samplers
             .get(&body.sampling_session_seq_id)
         {
             Some((first, id)) if *first == digest => Ok(Some(id.clone())),
-            Some(_) => Err(reused(
-                "sampling_session_seq_id",
-                body.sampling_session_seq_id,
-            )),
+            Some(_) => Err(reused("sampling_session_seq_id", body.sampling_session_seq_id)),
             None => Ok(None),
         };
         if let Some(id) = repeated(&mut self.lock())? {
@@ -61,9 +55,7 @@ impl Hub {
         let mut state = self.lock();
         let sampler = state.sampler(id)?;
         sampler.joined += 1;
-        Ok(JoinSamplingSessionResponse {
-            client_counter: sampler.joined,
-        })
+        Ok(JoinSamplingSessionResponse { client_counter: sampler.joined })
     }
 
     /// `sampler_id`, `base_model` and `model_path` of a sampling session.
@@ -83,10 +75,7 @@ impl Hub {
         let place = body.sampling_session_id.as_deref().zip(body.seq_id);
         let weights = match &body.sampling_session_id {
             Some(id) => self.lock().sampler(id)?.weights.clone(),
-            None => {
-                self.sampler(body.base_model.as_deref(), body.model_path.as_deref())?
-                    .weights
-            }
+            None => self.sampler(body.base_model.as_deref(), body.model_path.as_deref())?.weights,
         };
         let mut generate = generate(&body, weights.base.config())?;
         if !generate.stop_strings.is_empty() {
@@ -111,22 +100,14 @@ impl Hub {
         }
         let request_id = self.futures.issue(&self.instance, None);
         if let Some((id, seq_id)) = place {
-            state
-                .sampler(id)?
-                .answered
-                .insert(seq_id, (digest, request_id.clone()));
+            state.sampler(id)?.answered.insert(seq_id, (digest, request_id.clone()));
         }
-        generate.seed = body
-            .sampling_params
-            .seed
-            .unwrap_or_else(|| self.next_seed(&mut state));
+        generate.seed = body.sampling_params.seed.unwrap_or_else(|| self.next_seed(&mut state));
         let job = self.job(request_id.clone(), move |engine, _| {
             Ok(Outcome::Sample(engine.sample(&weights, &generate)?))
         });
-        let (hub, place) = (
-            Arc::downgrade(self),
-            place.map(|(id, seq_id)| (id.to_owned(), seq_id)),
-        );
+        let (hub, place) =
+            (Arc::downgrade(self), place.map(|(id, seq_id)| (id.to_owned(), seq_id)));
         let ending = request_id.clone();
         state.send(Box::new(move |engine| {
             job(engine);
@@ -147,13 +128,7 @@ impl Hub {
                 )
             })?;
             let base = self.bases.get(name)?;
-            return Ok(Sampler::new(
-                Weights {
-                    base,
-                    adapter: None,
-                },
-                None,
-            ));
+            return Ok(Sampler::new(Weights { base, adapter: None }, None));
         };
         let at: Reference = path.parse()?;
         let loaded = self.store.load(&at, |name| self.bases.config(name))?;
@@ -165,10 +140,7 @@ impl Hub {
             );
             return Err(Error::field("model_path", problem));
         }
-        let weights = Weights {
-            base,
-            adapter: Some(loaded.adapter),
-        };
+        let weights = Weights { base, adapter: Some(loaded.adapter) };
         Ok(Sampler::new(weights, Some(at)))
     }
 }
@@ -189,23 +161,14 @@ impl Sampler {
 fn check_extras(request: &SampleRequest) -> Result<()> {
     let asked = [
         ("topk_sample_logprobs", request.topk_sample_logprobs > 0),
-        (
-            "target_prompt_logprobs",
-            request.target_prompt_logprobs.is_some(),
-        ),
+        ("target_prompt_logprobs", request.target_prompt_logprobs.is_some()),
         ("prompt_alt_tokens_k", request.prompt_alt_tokens_k > 0),
-        (
-            "prompt_logprobs_last_n",
-            request.prompt_logprobs_last_n.is_some(),
-        ),
+        ("prompt_logprobs_last_n", request.prompt_logprobs_last_n.is_some()),
         ("record_stability_info", request.record_stability_info),
     ];
     match asked.into_iter().find(|&(_, is_asked)| is_asked) {
         None => Ok(()),
-        Some((field, _)) => Err(Error::field(
-            field,
-            "not supported by this trainer; leave it out",
-        )),
+        Some((field, _)) => Err(Error::field(field, "not supported by this trainer; leave it out")),
     }
 }
 
@@ -214,14 +177,8 @@ fn generate(request: &SampleRequest, config: &ModelConfig) -> Result<Generate> {
     check_extras(request)?;
     let prompt = check_tokens(request.prompt.tokens(), config)
         .map_err(|problem| Error::field("prompt", problem))?;
-    let SamplingParams {
-        max_tokens,
-        stop,
-        temperature,
-        top_k,
-        top_p,
-        ..
-    } = &request.sampling_params;
+    let SamplingParams { max_tokens, stop, temperature, top_k, top_p, .. } =
+        &request.sampling_params;
     if !(1..=MAX_SAMPLES).contains(&request.num_samples) {
         return Err(Error::field(
             "num_samples",
@@ -235,19 +192,15 @@ fn generate(request: &SampleRequest, config: &ModelConfig) -> Result<Generate> {
         ));
     }
     if !(*top_p > 0.0 && *top_p <= 1.0) {
-        return Err(Error::field(
-            "sampling_params.top_p",
-            format!("{top_p} is not in (0, 1]"),
-        ));
+        return Err(Error::field("sampling_params.top_p", format!("{top_p} is not in (0, 1]")));
     }
     let room = config.max_position_embeddings - prompt.len();
     let (stop_tokens, stop_strings) = match stop {
         None => (config.eos_token_ids.clone(), Vec::new()),
         Some(Stop::Tokens(tokens)) => (tokens.clone(), Vec::new()),
-        Some(Stop::Strings(strings)) => (
-            Vec::new(),
-            strings.iter().map(|s| s.clone().into_bytes()).collect(),
-        ),
+        Some(Stop::Strings(strings)) => {
+            (Vec::new(), strings.iter().map(|s| s.clone().into_bytes()).collect())
+        }
     };
     let choice = Choice {
         temperature: *temperature,
@@ -260,10 +213,6 @@ fn generate(request: &SampleRequest, config: &ModelConfig) -> Result<Generate> {
         stop_strings,
         prompt_logprobs: request.prompt_logprobs,
         top_prompt_logprobs: request.topk_prompt_logprobs as usize,
-        ..Generate::new(
-            prompt,
-            max_tokens.map_or(room, |n| room.min(n as usize)),
-            choice,
-        )
+        ..Generate::new(prompt, max_tokens.map_or(room, |n| room.min(n as usize)), choice)
     })
 }

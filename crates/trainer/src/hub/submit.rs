@@ -110,9 +110,7 @@ impl Hub {
             hub.count(&counted, |stats| stats.executed.add(operation));
             Ok(outcome)
         });
-        entry
-            .sequence
-            .accept(seq_id, digest, request_id.clone(), job);
+        entry.sequence.accept(seq_id, digest, request_id.clone(), job);
         while let Some(job) = state.model(&model_id)?.sequence.pop() {
             state.send(job)?;
         }

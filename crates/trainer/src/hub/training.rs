@@ -72,9 +72,7 @@ impl Hub {
             let notes = Notes::new(body.user_metadata, body.ttl_seconds)?;
             Ok(move |engine: &mut Engine, _: &Self| {
                 engine.save(&id, &at, &notes, body.overwrite)?;
-                Outcome::json(&SaveWeightsResponse {
-                    path: at.to_string(),
-                })
+                Outcome::json(&SaveWeightsResponse { path: at.to_string() })
             })
         })
     }
@@ -102,10 +100,7 @@ impl Hub {
     ) -> Result<Submitted> {
         self.submit(request, |body, _| {
             let id = body.model_id;
-            let at = body
-                .path
-                .map(|name| Reference::new(&id, Kind::Sampler, &name))
-                .transpose()?;
+            let at = body.path.map(|name| Reference::new(&id, Kind::Sampler, &name)).transpose()?;
             let notes = Notes::new(body.user_metadata, body.ttl_seconds)?;
             Ok(move |engine: &mut Engine, hub: &Self| {
                 let Some(at) = at else {

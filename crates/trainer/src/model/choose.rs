@@ -94,11 +94,7 @@ mod tests {
     use super::*;
     use crate::random;
 
-    const PLAIN: Choice = Choice {
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-    };
+    const PLAIN: Choice = Choice { temperature: 1.0, top_k: 0, top_p: 1.0 };
 
     /// Shares of each token among many draws.
     fn shares(choice: Choice, probs: &[f64]) -> Vec<f64> {
@@ -126,28 +122,16 @@ mod tests {
 
     #[test]
     fn temperature_half_squares_the_odds() {
-        let cold = Choice {
-            temperature: 0.5,
-            ..PLAIN
-        };
+        let cold = Choice { temperature: 0.5, ..PLAIN };
         let norm = 0.25 + 0.04 + 0.09;
-        assert_close(
-            &shares(cold, &[0.5, 0.2, 0.3]),
-            &[0.25 / norm, 0.04 / norm, 0.09 / norm],
-        );
+        assert_close(&shares(cold, &[0.5, 0.2, 0.3]), &[0.25 / norm, 0.04 / norm, 0.09 / norm]);
     }
 
     #[test]
     fn temperature_zero_takes_the_likeliest() {
-        let greedy = Choice {
-            temperature: 0.0,
-            ..PLAIN
-        };
+        let greedy = Choice { temperature: 0.0, ..PLAIN };
         assert_eq!(shares(greedy, &[0.2, 0.5, 0.3])[0], 0.0);
-        assert_eq!(
-            greedy.draw(&[0.0, 1.0, 1.0], &mut random::stream(0, "")).0,
-            1
-        );
+        assert_eq!(greedy.draw(&[0.0, 1.0, 1.0], &mut random::stream(0, "")).0, 1);
     }
 
     #[test]
@@ -155,15 +139,9 @@ mod tests {
         let two = Choice { top_k: 2, ..PLAIN };
         assert_close(&shares(two, &[0.5, 0.2, 0.3]), &[0.625, 0.0, 0.375]);
         // 0.5 alone does not reach 0.6, so the next likeliest joins.
-        let nucleus = Choice {
-            top_p: 0.6,
-            ..PLAIN
-        };
+        let nucleus = Choice { top_p: 0.6, ..PLAIN };
         assert_close(&shares(nucleus, &[0.5, 0.2, 0.3]), &[0.625, 0.0, 0.375]);
-        let tiny = Choice {
-            top_p: 1e-9,
-            ..PLAIN
-        };
+        let tiny = Choice { top_p: 1e-9, ..PLAIN };
         assert_close(&shares(tiny, &[0.5, 0.2, 0.3]), &[1.0, 0.0, 0.0]);
     }
 

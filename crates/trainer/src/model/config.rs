@@ -140,14 +140,8 @@ impl ModelConfig {
         if let Some((field, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return wrong(field, "0; it must be at least 1");
         }
-        if !self
-            .num_attention_heads
-            .is_multiple_of(self.num_key_value_heads)
-        {
-            return wrong(
-                "num_attention_heads",
-                "not a multiple of num_key_value_heads",
-            );
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return wrong("num_attention_heads", "not a multiple of num_key_value_heads");
         }
         if !self.head_dim.is_multiple_of(2) {
             return wrong("head_dim", "odd; the rotary embedding turns pairs");
@@ -172,26 +166,14 @@ mod tests {
         }
         let tiny = || ModelConfig::preset("tiny-qwen3").unwrap();
         let field = |config: ModelConfig| config.check().unwrap_err().to_string();
+        assert!(field(ModelConfig { head_dim: 15, ..tiny() }).starts_with("head_dim: odd"));
         assert!(
-            field(ModelConfig {
-                head_dim: 15,
-                ..tiny()
-            })
-            .starts_with("head_dim: odd")
+            field(ModelConfig { num_key_value_heads: 3, ..tiny() })
+                .starts_with("num_attention_heads: not a multiple")
         );
         assert!(
-            field(ModelConfig {
-                num_key_value_heads: 3,
-                ..tiny()
-            })
-            .starts_with("num_attention_heads: not a multiple")
-        );
-        assert!(
-            field(ModelConfig {
-                num_key_value_heads: 0,
-                ..tiny()
-            })
-            .starts_with("num_key_value_heads: 0")
+            field(ModelConfig { num_key_value_heads: 0, ..tiny() })
+                .starts_with("num_key_value_heads: 0")
         );
     }
 }

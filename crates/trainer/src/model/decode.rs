@@ -84,10 +84,7 @@ impl Model {
         let lora = adapter.map_or(Lora::NONE, |adapter| adapter.with_vars(&vars));
         let prompt = &request.prompt;
         if prompt.is_empty() {
-            return Err(Error::field(
-                "prompt",
-                "there are no tokens; send at least one",
-            ));
+            return Err(Error::field("prompt", "there are no tokens; send at least one"));
         }
         if !request.stop_strings.is_empty() {
             self.vocabulary.check_stop_strings()?;
@@ -105,9 +102,8 @@ impl Model {
         let mut generated = Generated::default();
         if wants_prompt {
             let scored = logits.iter().zip(&prompt[1..]);
-            generated.prompt_logprobs = scored
-                .map(|(row, &token)| row[token as usize] - choose::logsumexp(row))
-                .collect();
+            generated.prompt_logprobs =
+                scored.map(|(row, &token)| row[token as usize] - choose::logsumexp(row)).collect();
             let top = logits[..prompt.len() - 1]
                 .iter()
                 .map(|row| choose::top(row, request.top_prompt_logprobs));
@@ -115,9 +111,8 @@ impl Model {
         }
 
         let first = &logits[logits.len() - 1];
-        let mut samples: Vec<Sample> = (0..request.num_samples)
-            .map(|i| Sample::new(request, i))
-            .collect();
+        let mut samples: Vec<Sample> =
+            (0..request.num_samples).map(|i| Sample::new(request, i)).collect();
         let mut live: Vec<usize> = (0..samples.len()).collect();
         live.retain(|&i| samples[i].extend(request, first, &self.vocabulary));
         select_rows(&mut cache, vec![0; live.len()]);
@@ -153,9 +148,7 @@ impl Model {
         let mut roots = vec![&logits];
         roots.extend(cache.iter().flat_map(|kv| [&kv.keys, &kv.values]));
         let mut tensors = eval(&roots)?.into_iter();
-        let logits = tensors
-            .next()
-            .map(|t| t.to_dtype(candle_core::DType::F32)?.to_vec2());
+        let logits = tensors.next().map(|t| t.to_dtype(candle_core::DType::F32)?.to_vec2());
         for kv in cache.iter_mut() {
             for var in [&mut kv.keys, &mut kv.values] {
                 if let Some(tensor) = tensors.next() {

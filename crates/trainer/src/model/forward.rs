@@ -60,22 +60,15 @@ impl Model {
         cache: Option<&mut Vec<KeyValues>>,
     ) -> Var {
         let c = &self.config;
-        let (heads, kv, dim, group) = (
-            c.num_attention_heads,
-            c.num_key_value_heads,
-            c.head_dim,
-            c.group(),
-        );
+        let (heads, kv, dim, group) =
+            (c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.group());
         let (batch, width, rows) = (layout.batch, layout.width, x.shape()[0]);
 
         let q = linear(Projection::Query, x).reshape(&[rows, heads, dim]);
         let k = linear(Projection::Key, x).reshape(&[rows, kv, dim]);
         let v = linear(Projection::Value, x);
         let (q, k) = match &layer.head_norms {
-            Some(norms) => (
-                self.rms_norm(&q, &norms.query),
-                self.rms_norm(&k, &norms.key),
-            ),
+            Some(norms) => (self.rms_norm(&q, &norms.query), self.rms_norm(&k, &norms.key)),
             None => (q, k),
         };
         let q = rope(&q, layout) * (dim as f64).powf(-0.5);
@@ -91,15 +84,9 @@ impl Model {
             .reshape(&[batch, width, kv, group, dim])
             .permute(&[0, 2, 3, 1, 4])
             .reshape(&[batch, kv, group * width, dim]);
-        let by_head = |packed: Var| {
-            rectangle(packed)
-                .reshape(&[batch, width, kv, dim])
-                .transpose(1, 2)
-        };
-        let mut all = KeyValues {
-            keys: by_head(k),
-            values: by_head(v),
-        };
+        let by_head =
+            |packed: Var| rectangle(packed).reshape(&[batch, width, kv, dim]).transpose(1, 2);
+        let mut all = KeyValues { keys: by_head(k), values: by_head(v) };
         if let Some(cache) = cache {
             match cache.get_mut(index) {
                 Some(past) => {

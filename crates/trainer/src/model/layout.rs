@@ -45,10 +45,7 @@ impl Layout {
         Self {
             batch: lengths.len(),
             width,
-            fill: lengths
-                .iter()
-                .any(|&n| n != width)
-                .then(|| fill(lengths, width)),
+            fill: lengths.iter().any(|&n| n != width).then(|| fill(lengths, width)),
             mask: (width > 1).then(|| causal(width, dtype)),
             cos,
             sin,
@@ -58,14 +55,7 @@ impl Layout {
     /// One more token for each of `batch` sequences, all of them `position` tokens long so far.
     pub(crate) fn step(batch: usize, position: usize, config: &ModelConfig, dtype: DType) -> Self {
         let (cos, sin) = rotary(std::iter::repeat_n(position, batch), config, dtype);
-        Self {
-            batch,
-            width: 1,
-            fill: None,
-            mask: None,
-            cos,
-            sin,
-        }
+        Self { batch, width: 1, fill: None, mask: None, cos, sin }
     }
 }
 
@@ -83,10 +73,7 @@ fn fill(lengths: &[usize], width: usize) -> Fill {
         let shape = [v.len()];
         Var::from_vec(v, &shape, &Device::Cpu)
     };
-    Fill {
-        to_rectangle: index(to_rectangle),
-        to_packed: index(to_packed),
-    }
+    Fill { to_rectangle: index(to_rectangle), to_packed: index(to_packed) }
 }
 
 fn causal(width: usize, dtype: DType) -> Var {

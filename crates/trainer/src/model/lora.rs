@@ -43,15 +43,8 @@ pub(crate) enum Projection {
 }
 
 impl Projection {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Query,
-        Self::Key,
-        Self::Value,
-        Self::Output,
-        Self::Gate,
-        Self::Up,
-        Self::Down,
-    ];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
 
     /// Its name inside a layer, as Hugging Face checkpoints spell it.
     pub(crate) fn name(self) -> &'static str {
@@ -148,10 +141,7 @@ impl Adapter {
     /// [`Error::Field`] for a rank of 0.
     pub fn new(config: LoraConfig, model: &ModelConfig) -> Result<Self> {
         if config.rank == 0 {
-            return Err(Error::field(
-                "rank",
-                "0 would train nothing; it must be at least 1",
-            ));
+            return Err(Error::field("rank", "0 would train nothing; it must be at least 1"));
         }
         let sites = Site::all(&config, model);
         let mut params = Vec::with_capacity(2 * sites.len());
@@ -163,11 +153,7 @@ impl Adapter {
             params.push(Tensor::from_vec(a, (config.rank, input), &Device::Cpu)?);
             params.push(Tensor::from_vec(b, (out, config.rank), &Device::Cpu)?);
         }
-        Ok(Self {
-            config,
-            sites,
-            params,
-        })
+        Ok(Self { config, sites, params })
     }
 
     /// What it trains.
@@ -210,11 +196,7 @@ impl Adapter {
 
     /// How `vars` (in the order of [`params`](Self::params)) correct the model.
     pub(crate) fn with_vars<'a>(&'a self, vars: &'a [Var]) -> Lora<'a> {
-        Lora {
-            sites: &self.sites,
-            vars,
-            scale: ALPHA / self.config.rank as f64,
-        }
+        Lora { sites: &self.sites, vars, scale: ALPHA / self.config.rank as f64 }
     }
 }
 
@@ -228,11 +210,7 @@ pub(crate) struct Lora<'a> {
 
 impl Lora<'_> {
     /// No correction: the base model.
-    pub(crate) const NONE: Lora<'static> = Lora {
-        sites: &[],
-        vars: &[],
-        scale: 0.0,
-    };
+    pub(crate) const NONE: Lora<'static> = Lora { sites: &[], vars: &[], scale: 0.0 };
 
     /// `x [rows, in]` through `weight [out, in]` and, when `site` is trained, its correction:
     /// `[rows, out]`.

@@ -28,11 +28,7 @@ impl RopeScaling {
 pub(crate) fn frequencies(config: &ModelConfig) -> Vec<f64> {
     let half = config.head_dim / 2;
     (0..half)
-        .map(|i| {
-            config
-                .rope_scaling
-                .apply(config.rope_theta.powf(-(i as f64) / half as f64))
-        })
+        .map(|i| config.rope_scaling.apply(config.rope_theta.powf(-(i as f64) / half as f64)))
         .collect()
 }
 

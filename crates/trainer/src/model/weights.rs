@@ -114,18 +114,14 @@ impl Model {
         let layer = |i| {
             let mut projection = |p: Projection| -> Result<Linear> {
                 let (name, shape) = (Site::Layer(i, p).name(), p.shape(&config));
-                let bias = p
-                    .has_bias(&config)
-                    .then(|| var(format!("{name}.bias"), &shape[..1]));
+                let bias = p.has_bias(&config).then(|| var(format!("{name}.bias"), &shape[..1]));
                 Ok(Linear {
                     bias: bias.transpose()?,
                     weight: var(format!("{name}.weight"), &shape)?,
                 })
             };
-            let projections = Projection::ALL
-                .into_iter()
-                .map(&mut projection)
-                .collect::<Result<_>>()?;
+            let projections =
+                Projection::ALL.into_iter().map(&mut projection).collect::<Result<_>>()?;
             let mut norm =
                 |name: &str, width| var(format!("model.layers.{i}.{name}.weight"), &[width]);
             let head_norms = match config.architecture {
@@ -142,23 +138,13 @@ impl Model {
                 projections,
             })
         };
-        let layers = (0..config.num_hidden_layers)
-            .map(layer)
-            .collect::<Result<_>>()?;
+        let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
         let norm = var("model.norm.weight".to_owned(), &[hidden])?;
         let unembed = match config.tie_word_embeddings {
             true => embed.clone(),
             false => var("lm_head.weight".to_owned(), &[vocab, hidden])?,
         };
-        Ok(Self {
-            config,
-            dtype,
-            embed,
-            layers,
-            norm,
-            unembed,
-            vocabulary: Vocabulary::Bytes,
-        })
+        Ok(Self { config, dtype, embed, layers, norm, unembed, vocabulary: Vocabulary::Bytes })
     }
 
     /// Its shape.
@@ -175,10 +161,7 @@ impl Model {
     pub(crate) fn fingerprint(&self) -> Result<u64> {
         let mut digest = 0;
         let layers = self.layers.iter().flat_map(Layer::weights);
-        for weight in [&self.embed, &self.norm, &self.unembed]
-            .into_iter()
-            .chain(layers)
-        {
+        for weight in [&self.embed, &self.norm, &self.unembed].into_iter().chain(layers) {
             let bits: Vec<f32> = weight.to_dtype(DType::F32).to_vec()?;
             digest = random::digest(digest, bits.iter().flat_map(|x| x.to_le_bytes()));
         }

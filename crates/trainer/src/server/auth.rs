@@ -28,11 +28,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn new(key: Option<String>, token_life: Option<Duration>) -> Self {
-        Self {
-            key,
-            token_life,
-            tokens: Mutex::default(),
-        }
+        Self { key, token_life, tokens: Mutex::default() }
     }
 
     fn is_key(&self, given: Option<&str>) -> bool {

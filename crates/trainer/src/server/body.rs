@@ -31,10 +31,7 @@ impl Server {
     ) -> Result<Request<T>> {
         let (format, bytes) = self.bytes(request).await?;
         match format {
-            Format::Json => Ok(Request {
-                body: json::from_slice(&bytes)?,
-                digest: digest(&bytes),
-            }),
+            Format::Json => Ok(Request { body: json::from_slice(&bytes)?, digest: digest(&bytes) }),
             Format::Proto => Err(Error::MediaType {
                 found: PROTO.to_owned(),
                 wanted: "this request is JSON in every dialect, send `application/json`",

@@ -21,26 +21,14 @@ pub(super) fn routes() -> Router<Server> {
         .route("/training_runs/{id}/checkpoints", get(checkpoints))
         .route("/models/{id}/checkpoints", get(checkpoints))
         .route("/checkpoints", get(all_checkpoints))
-        .route(
-            "/training_runs/{id}/checkpoints/{kind}/{name}",
-            delete(delete_checkpoint),
-        )
-        .route(
-            "/training_runs/{id}/checkpoints/{kind}/{name}/ttl",
-            put(set_ttl),
-        )
+        .route("/training_runs/{id}/checkpoints/{kind}/{name}", delete(delete_checkpoint))
+        .route("/training_runs/{id}/checkpoints/{kind}/{name}/ttl", put(set_ttl))
         .route(
             "/training_runs/{id}/checkpoints/{kind}/{name}/publish",
             post(publish).delete(unpublish),
         )
-        .route(
-            "/training_runs/{id}/checkpoints/{kind}/{name}/archive",
-            get(archive),
-        )
-        .route(
-            "/training_runs/{id}/checkpoints/{kind}/{name}/archive.tar",
-            get(archive_file),
-        )
+        .route("/training_runs/{id}/checkpoints/{kind}/{name}/archive", get(archive))
+        .route("/training_runs/{id}/checkpoints/{kind}/{name}/archive.tar", get(archive_file))
         .route("/sessions", get(sessions))
         .route("/sessions/{id}", get(session))
 }
@@ -58,16 +46,12 @@ fn page(query: Option<&str>, default: usize) -> Result<Page> {
             value.parse().map_err(|_| problem())
         })
     };
-    let page = Page {
-        offset: number("offset", 0)?,
-        limit: number("limit", default)?,
-    };
+    let page = Page { offset: number("offset", 0)?, limit: number("limit", default)? };
     match (1..=MAX_PAGE).contains(&page.limit) {
         true => Ok(page),
-        false => Err(Error::field(
-            "limit",
-            format!("{} is not between 1 and {MAX_PAGE}", page.limit),
-        )),
+        false => {
+            Err(Error::field("limit", format!("{} is not between 1 and {MAX_PAGE}", page.limit)))
+        }
     }
 }
 
@@ -121,20 +105,15 @@ async fn unpublish(State(server): State<Server>, at: At) -> Reply {
 async fn archive(State(server): State<Server>, at: At) -> Reply {
     server.hub.checkpoint(&reference(&at)?)?;
     let Path((run, kind, name)) = at;
-    Ok(Redirect::to(&format!(
-        "/api/v1/training_runs/{run}/checkpoints/{kind}/{name}/archive.tar"
-    ))
-    .into_response())
+    Ok(Redirect::to(&format!("/api/v1/training_runs/{run}/checkpoints/{kind}/{name}/archive.tar"))
+        .into_response())
 }
 
 async fn archive_file(State(server): State<Server>, at: At) -> Reply {
     let at = reference(&at)?;
     let headers = [
         (header::CONTENT_TYPE, "application/x-tar".to_owned()),
-        (
-            header::CONTENT_DISPOSITION,
-            format!("attachment; filename=\"{}.tar\"", at.name),
-        ),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}.tar\"", at.name)),
     ];
     Ok((headers, server.hub.archive(&at)?).into_response())
 }

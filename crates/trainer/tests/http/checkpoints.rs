@@ -10,10 +10,7 @@ fn a_checkpoint_brings_back_weights_and_optimiser() {
     let trainer = Trainer::spawn().unwrap();
     let client = Client::connect(&trainer);
     let step = |seq_id| {
-        client.result(
-            "forward_backward",
-            client.forward_backward(seq_id, &texts()),
-        );
+        client.result("forward_backward", client.forward_backward(seq_id, &texts()));
         client.result("optim_step", client.optim_step(seq_id + 1));
         trainer.weights_digest(&client.model).unwrap()
     };
@@ -48,12 +45,7 @@ fn a_checkpoint_brings_back_weights_and_optimiser() {
     ));
     assert_eq!(deleted.call().unwrap().status(), 200);
     assert_eq!(listed(), json!([]));
-    assert_eq!(
-        client
-            .refused("weights_info", json!({"tinker_path": path}))
-            .0,
-        404
-    );
+    assert_eq!(client.refused("weights_info", json!({"tinker_path": path})).0, 404);
 }
 
 #[test]
@@ -62,27 +54,19 @@ fn a_damaged_checkpoint_is_an_error_and_changes_nothing() {
     let trainer = Trainer::builder().state_dir(folder.path()).spawn().unwrap();
     let client = Client::connect(&trainer);
     let path = client.result("save_weights", client.named(1, "one"))["path"].clone();
-    let file = folder
-        .path()
-        .join(client.model.replace(':', "-"))
-        .join("weights/one.safetensors");
+    let file = folder.path().join(client.model.replace(':', "-")).join("weights/one.safetensors");
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() - 10]).unwrap();
     client.result("forward_backward", client.forward_backward(2, &texts()));
     client.result("optim_step", client.optim_step(3));
     let before = trainer.weights_digest(&client.model).unwrap();
-    let answer = client.retrieve(&client.submit(
-        "load_weights",
-        json!({"model_id": client.model, "seq_id": 4, "path": path}),
-    ));
+    let answer = client.retrieve(
+        &client
+            .submit("load_weights", json!({"model_id": client.model, "seq_id": 4, "path": path})),
+    );
     assert!(text(&answer["error"]).contains("damaged"), "{answer}");
     assert_eq!(trainer.weights_digest(&client.model).unwrap(), before);
     let sampler =
         json!({"session_id": client.session, "sampling_session_seq_id": 0, "model_path": path});
-    assert!(
-        client
-            .refused("create_sampling_session", sampler)
-            .1
-            .contains("damaged")
-    );
+    assert!(client.refused("create_sampling_session", sampler).1.contains("damaged"));
 }

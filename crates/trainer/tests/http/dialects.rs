@@ -25,16 +25,8 @@ fn post(
         request = request.header(*name, *value);
     }
     let mut response = request.send(body).unwrap();
-    let kind = response.headers()["content-type"]
-        .to_str()
-        .unwrap()
-        .to_owned();
-    let body = response
-        .body_mut()
-        .with_config()
-        .limit(1 << 30)
-        .read_to_vec()
-        .unwrap();
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let body = response.body_mut().with_config().limit(1 << 30).read_to_vec().unwrap();
     (response.status().as_u16(), kind, body)
 }
 
@@ -56,12 +48,7 @@ fn submit(client: &Client, pass: Pass, seq_id: u64, datum: Datum) -> String {
         seq_id,
     };
     let body = proto::to_vec(&request).unwrap();
-    let (status, _, answer) = post(
-        client,
-        "forward_backward",
-        &body,
-        &[("Content-Type", PROTO)],
-    );
+    let (status, _, answer) = post(client, "forward_backward", &body, &[("Content-Type", PROTO)]);
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&answer));
     text(&serde_json::from_slice::<Value>(&answer).unwrap()["request_id"])
 }
@@ -83,10 +70,7 @@ fn poll(client: &Client, request_id: &str, metadata_only: bool) -> (String, Vec<
 }
 
 fn logprobs(output: &ForwardBackwardOutput) -> Vec<f32> {
-    output.loss_fn_outputs[0]["logprobs"]
-        .as_f32()
-        .unwrap()
-        .to_vec()
+    output.loss_fn_outputs[0]["logprobs"].as_f32().unwrap().to_vec()
 }
 
 #[test]
@@ -98,17 +82,11 @@ fn a_pass_means_the_same_in_both_dialects() {
     assert_eq!(kind, PROTO);
     let output: ForwardBackwardOutput = proto::from_vec(body).unwrap();
 
-    let json = client.result(
-        "forward",
-        client.pass("forward", 2, &[datum("pack my box")]),
-    );
+    let json = client.result("forward", client.pass("forward", 2, &[datum("pack my box")]));
     let want = floats(&json["loss_fn_outputs"][0]["logprobs"]["data"]);
     let want: Vec<f32> = want.into_iter().map(|x| x as f32).collect();
     assert_eq!(logprobs(&output), want);
-    assert_eq!(
-        output.metrics["loss:sum"],
-        json["metrics"]["loss:sum"].as_f64().unwrap()
-    );
+    assert_eq!(output.metrics["loss:sum"], json["metrics"]["loss:sum"].as_f64().unwrap());
     // The same result again, to a client that takes JSON only.
     assert_eq!(client.retrieve(&id)["metrics"], json["metrics"]);
     let counts = trainer.stats(&client.model).unwrap().executed;
@@ -124,20 +102,13 @@ fn samples_come_as_protobuf_and_failures_as_json() {
         "sampling_params": {"max_tokens": 3, "temperature": 0.0},
     });
     let submitted = client.ok("asample", sample);
-    assert_eq!(
-        submitted["sample_sequence_ids"].as_array().unwrap().len(),
-        2
-    );
+    assert_eq!(submitted["sample_sequence_ids"].as_array().unwrap().len(), 2);
     let id = text(&submitted["request_id"]);
     let (kind, body) = poll(&client, &id, true);
     assert_eq!(kind, PROTO);
     let sampled: SampleResponse = proto::from_vec(body).unwrap();
     let json = client.retrieve(&id);
-    let tokens: Vec<f64> = sampled.sequences[0]
-        .tokens
-        .iter()
-        .map(|&t| f64::from(t))
-        .collect();
+    let tokens: Vec<f64> = sampled.sequences[0].tokens.iter().map(|&t| f64::from(t)).collect();
     assert_eq!(tokens, floats(&json["sequences"][0]["tokens"]));
     assert_eq!(sampled.prompt_logprobs.unwrap()[0], None);
 
@@ -191,18 +162,11 @@ fn bodies_in_other_forms_are_refused() {
         let body: Value = serde_json::from_slice(&body).unwrap();
         (status, text(&body["detail"]))
     };
-    let (status, detail) = refused(
-        "forward_backward",
-        &[0xff, 0xff],
-        &[("Content-Type", PROTO)],
-    );
+    let (status, detail) = refused("forward_backward", &[0xff, 0xff], &[("Content-Type", PROTO)]);
     assert_eq!(status, 422, "{detail}");
     assert!(detail.contains("from protobuf"), "{detail}");
     let (status, detail) = refused("optim_step", &[], &[("Content-Type", PROTO)]);
-    assert_eq!(
-        (status, detail.contains("JSON in every dialect")),
-        (415, true)
-    );
+    assert_eq!((status, detail.contains("JSON in every dialect")), (415, true));
     let zstd = [("Content-Type", PROTO), ("Content-Encoding", "zstd")];
     let (status, detail) = refused("forward_backward", &[], &zstd);
     assert_eq!((status, detail.contains("`zstd`")), (415, true));
@@ -228,10 +192,7 @@ fn a_model_is_created_from_a_checkpoint() {
     // The optimiser came along: the same step takes both to the same place.
     client.result("forward_backward", client.forward_backward(4, &data));
     client.result("optim_step", client.optim_step(5));
-    let twin = Client {
-        model: twin,
-        ..client
-    };
+    let twin = Client { model: twin, ..client };
     twin.result("forward_backward", twin.forward_backward(1, &data));
     twin.result("optim_step", twin.optim_step(2));
     let model = format!("{}:train:0", twin.session);
@@ -244,10 +205,7 @@ fn a_model_is_created_from_a_checkpoint() {
     });
     let (status, detail) = twin.refused("load_weights", body);
     assert_eq!(
-        (
-            status,
-            detail.contains("trained on `tiny-qwen3`, not on `small-qwen3`")
-        ),
+        (status, detail.contains("trained on `tiny-qwen3`, not on `small-qwen3`")),
         (400, true)
     );
 }

@@ -20,18 +20,13 @@ fn call(client: &Client, method: &str, path: &str, body: Option<Value>) -> (u16,
                 "POST" => client.agent.post(url),
                 _ => client.agent.put(url),
             };
-            request
-                .header("Content-Type", "application/json")
-                .send(body)
+            request.header("Content-Type", "application/json").send(body)
         }
     }
     .unwrap();
     let status = response.status().as_u16();
     let body = response.body_mut().read_to_string().unwrap();
-    (
-        status,
-        serde_json::from_str(&body).unwrap_or(Value::String(body)),
-    )
+    (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
 }
 
 #[test]
@@ -51,10 +46,7 @@ fn runs_are_listed_with_their_newest_checkpoints_and_the_users_notes() {
     client.result("save_weights_for_sampler", client.named(2, "b"));
 
     let page = client.get("training_runs?limit=2&offset=0");
-    assert_eq!(
-        page["cursor"],
-        json!({"offset": 0, "limit": 2, "total_count": 3})
-    );
+    assert_eq!(page["cursor"], json!({"offset": 0, "limit": 2, "total_count": 3}));
     let runs = page["training_runs"].as_array().unwrap();
     let ranks: Vec<&Value> = runs.iter().map(|run| &run["lora_rank"]).collect();
     assert_eq!(ranks, [3, 2]);
@@ -89,10 +81,7 @@ fn a_checkpoint_lives_as_long_as_it_is_given() {
     save["ttl_seconds"] = 60.into();
     let (status, detail) = client.refused("save_weights", save.clone());
     assert_eq!(
-        (
-            status,
-            detail.contains("ttl_seconds: 60 is not between 3600")
-        ),
+        (status, detail.contains("ttl_seconds: 60 is not between 3600")),
         (400, true),
         "{detail}"
     );
@@ -102,21 +91,12 @@ fn a_checkpoint_lives_as_long_as_it_is_given() {
     let expiry = || client.get(&at)["checkpoints"][0]["expires_at"].clone();
     assert!(expiry().is_string());
     let put = |ttl: Value| {
-        call(
-            &client,
-            "PUT",
-            &format!("{at}/weights/a/ttl"),
-            Some(json!({"ttl_seconds": ttl})),
-        )
-        .0
+        call(&client, "PUT", &format!("{at}/weights/a/ttl"), Some(json!({"ttl_seconds": ttl}))).0
     };
     assert_eq!(put(Value::Null), 200);
     assert!(expiry().is_null());
     assert_eq!(put(1.into()), 400);
-    assert_eq!(
-        call(&client, "DELETE", &format!("{at}/weights/a"), None).0,
-        200
-    );
+    assert_eq!(call(&client, "DELETE", &format!("{at}/weights/a"), None).0, 200);
     assert_eq!(put(3600.into()), 404);
     assert_eq!(client.get(&at)["checkpoints"], json!([]));
 }
@@ -134,10 +114,7 @@ fn a_checkpoint_is_public_from_publishing_to_taking_it_back() {
     let publish = format!("{at}/weights/a/publish");
     assert_eq!(call(&client, "POST", &publish, None).0, 200);
     assert_eq!(listed()["public"], true);
-    assert!(
-        listed()["expires_at"].is_string(),
-        "what else was noted stays"
-    );
+    assert!(listed()["expires_at"].is_string(), "what else was noted stays");
     let ttl = Some(json!({"ttl_seconds": null}));
     let path = format!("{at}/weights/a/ttl");
     assert_eq!(call(&client, "PUT", &path, ttl).0, 200);
@@ -155,16 +132,9 @@ fn a_checkpoint_is_downloaded_from_where_its_archive_is_said_to_be() {
     let client = Client::connect(&trainer);
     client.result("forward_backward", client.forward_backward(1, &texts()));
     client.result("save_weights", client.named(2, "a"));
-    let archive = format!(
-        "training_runs/{}/checkpoints/weights/a/archive",
-        client.model
-    );
+    let archive = format!("training_runs/{}/checkpoints/weights/a/archive", client.model);
     // The agent follows the redirect.
-    let mut response = client
-        .agent
-        .get(format!("{}/api/v1/{archive}", client.url))
-        .call()
-        .unwrap();
+    let mut response = client.agent.get(format!("{}/api/v1/{archive}", client.url)).call().unwrap();
     let got = response.body_mut().read_to_vec().unwrap();
     let mut archive_read = tar::Archive::new(got.as_slice());
     let mut entries = archive_read.entries().unwrap();
@@ -176,18 +146,12 @@ fn a_checkpoint_is_downloaded_from_where_its_archive_is_said_to_be() {
     let file = folder.path().join(run).join("weights/a.safetensors");
     assert_eq!(inside, std::fs::read(file).unwrap());
     assert!(entries.next().is_none());
-    assert_eq!(
-        call(&client, "GET", &archive.replace("/a/", "/none/"), None).0,
-        404
-    );
+    assert_eq!(call(&client, "GET", &archive.replace("/a/", "/none/"), None).0, 404);
 }
 
 #[test]
 fn a_session_that_falls_silent_is_over() {
-    let trainer = Trainer::builder()
-        .session_timeout(Duration::ZERO)
-        .spawn()
-        .unwrap();
+    let trainer = Trainer::builder().session_timeout(Duration::ZERO).spawn().unwrap();
     // One that never sends a heartbeat needs none.
     let client = Client::connect(&trainer);
     client.result("forward", client.pass("forward", 1, &texts()));
@@ -197,8 +161,5 @@ fn a_session_that_falls_silent_is_over() {
     client.ok("session_heartbeat", beat.clone());
     let (status, detail) = client.refused("session_heartbeat", beat);
     assert_eq!((status, detail.contains("is over")), (410, true));
-    assert_eq!(
-        call(&client, "GET", &format!("samplers/{sampler}"), None).0,
-        404
-    );
+    assert_eq!(call(&client, "GET", &format!("samplers/{sampler}"), None).0, 404);
 }

@@ -46,10 +46,7 @@ fn checkpoints_give_the_logprobs_of_hugging_face() {
         let result = client.result("forward", client.pass("forward", 1, &[datum]));
         let got = floats(&result["loss_fn_outputs"][0]["logprobs"]["data"]);
         for (t, (got, want)) in got.iter().zip(floats(&expected[key])).enumerate() {
-            assert!(
-                (got - want).abs() < 1e-4,
-                "{base} at {t}: {got}, not {want}"
-            );
+            assert!((got - want).abs() < 1e-4, "{base} at {t}: {got}, not {want}");
         }
     }
 }
@@ -67,10 +64,7 @@ fn copy(name: &str) -> tempfile::TempDir {
 /// What is said of `folder`.
 fn problem(folder: &Path) -> String {
     let error = Trainer::builder().model("m", folder).spawn().err();
-    assert!(matches!(
-        error,
-        Some(Error::Unusable { .. } | Error::Io { .. })
-    ));
+    assert!(matches!(error, Some(Error::Unusable { .. } | Error::Io { .. })));
     error.map(|e| e.to_string()).unwrap_or_default()
 }
 
@@ -87,11 +81,7 @@ fn unsuitable_checkpoints_are_refused_by_file_tensor_and_shapes() {
         (
             "vocab_size",
             json!(41),
-            &[
-                "model.safetensors",
-                "`model.embed_tokens.weight` has shape [40, 16]",
-                "[41, 16]",
-            ],
+            &["model.safetensors", "`model.embed_tokens.weight` has shape [40, 16]", "[41, 16]"],
         ),
         (
             "num_hidden_layers",
@@ -103,11 +93,7 @@ fn unsuitable_checkpoints_are_refused_by_file_tensor_and_shapes() {
             json!(1),
             &["`model.layers.1.input_layernorm.weight` [16] is no part"],
         ),
-        (
-            "model_type",
-            json!("gpt2"),
-            &["config.json", "`gpt2`", "qwen3 and llama"],
-        ),
+        ("model_type", json!("gpt2"), &["config.json", "`gpt2`", "qwen3 and llama"]),
         ("head_dim", json!(5), &["head_dim: odd"]),
     ];
     for (field, value, said) in cases {

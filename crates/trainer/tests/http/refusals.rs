@@ -23,18 +23,9 @@ fn a_refusal_before_the_body_is_read_ends_the_connection() {
     let session = r#"{"tags": [], "sdk_version": "test"}"#;
     assert_eq!(connection("create_session", json, session), (200, None));
     let long = " ".repeat(101);
-    assert_eq!(
-        connection("create_session", json, &long),
-        (413, close.clone())
-    );
-    assert_eq!(
-        connection("create_session", "text/plain", ""),
-        (415, close.clone())
-    );
-    assert_eq!(
-        connection("nothing/here", json, &long),
-        (404, close.clone())
-    );
+    assert_eq!(connection("create_session", json, &long), (413, close.clone()));
+    assert_eq!(connection("create_session", "text/plain", ""), (415, close.clone()));
+    assert_eq!(connection("nothing/here", json, &long), (404, close.clone()));
     assert_eq!(connection("healthz", json, &long), (405, close));
 }
 
@@ -43,10 +34,7 @@ fn every_bad_request_is_refused_with_place_and_remedy() {
     let trainer = Trainer::builder().body_limit(10_000).spawn().unwrap();
     let client = Client::connect(&trainer);
     let fb = |data: Value| {
-        client.refused(
-            "forward_backward",
-            client.forward_backward(1, data.as_array().unwrap()),
-        )
+        client.refused("forward_backward", client.forward_backward(1, data.as_array().unwrap()))
     };
     let with = |field: &str, value: Value| {
         let mut bad = datum("abc");
@@ -286,26 +274,14 @@ fn every_bad_request_is_refused_with_place_and_remedy() {
         assert!(detail.contains(want), "{detail:?} lacks {want:?}");
         assert_eq!(status, want_status, "{detail}");
     }
-    let proto = client.send(
-        "forward_backward",
-        b"\xff\xff",
-        &[("Content-Type", "application/x-protobuf")],
-    );
+    let proto =
+        client.send("forward_backward", b"\xff\xff", &[("Content-Type", "application/x-protobuf")]);
     assert_eq!(proto.0, 422);
     assert!(text(&proto.1["detail"]).contains("from protobuf"));
-    let broken = client.send(
-        "optim_step",
-        b"{\"model_id\":",
-        &[("Content-Type", "application/json")],
-    );
+    let broken =
+        client.send("optim_step", b"{\"model_id\":", &[("Content-Type", "application/json")]);
     assert_eq!(broken.0, 422);
-    assert_eq!(
-        trainer.stats(&client.model).unwrap().received,
-        Counts::default()
-    );
+    assert_eq!(trainer.stats(&client.model).unwrap().received, Counts::default());
     // After all that it still trains.
-    client.result(
-        "forward_backward",
-        client.forward_backward(1, &texts()[..1]),
-    );
+    client.result("forward_backward", client.forward_backward(1, &texts()[..1]));
 }

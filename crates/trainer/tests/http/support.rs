@@ -21,9 +21,7 @@ impl Client {
     }
 
     pub fn on_base(trainer: &Trainer, base: &str, lora: Value) -> Self {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .build();
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         let mut client = Self {
             url: trainer.url(),
             session: String::new(),
@@ -38,11 +36,7 @@ impl Client {
     }
 
     pub fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        self.send(
-            path,
-            body.to_string().as_bytes(),
-            &[("Content-Type", "application/json")],
-        )
+        self.send(path, body.to_string().as_bytes(), &[("Content-Type", "application/json")])
     }
 
     pub fn send(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> (u16, Value) {
@@ -52,18 +46,11 @@ impl Client {
         }
         let mut response = request.send(body).unwrap();
         let body = response.body_mut().read_to_string().unwrap();
-        (
-            response.status().as_u16(),
-            serde_json::from_str(&body).unwrap(),
-        )
+        (response.status().as_u16(), serde_json::from_str(&body).unwrap())
     }
 
     pub fn get(&self, path: &str) -> Value {
-        let mut response = self
-            .agent
-            .get(format!("{}/api/v1/{path}", self.url))
-            .call()
-            .unwrap();
+        let mut response = self.agent.get(format!("{}/api/v1/{path}", self.url)).call().unwrap();
         assert_eq!(response.status(), 200, "{path}");
         serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap()
     }
@@ -114,10 +101,7 @@ impl Client {
 }
 
 pub fn text(value: &Value) -> String {
-    value
-        .as_str()
-        .unwrap_or_else(|| panic!("{value} is no string"))
-        .to_owned()
+    value.as_str().unwrap_or_else(|| panic!("{value} is no string")).to_owned()
 }
 
 /// A datum that teaches `text`.
@@ -131,19 +115,11 @@ pub fn datum(text: &str) -> Value {
 }
 
 pub fn floats(value: &Value) -> Vec<f64> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|x| x.as_f64().unwrap())
-        .collect()
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
-pub const TEXTS: [&str; 3] = [
-    "the quick brown fox jumps over the lazy dog",
-    "pack my box",
-    "five dozen liquor jugs",
-];
+pub const TEXTS: [&str; 3] =
+    ["the quick brown fox jumps over the lazy dog", "pack my box", "five dozen liquor jugs"];
 
 pub fn texts() -> Vec<Value> {
     TEXTS.map(datum).to_vec()

@@ -9,14 +9,13 @@ use crate::support::{Client, datum, floats, texts};
 fn training_lowers_the_loss_and_sampling_shows_it() {
     let trainer = Trainer::spawn().unwrap();
     let client = Client::connect(&trainer);
-    let loss = |seq_id| {
-        client.result(
-            "forward_backward",
-            client.forward_backward(seq_id, &texts()),
-        )["metrics"]["loss:sum"]
-            .as_f64()
-            .unwrap()
-    };
+    let loss =
+        |seq_id| {
+            client.result("forward_backward", client.forward_backward(seq_id, &texts()))["metrics"]
+                ["loss:sum"]
+                .as_f64()
+                .unwrap()
+        };
     let first = loss(1);
     for step in 0..30 {
         let metrics =
@@ -41,10 +40,7 @@ fn training_lowers_the_loss_and_sampling_shows_it() {
     assert_eq!(sampled["sequences"][0]["stop_reason"], "length");
 
     // What sampling says of the prompt is what a forward pass says of it.
-    let forward = client.result(
-        "forward",
-        client.pass("forward", 64, &[datum("pack my box")]),
-    );
+    let forward = client.result("forward", client.pass("forward", 64, &[datum("pack my box")]));
     let want = floats(&forward["loss_fn_outputs"][0]["logprobs"]["data"]);
     let got = &sampled["prompt_logprobs"];
     assert!(got[0].is_null());
@@ -52,11 +48,7 @@ fn training_lowers_the_loss_and_sampling_shows_it() {
         assert!((got[t + 1].as_f64().unwrap() - want).abs() < 1e-4);
     }
 
-    let counts = Counts {
-        forward: 1,
-        forward_backward: 32,
-        optim_step: 30,
-    };
+    let counts = Counts { forward: 1, forward_backward: 32, optim_step: 30 };
     let stats = trainer.stats(&client.model).unwrap();
     assert_eq!((stats.received, stats.executed), (counts, counts));
 }
@@ -81,14 +73,8 @@ fn results_have_the_shape_of_the_targets() {
     });
     let output = client.result("forward", client.pass("forward", 1, &[rank2, rank1]));
     let logprobs = |i: usize| floats(&output["loss_fn_outputs"][i]["logprobs"]["data"]);
-    assert_eq!(
-        output["loss_fn_outputs"][0]["logprobs"]["shape"],
-        json!([3, 2])
-    );
-    assert_eq!(
-        output["loss_fn_outputs"][1]["logprobs"]["shape"],
-        json!([3])
-    );
+    assert_eq!(output["loss_fn_outputs"][0]["logprobs"]["shape"], json!([3, 2]));
+    assert_eq!(output["loss_fn_outputs"][1]["logprobs"]["shape"], json!([3]));
     let (two, one) = (logprobs(0), logprobs(1));
     for t in 0..3 {
         assert!((two[2 * t] - one[t]).abs() < 1e-5);
@@ -103,10 +89,7 @@ fn equal_requests_to_two_trainers_give_bit_identical_weights() {
         let trainer = Trainer::spawn().unwrap();
         let client = Client::with_lora(&trainer, lora);
         for step in 0..3 {
-            client.submit(
-                "forward_backward",
-                client.forward_backward(1 + 2 * step, &texts()),
-            );
+            client.submit("forward_backward", client.forward_backward(1 + 2 * step, &texts()));
             client.submit("optim_step", client.optim_step(2 + 2 * step));
         }
         trainer.weights_digest(&client.model).unwrap()
@@ -146,12 +129,7 @@ fn importance_sampling_on_policy_trains_like_weighted_cross_entropy() {
         let flat = |(_, tensor): (String, tinsmith_grad::Tensor)| {
             tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
-        trainer
-            .weights(&client.model)
-            .unwrap()
-            .into_iter()
-            .flat_map(flat)
-            .collect::<Vec<_>>()
+        trainer.weights(&client.model).unwrap().into_iter().flat_map(flat).collect::<Vec<_>>()
     };
     for (a, b) in train(true).iter().zip(train(false)) {
         assert!((a - b).abs() < 1e-5, "{a} {b}");

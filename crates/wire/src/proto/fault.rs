@@ -11,10 +11,7 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(reason: impl Into<String>) -> Self {
-        Fault {
-            path: String::new(),
-            reason: reason.into(),
-        }
+        Fault { path: String::new(), reason: reason.into() }
     }
 
     /// The fault as seen from the message that holds `field`.

@@ -80,14 +80,12 @@ pub fn to_vec<T: Message>(value: &T) -> Result<Vec<u8>> {
 /// # Ok::<(), tinsmith_wire::Error>(())
 /// ```
 pub fn append<T: Message>(body: &mut Vec<u8>, value: &T) -> Result<()> {
-    let wire = value
-        .to_wire()
-        .map_err(|Fault { path, reason }| Error::Encode {
-            what: T::NAME,
-            format: "protobuf",
-            path,
-            reason,
-        })?;
+    let wire = value.to_wire().map_err(|Fault { path, reason }| Error::Encode {
+        what: T::NAME,
+        format: "protobuf",
+        path,
+        reason,
+    })?;
     body.reserve_exact(wire.encoded_len());
     wire.encode_raw(body);
     Ok(())
@@ -109,12 +107,7 @@ pub fn append<T: Message>(body: &mut Vec<u8>, value: &T) -> Result<()> {
 /// );
 /// ```
 pub fn from_vec<T: Decode>(body: Vec<u8>) -> Result<T> {
-    let fail = |path, reason| Error::Decode {
-        what: T::NAME,
-        format: "protobuf",
-        path,
-        reason,
-    };
+    let fail = |path, reason| Error::Decode { what: T::NAME, format: "protobuf", path, reason };
     // From `Bytes`, prost hands out payloads without copying them.
     let wire = T::Wire::decode(prost::bytes::Bytes::from(body))
         .map_err(|error| fail(".".to_owned(), error.to_string()))?;

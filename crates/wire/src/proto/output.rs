@@ -34,11 +34,7 @@ impl sealed::Message for ForwardBackwardOutput {
         Ok(messages::ForwardBackwardOutput {
             loss_fn_output_type: self.loss_fn_output_type.clone(),
             loss_fn_outputs: groups.map(record).collect::<Result<_>>()?,
-            metrics: self
-                .metrics
-                .iter()
-                .map(|(name, x)| (name.to_owned(), x))
-                .collect(),
+            metrics: self.metrics.iter().map(|(name, x)| (name.to_owned(), x)).collect(),
         })
     }
 }
@@ -57,9 +53,8 @@ impl sealed::Decode for ForwardBackwardOutput {
         let bare = wire.loss_fn_outputs.iter().filter(|r| r.fields.is_empty());
         let bare = bare.fold(0i64, |n, r| n.saturating_add(r.num_datums.max(0)));
         if bare > MAX_BARE_DATA as i64 {
-            let fault = Fault::new(format!(
-                "{bare} data without a field, the limit is {MAX_BARE_DATA}"
-            ));
+            let fault =
+                Fault::new(format!("{bare} data without a field, the limit is {MAX_BARE_DATA}"));
             return Err(fault.within("loss_fn_outputs"));
         }
         let records = each("loss_fn_outputs", wire.loss_fn_outputs, record_from_wire)?;
@@ -126,11 +121,8 @@ fn record_from_wire(record: ArrayRecord) -> Result<Vec<Output>> {
     let stated = usize::try_from(record.num_datums)
         .map_err(|_| Fault::new(format!("{} is negative", record.num_datums)))
         .within("num_datums")?;
-    let first = record
-        .fields
-        .values()
-        .next()
-        .map(|field| (field.offsets.len() / 8).saturating_sub(1));
+    let first =
+        record.fields.values().next().map(|field| (field.offsets.len() / 8).saturating_sub(1));
     let count = match (first, stated) {
         (Some(rows), 0) => rows,
         // With a field, the bytes of its offsets vouch for the number of rows.
@@ -158,10 +150,7 @@ fn record_from_wire(record: ArrayRecord) -> Result<Vec<Output>> {
 /// Gives each datum its own rows of `field`.
 fn unbatch(name: &str, field: &BatchedTensor, outputs: &mut [Output]) -> Result<()> {
     if field.trailing_shape.len() >= MAX_RANK {
-        let reason = format!(
-            "rank {}, the limit is {MAX_RANK}",
-            field.trailing_shape.len() + 1
-        );
+        let reason = format!("rank {}, the limit is {MAX_RANK}", field.trailing_shape.len() + 1);
         return Err(Fault::new(reason).within("trailing_shape"));
     }
     let trailing = tensor::shape(&field.trailing_shape).within("trailing_shape")?;
@@ -176,22 +165,13 @@ fn unbatch(name: &str, field: &BatchedTensor, outputs: &mut [Output]) -> Result<
     let mut end = 0;
     for (i, (output, ends)) in outputs.iter_mut().zip(offsets.windows(2)).enumerate() {
         let slice = (ends[0] >= end)
-            .then(|| {
-                Some((
-                    usize::try_from(ends[0]).ok()?,
-                    usize::try_from(ends[1]).ok()?,
-                ))
-            })
+            .then(|| Some((usize::try_from(ends[0]).ok()?, usize::try_from(ends[1]).ok()?)))
             .flatten()
             .and_then(|(start, stop)| field.data.get(start..stop));
         end = ends[1];
         let Some(bytes) = slice else {
-            let reason = format!(
-                "datum {i} lies at {}..{} of {} bytes",
-                ends[0],
-                ends[1],
-                field.data.len()
-            );
+            let reason =
+                format!("datum {i} lies at {}..{} of {} bytes", ends[0], ends[1], field.data.len());
             return Err(Fault::new(reason).within("offsets"));
         };
         let values =

@@ -81,11 +81,9 @@ pub fn token_bytes(tokens: &Arc<[u32]>) -> Result<Bytes> {
 pub fn check_tokens(tokens: &[u32]) -> Result<()> {
     match first_too_large(tokens) {
         None => Ok(()),
-        Some(i) => Err(Fault::new(format!(
-            "token {i} is {}, and ids end at {}",
-            tokens[i],
-            i32::MAX
-        ))),
+        Some(i) => {
+            Err(Fault::new(format!("token {i} is {}, and ids end at {}", tokens[i], i32::MAX)))
+        }
     }
 }
 

@@ -70,10 +70,7 @@ fn config_from_wire(
     numbers: BTreeMap<String, f64>,
     values: BTreeMap<String, messages::LossConfigValue>,
 ) -> Result<LossFnConfig> {
-    let mut config: LossFnConfig = numbers
-        .into_iter()
-        .map(|(name, x)| (name, x.into()))
-        .collect();
+    let mut config: LossFnConfig = numbers.into_iter().map(|(name, x)| (name, x.into())).collect();
     for (name, value) in values {
         let value = match value.value {
             Some(Value::Number(x)) => x.into(),
@@ -113,16 +110,10 @@ fn datum_from_wire(wire: messages::Datum) -> Result<Datum> {
         wire.loss_fn_inputs.into_iter().map(input).collect();
     let provenance = Provenance {
         model_input: each("model_input_spans", wire.model_input_spans, span_from_wire)?,
-        loss_fn_inputs: each(
-            "loss_fn_input_spans",
-            wire.loss_fn_input_spans,
-            span_from_wire,
-        )?,
+        loss_fn_inputs: each("loss_fn_input_spans", wire.loss_fn_input_spans, span_from_wire)?,
     };
     Ok(Datum {
-        model_input: each("model_input", wire.model_input, chunk_from_wire)?
-            .into_iter()
-            .collect(),
+        model_input: each("model_input", wire.model_input, chunk_from_wire)?.into_iter().collect(),
         loss_fn_inputs: inputs?,
         provenance: (provenance != Provenance::default()).then(|| Arc::new(provenance)),
     })
@@ -133,26 +124,21 @@ fn chunk_to_wire(chunk: &Chunk) -> Result<messages::Chunk> {
         Chunk::EncodedText { tokens } => WireChunk::EncodedText(messages::EncodedTextChunk {
             tokens: payload::token_bytes(tokens).within("encoded_text.tokens")?,
         }),
-        Chunk::Image {
-            data,
-            format,
-            expected_tokens,
-            override_dimensions,
-        } => WireChunk::Image(messages::ImageChunk {
-            data: payload::bytes(data),
-            format: format.clone(),
-            expected_tokens: expected_tokens
-                .map(|n| int32(n.into()))
-                .transpose()
-                .within("image.expected_tokens")?,
-            override_dimensions: override_dimensions.map(|size| messages::ImageDimensions {
-                width: size.width,
-                height: size.height,
-            }),
-        }),
-        Chunk::Dmel { dmel } => WireChunk::Dmel(messages::DmelChunk {
-            dmel: payload::bytes(dmel),
-        }),
+        Chunk::Image { data, format, expected_tokens, override_dimensions } => {
+            WireChunk::Image(messages::ImageChunk {
+                data: payload::bytes(data),
+                format: format.clone(),
+                expected_tokens: expected_tokens
+                    .map(|n| int32(n.into()))
+                    .transpose()
+                    .within("image.expected_tokens")?,
+                override_dimensions: override_dimensions.map(|size| messages::ImageDimensions {
+                    width: size.width,
+                    height: size.height,
+                }),
+            })
+        }
+        Chunk::Dmel { dmel } => WireChunk::Dmel(messages::DmelChunk { dmel: payload::bytes(dmel) }),
         Chunk::ImageAssetPointer { .. } => {
             return Err(Fault::new(
                 "an image_asset_pointer has no protobuf form; send the image itself",
@@ -175,17 +161,12 @@ fn chunk_from_wire(wire: messages::Chunk) -> Result<Chunk> {
                 .map(unsigned)
                 .transpose()
                 .within("image.expected_tokens")?,
-            override_dimensions: image.override_dimensions.map(|size| ImageDimensions {
-                width: size.width,
-                height: size.height,
-            }),
+            override_dimensions: image
+                .override_dimensions
+                .map(|size| ImageDimensions { width: size.width, height: size.height }),
         }),
-        Some(WireChunk::Dmel(sound)) => Ok(Chunk::Dmel {
-            dmel: sound.dmel.as_ref().into(),
-        }),
-        None => Err(Fault::new(
-            "it is none of `encoded_text`, `image` and `dmel`",
-        )),
+        Some(WireChunk::Dmel(sound)) => Ok(Chunk::Dmel { dmel: sound.dmel.as_ref().into() }),
+        None => Err(Fault::new("it is none of `encoded_text`, `image` and `dmel`")),
     }
 }
 
@@ -208,9 +189,7 @@ fn span_from_wire(wire: messages::ProvenanceSpan) -> Result<ProvenanceSpan> {
         Some(Span::PromptTokens(fields)) => (ProvenanceSource::Prompt, fields),
         Some(Span::SampledTokens(fields)) => (ProvenanceSource::Sampled, fields),
         None => {
-            return Err(Fault::new(
-                "it is neither `prompt_tokens` nor `sampled_tokens`",
-            ));
+            return Err(Fault::new("it is neither `prompt_tokens` nor `sampled_tokens`"));
         }
     };
     Ok(ProvenanceSpan {

@@ -125,13 +125,7 @@ fn topk_to_wire(rows: Option<&[Option<TopLogprobs>]>) -> Result<Option<messages:
         return Ok(None);
     };
     // At least one, so that rows without a token stay rows.
-    let k = rows
-        .iter()
-        .flatten()
-        .map(Vec::len)
-        .max()
-        .unwrap_or(0)
-        .max(1);
+    let k = rows.iter().flatten().map(Vec::len).max().unwrap_or(0).max(1);
     let too_many = || Fault::new("too many to be counted");
     let (mut ids, mut logprobs) = (Vec::new(), Vec::new());
     for row in rows {

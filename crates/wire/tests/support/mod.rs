@@ -10,10 +10,7 @@ use tinsmith_wire::*;
 
 pub fn data(n: usize) -> impl Strategy<Value = Data> {
     let finite = any::<f32>().prop_filter("JSON has no NaN", |x| x.is_finite());
-    prop_oneof![
-        vec(finite, n).prop_map(Data::from),
-        vec(any::<i64>(), n).prop_map(Data::from),
-    ]
+    prop_oneof![vec(finite, n).prop_map(Data::from), vec(any::<i64>(), n).prop_map(Data::from),]
 }
 
 pub fn dense() -> impl Strategy<Value = TensorData> {
@@ -96,24 +93,20 @@ fn common_chunk() -> impl Strategy<Value = Chunk> {
     let image = (vec(any::<u8>(), 0..9), option::of(id()), option::of(size));
     prop_oneof![
         vec(id(), 0..5).prop_map(Chunk::from_tokens),
-        image.prop_map(
-            |(data, expected_tokens, override_dimensions)| Chunk::Image {
-                data: data.into(),
-                format: "jpeg".into(),
-                expected_tokens,
-                override_dimensions,
-            }
-        ),
+        image.prop_map(|(data, expected_tokens, override_dimensions)| Chunk::Image {
+            data: data.into(),
+            format: "jpeg".into(),
+            expected_tokens,
+            override_dimensions,
+        }),
         vec(any::<u8>(), 0..9).prop_map(|dmel| Chunk::Dmel { dmel: dmel.into() }),
     ]
 }
 
 fn config() -> impl Strategy<Value = Option<LossFnConfig>> {
     let number = any::<f64>().prop_filter("JSON has no NaN", |x| x.is_finite());
-    let value = prop_oneof![
-        number.prop_map(ConfigValue::Number),
-        ".{0,5}".prop_map(ConfigValue::Text)
-    ];
+    let value =
+        prop_oneof![number.prop_map(ConfigValue::Number), ".{0,5}".prop_map(ConfigValue::Text)];
     // No settings and an empty set of them are the same in protobuf.
     btree_map(".{0,8}", value, 0..4).prop_map(|all| (!all.is_empty()).then_some(all))
 }
@@ -129,11 +122,7 @@ pub fn pass_request() -> impl Strategy<Value = PassRequest<'static>> {
     let parts = (vec(datum, 0..4), "[a-z_]{0,9}", config(), ".{0,9}", id());
     (any::<bool>(), parts).prop_map(
         |(forward, (data, loss_fn, loss_fn_config, model_id, seq_id))| PassRequest {
-            pass: if forward {
-                Pass::Forward
-            } else {
-                Pass::ForwardBackward
-            },
+            pass: if forward { Pass::Forward } else { Pass::ForwardBackward },
             data: data.into(),
             loss_fn: loss_fn.into(),
             loss_fn_config,
@@ -147,21 +136,13 @@ pub fn pass_request() -> impl Strategy<Value = PassRequest<'static>> {
 pub fn provenance() -> impl Strategy<Value = Provenance> {
     let span = (any::<bool>(), ".{0,5}", 0..i64::MAX as u64, 0..9u64);
     let span = span.prop_map(|(sampled, sequence_id, offset, length)| ProvenanceSpan {
-        source: if sampled {
-            ProvenanceSource::Sampled
-        } else {
-            ProvenanceSource::Prompt
-        },
+        source: if sampled { ProvenanceSource::Sampled } else { ProvenanceSource::Prompt },
         sequence_id,
         offset,
         length,
     });
-    (vec(span.clone(), 1..4), vec(span, 0..4)).prop_map(|(model_input, loss_fn_inputs)| {
-        Provenance {
-            model_input,
-            loss_fn_inputs,
-        }
-    })
+    (vec(span.clone(), 1..4), vec(span, 0..4))
+        .prop_map(|(model_input, loss_fn_inputs)| Provenance { model_input, loss_fn_inputs })
 }
 
 /// A result that both codecs carry: rank 1 or 2, rows only where there are columns.
@@ -187,22 +168,10 @@ pub fn output() -> impl Strategy<Value = ForwardBackwardOutput> {
 pub fn sample() -> impl Strategy<Value = SampleResponse> {
     let top = || option::of(vec(option::of(vec((id(), finite()), 1..4)), 0..4));
     let stop = prop_oneof![Just(StopReason::Stop), Just(StopReason::Length)];
-    let sequence = (
-        stop,
-        vec(id(), 0..5),
-        option::of(vec(finite(), 0..5)),
-        top(),
-    );
-    let sequence =
-        sequence.prop_map(
-            |(stop_reason, tokens, logprobs, topk_logprobs)| SampledSequence {
-                stop_reason,
-                tokens,
-                logprobs,
-                topk_logprobs,
-                sequence_id: None,
-            },
-        );
+    let sequence = (stop, vec(id(), 0..5), option::of(vec(finite(), 0..5)), top());
+    let sequence = sequence.prop_map(|(stop_reason, tokens, logprobs, topk_logprobs)| {
+        SampledSequence { stop_reason, tokens, logprobs, topk_logprobs, sequence_id: None }
+    });
     let prompt = option::of(vec(option::of(finite()), 0..5));
     let alternatives =
         (shaped(), shaped()).prop_map(|(tokens, logprobs)| PromptAltTokens { tokens, logprobs });

@@ -51,11 +51,7 @@ fn adam() -> AdamParams {
 
 fn capabilities(service: &ServiceClient) -> Result<Vec<Check>> {
     let found = service.capabilities()?;
-    let models: Vec<&str> = found
-        .models
-        .iter()
-        .map(|it| it.model_name.as_str())
-        .collect();
+    let models: Vec<&str> = found.models.iter().map(|it| it.model_name.as_str()).collect();
     Ok(vec![
         Check::new(
             "spoken with in JSON, as it has no client/config",
@@ -85,10 +81,7 @@ fn model(service: &ServiceClient, training: &TrainingClient) -> Result<Vec<Check
         Check::new(
             "get_info knows the model",
             info.model_data.model_name.as_deref() == Some(tiny_model::NAME),
-            format!(
-                "{:?}, rank {:?}",
-                info.model_data.model_name, info.lora_rank
-            ),
+            format!("{:?}, rank {:?}", info.model_data.model_name, info.lora_rank),
         ),
         Check::new(
             "forward gives PyTorch's logprobs to 1e-4",
@@ -183,21 +176,14 @@ fn checkpoints(service: &ServiceClient, training: &TrainingClient) -> Result<Vec
 
 fn sampling(service: &ServiceClient, training: &TrainingClient) -> Result<Vec<Check>> {
     let prompt = ModelInput::from_tokens(tokens(PROMPT));
-    let greedy = SamplingParams {
-        temperature: 0.0,
-        ..SamplingParams::max_tokens(ANSWER.len() as u32)
-    };
+    let greedy =
+        SamplingParams { temperature: 0.0, ..SamplingParams::max_tokens(ANSWER.len() as u32) };
     let passing = training.save_weights_for_sampler(None)?.result()?;
     let answer = passing.sample(&prompt, 2, &greedy)?.result()?;
     let texts: Vec<String> = answer
         .sequences
         .iter()
-        .map(|it| {
-            it.tokens
-                .iter()
-                .map(|&token| char::from(token as u8))
-                .collect()
-        })
+        .map(|it| it.tokens.iter().map(|&token| char::from(token as u8)).collect())
         .collect();
     let counts: Vec<Option<usize>> = answer
         .sequences
@@ -234,22 +220,13 @@ fn sampling(service: &ServiceClient, training: &TrainingClient) -> Result<Vec<Ch
 fn listings(service: &ServiceClient, training: &TrainingClient) -> Result<Vec<Check>> {
     let rest = service.rest();
     let runs = rest.training_runs()?;
-    let listed = runs
-        .iter()
-        .any(|run| run.training_run_id == training.model_id());
+    let listed = runs.iter().any(|run| run.training_run_id == training.model_id());
     let checkpoints = rest.checkpoints(training.model_id())?;
-    let names: Vec<&str> = checkpoints
-        .iter()
-        .map(|it| it.checkpoint_id.as_str())
-        .collect();
+    let names: Vec<&str> = checkpoints.iter().map(|it| it.checkpoint_id.as_str()).collect();
     let saved = |name: &str| names.iter().any(|it| it.ends_with(name));
     Ok(vec![
         Check::new("the run is listed", listed, format!("{} runs", runs.len())),
-        Check::new(
-            "its checkpoints are listed",
-            saved("first") && saved("kept"),
-            names.join(", "),
-        ),
+        Check::new("its checkpoints are listed", saved("first") && saved("kept"), names.join(", ")),
     ])
 }
 
@@ -265,32 +242,18 @@ fn refusals(service: &ServiceClient, training: &TrainingClient) -> Result<Vec<Ch
     refused("a rank too large: the server's words", words, created.err());
 
     let missing = format!("tinker://{}/weights/none", training.model_id());
-    let loaded = training
-        .load_state(&missing)
-        .and_then(|future| future.result());
-    refused(
-        "a checkpoint it does not have: the server's words",
-        "not found",
-        loaded.err(),
-    );
+    let loaded = training.load_state(&missing).and_then(|future| future.result());
+    refused("a checkpoint it does not have: the server's words", "not found", loaded.err());
 
     let rows = TensorData::from_rows(&[[1i64, 2], [3, 4]])?;
     let wide = Datum::new(ModelInput::from_tokens([1, 2])).with("target_tokens", rows);
     let sent = training.forward(&[wide], LossFn::CrossEntropy, None);
-    refused(
-        "targets of rank 2, which it would flatten: not sent",
-        "SkyRL-tx",
-        sent.err(),
-    );
+    refused("targets of rank 2, which it would flatten: not sent", "SkyRL-tx", sent.err());
 
     let hinge = LossFn::Other("hinge".to_owned());
     let sent = training.forward(&[datum(PROMPT)?], hinge, None);
     let words = "Input should be 'cross_entropy'";
-    refused(
-        "a loss it does not have: the server's words",
-        words,
-        sent.err(),
-    );
+    refused("a loss it does not have: the server's words", words, sent.err());
     Ok(checks)
 }
 
@@ -302,8 +265,7 @@ fn unload(_: &ServiceClient, training: &TrainingClient) -> Result<Vec<Check>> {
     let said = gone.err().map(|error| error.to_string());
     Ok(vec![Check::new(
         "after unload the model is gone",
-        said.as_ref()
-            .is_some_and(|said| said.contains("not loaded")),
+        said.as_ref().is_some_and(|said| said.contains("not loaded")),
         said.unwrap_or_default(),
     )])
 }

@@ -33,20 +33,14 @@ pub fn transplant(adapter: &Path, checkpoint: &Path) -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
     let (theirs, ours) = (read(adapter)?, read(checkpoint)?);
     let (_, header) = SafeTensors::read_metadata(&ours)?;
-    let [theirs, ours] = [
-        SafeTensors::deserialize(&theirs)?,
-        SafeTensors::deserialize(&ours)?,
-    ];
+    let [theirs, ours] = [SafeTensors::deserialize(&theirs)?, SafeTensors::deserialize(&ours)?];
     let names = |file: &SafeTensors| {
         let mut names: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
         names.sort();
         names
     };
     let (found, expected) = (names(&theirs), names(&ours));
-    ensure!(
-        found == expected,
-        "the adapters differ: {found:?} and {expected:?}"
-    );
+    ensure!(found == expected, "the adapters differ: {found:?} and {expected:?}");
     let bytes = safetensors::serialize(theirs.tensors(), header.metadata().clone())?;
     fs::write(checkpoint, bytes).with_context(|| format!("writing {}", checkpoint.display()))
 }

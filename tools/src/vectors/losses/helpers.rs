@@ -35,11 +35,7 @@ fn run(case: &Params) -> Result<()> {
                 .eps(case.required::<f64>("eps")?);
             let config = config.correction(case.required::<f64>("std_correction")?);
             same(case, "centered", &advantages::centered(&rewards))?;
-            same(
-                case,
-                "normalized",
-                &advantages::normalized(&rewards, &config),
-            )
+            same(case, "normalized", &advantages::normalized(&rewards, &config))
         }
         "group_advantages_floor" => {
             let config = advantages::NormalizeConfig::default().eps(case.required::<f64>("eps")?);
@@ -64,11 +60,7 @@ fn run(case: &Params) -> Result<()> {
         }
         "discounted_future_sum" => {
             let x: Vec<f64> = case.required("x")?;
-            same(
-                case,
-                "out",
-                &advantages::discounted_future_sum(&x, case.required("gamma")?),
-            )
+            same(case, "out", &advantages::discounted_future_sum(&x, case.required("gamma")?))
         }
         "kl_penalty_advantages" => kl_penalty_advantages(case),
         "kl_sample_train" => {
@@ -117,27 +109,15 @@ fn kl_penalty_advantages(case: &Params) -> Result<()> {
     };
     let shaped = shape(&given, &sampled, &base, &mask, case.required("coef")?);
     same(case, "out", &shaped.values().to_vec::<f64>()?)?;
-    let kl = kl_penalty(
-        &sampled,
-        &base,
-        &mask,
-        KlEstimator::K1,
-        Aggregation::TokenMean,
-    );
+    let kl = kl_penalty(&sampled, &base, &mask, KlEstimator::K1, Aggregation::TokenMean);
     same(case, "kl_policy_base", &[kl.item()?])
 }
 
 fn tis_weight(case: &Params) -> Result<()> {
     let row = |name| {
-        Ok::<_, anyhow::Error>(Ragged::from_vecs(
-            &[case.required::<Vec<f64>>(name)?],
-            &Device::Cpu,
-        ))
+        Ok::<_, anyhow::Error>(Ragged::from_vecs(&[case.required::<Vec<f64>>(name)?], &Device::Cpu))
     };
-    let rollout = Rollout::new(
-        &row("old_logprobs")?,
-        &Var::ones(&[1], DType::F64, &Device::Cpu),
-    );
+    let rollout = Rollout::new(&row("old_logprobs")?, &Var::ones(&[1], DType::F64, &Device::Cpu));
     let tis = policy::tis(case, ["cap", "level", "log_clamp"])?;
     let weight = recipes::tis_weight(&rollout.sampled(&row("rollout_logprobs")?).tis(tis));
     same(case, "out", &weight.values().to_vec::<f64>()?)
@@ -151,22 +131,12 @@ fn grad_normalization(case: &Params) -> Result<()> {
     let sequences = || batches.iter().flatten().map(Vec::as_slice);
     same(case, "count", &[mode.count(sequences()) as f64])?;
     let factor = mode.factor(sequences());
-    same(
-        case,
-        "out",
-        &sequences()
-            .flatten()
-            .map(|&g| f64::from(g) * factor)
-            .collect::<Vec<_>>(),
-    )
+    same(case, "out", &sequences().flatten().map(|&g| f64::from(g) * factor).collect::<Vec<_>>())
 }
 
 fn datum_builder(case: &Params) -> Result<()> {
     let tokens: Vec<u32> = case.required("tokens")?;
-    let reductions = [
-        ("none", WeightReduction::None),
-        ("mean", WeightReduction::Mean),
-    ];
+    let reductions = [("none", WeightReduction::None), ("mean", WeightReduction::Mean)];
     let config = ShiftConfig {
         max_length: case.get("max_length")?,
         reduction: case.choice("reduction", &reductions, WeightReduction::None)?,
@@ -182,28 +152,16 @@ fn datum_builder(case: &Params) -> Result<()> {
     let (datum, want) = (built?, case.required::<Map<String, Value>>("out")?);
     let want = Params::new(&want);
     let inputs: Vec<u32> = want.required("model_input")?;
-    ensure!(
-        datum.model_input.tokens() == Some(inputs),
-        "model_input: {:?}",
-        datum.model_input
-    );
+    ensure!(datum.model_input.tokens() == Some(inputs), "model_input: {:?}", datum.model_input);
     let targets: Vec<i64> = want.required("target_tokens")?;
     ensure!(
         datum.input("target_tokens") == Some(&targets.into()),
         "target_tokens: {:?}",
         datum.input("target_tokens")
     );
-    let weights = datum
-        .input("weights")
-        .and_then(TensorData::as_f32)
-        .context("no weights")?;
+    let weights = datum.input("weights").and_then(TensorData::as_f32).context("no weights")?;
     let weights: Vec<f64> = weights.iter().map(|&x| f64::from(x)).collect();
-    compare::values(
-        "weights",
-        &weights,
-        &want.required::<Vec<Number>>("weights")?,
-        1e-6,
-    )
+    compare::values("weights", &weights, &want.required::<Vec<Number>>("weights")?, 1e-6)
 }
 
 fn csr(case: &Params) -> Result<()> {
@@ -222,45 +180,25 @@ fn csr(case: &Params) -> Result<()> {
         want.required("shape")?,
     )?;
     ensure!(smaller == want, "got {smaller:?}, want {want:?}");
-    ensure!(
-        smaller.to_dense()? == dense,
-        "made dense again it is {:?}",
-        smaller.to_dense()?
-    );
+    ensure!(smaller.to_dense()? == dense, "made dense again it is {:?}", smaller.to_dense()?);
     Ok(())
 }
 
 fn chunk_metrics(case: &Params) -> Result<()> {
     let counts: Vec<usize> = case.required("outputs_per_chunk")?;
     let metrics: Vec<BTreeMap<String, Number>> = case.required("metrics")?;
-    ensure!(
-        counts.len() == metrics.len(),
-        "{} counts for {} parts",
-        counts.len(),
-        metrics.len()
-    );
-    let parts = counts
-        .iter()
-        .zip(&metrics)
-        .map(|(&n, metrics)| ForwardBackwardOutput {
-            loss_fn_outputs: vec![BTreeMap::new(); n],
-            metrics: metrics
-                .iter()
-                .map(|(name, x)| (name.clone(), x.0))
-                .collect(),
-            ..Default::default()
-        });
+    ensure!(counts.len() == metrics.len(), "{} counts for {} parts", counts.len(), metrics.len());
+    let parts = counts.iter().zip(&metrics).map(|(&n, metrics)| ForwardBackwardOutput {
+        loss_fn_outputs: vec![BTreeMap::new(); n],
+        metrics: metrics.iter().map(|(name, x)| (name.clone(), x.0)).collect(),
+        ..Default::default()
+    });
     let combined = combine_outputs(parts.collect());
     wire::same_metrics(&combined.metrics, &case.required("out")?)
 }
 
 fn ragged<const N: usize>(case: &Params, names: [&str; N]) -> Result<[Ragged; N]> {
-    let read = |name| {
-        Ok(Ragged::from_vecs(
-            &case.required::<Vec<Vec<f64>>>(name)?,
-            &Device::Cpu,
-        ))
-    };
+    let read = |name| Ok(Ragged::from_vecs(&case.required::<Vec<Vec<f64>>>(name)?, &Device::Cpu));
     let all = names.into_iter().map(read).collect::<Result<Vec<_>>>()?;
     Ok(all.try_into().expect("one for each name"))
 }

@@ -42,18 +42,10 @@ pub fn evaluate(loss: &str, case: &Case, dtype: DType) -> Result<Outcome> {
         lp: Ragged::from_seqs(&leaves),
     };
     let (loss, metrics) = match loss {
-        "aggregation" => (
-            aggregate(
-                &-&inputs.lp,
-                &inputs.ragged("weights")?,
-                inputs.aggregation()?,
-            ),
-            vec![],
-        ),
-        "cross_entropy" => alone(
-            "loss:sum",
-            cross_entropy(&inputs.lp, &inputs.ragged("weights")?),
-        ),
+        "aggregation" => {
+            (aggregate(&-&inputs.lp, &inputs.ragged("weights")?, inputs.aggregation()?), vec![])
+        }
+        "cross_entropy" => alone("loss:sum", cross_entropy(&inputs.lp, &inputs.ragged("weights")?)),
         "mean_cross_entropy" => mean_cross_entropy_case(&inputs)?,
         "sft_token_mean" => sft_token_mean(&inputs)?,
         "logprob_squared" => alone("logprob_squared_loss", l2(&inputs.lp)),
@@ -87,11 +79,7 @@ pub fn evaluate(loss: &str, case: &Case, dtype: DType) -> Result<Outcome> {
     };
     inputs.params.finish()?;
     inputs.all_read()?;
-    Ok(Outcome {
-        loss,
-        leaves,
-        metrics,
-    })
+    Ok(Outcome { loss, leaves, metrics })
 }
 
 type Recorded = (Var, Vec<(String, Var)>);
@@ -102,12 +90,7 @@ fn alone(name: &str, loss: Var) -> Recorded {
 }
 
 fn with<const N: usize>(loss: Var, metrics: [(&str, &Var); N]) -> Recorded {
-    (
-        loss,
-        metrics
-            .map(|(name, metric)| (name.into(), metric.clone()))
-            .to_vec(),
-    )
+    (loss, metrics.map(|(name, metric)| (name.into(), metric.clone())).to_vec())
 }
 
 struct Inputs<'a> {
@@ -143,11 +126,8 @@ impl Inputs<'_> {
 
     fn all_read(&self) -> Result<()> {
         let read = self.read.borrow();
-        let unread: Vec<&String> = self
-            .case
-            .input_names()
-            .filter(|&name| !read.contains(name))
-            .collect();
+        let unread: Vec<&String> =
+            self.case.input_names().filter(|&name| !read.contains(name)).collect();
         ensure!(unread.is_empty(), "inputs that nothing reads: {unread:?}");
         Ok(())
     }
@@ -159,8 +139,7 @@ impl Inputs<'_> {
             ("seq-mean-token-sum", Aggregation::SeqMeanTokenSum),
             ("seq-mean-token-mean", Aggregation::SeqMeanTokenMean),
         ];
-        self.params
-            .choice("aggregation", &choices, Aggregation::Sum)
+        self.params.choice("aggregation", &choices, Aggregation::Sum)
     }
 
     fn reduction(&self, default: Reduction) -> Result<Reduction> {
@@ -175,17 +154,9 @@ fn reduction(params: &Params, default: Reduction) -> Result<Reduction> {
 
 fn mean_cross_entropy_case(inputs: &Inputs) -> Result<Recorded> {
     let weights = inputs.ragged("weights")?;
-    let shared: Vec<usize> = inputs
-        .lp
-        .lengths()
-        .iter()
-        .zip(weights.lengths())
-        .map(|(a, b)| *a.min(b))
-        .collect();
-    let loss = mean_cross_entropy(
-        &inputs.lp.truncate_to(&shared),
-        &weights.truncate_to(&shared),
-    );
+    let shared: Vec<usize> =
+        inputs.lp.lengths().iter().zip(weights.lengths()).map(|(a, b)| *a.min(b)).collect();
+    let loss = mean_cross_entropy(&inputs.lp.truncate_to(&shared), &weights.truncate_to(&shared));
     Ok(alone("cross_entropy", loss))
 }
 
@@ -194,11 +165,7 @@ fn sft_token_mean(inputs: &Inputs) -> Result<Recorded> {
     let loss = token_mean_cross_entropy(&inputs.lp, &weights);
     Ok(with(
         loss.clone(),
-        [
-            ("ce_loss", &loss),
-            ("ppl", &perplexity(&loss)),
-            ("weighted_tokens", &weights.sum()),
-        ],
+        [("ce_loss", &loss), ("ppl", &perplexity(&loss)), ("weighted_tokens", &weights.sum())],
     ))
 }
 
@@ -209,17 +176,9 @@ fn kl_estimate(inputs: &Inputs) -> Result<Var> {
         ("k3", KlEstimator::K3),
         ("abs", KlEstimator::Abs),
     ];
-    let estimator = inputs
-        .params
-        .choice("estimator", &estimators, KlEstimator::K3)?;
+    let estimator = inputs.params.choice("estimator", &estimators, KlEstimator::K3)?;
     let (reference, weights) = (inputs.ragged("ref_logprobs")?, inputs.ragged("weights")?);
-    Ok(kl_penalty(
-        &inputs.lp,
-        &reference,
-        &weights,
-        estimator,
-        inputs.aggregation()?,
-    ))
+    Ok(kl_penalty(&inputs.lp, &reference, &weights, estimator, inputs.aggregation()?))
 }
 
 fn distillation(inputs: &Inputs) -> Result<Var> {
@@ -231,9 +190,7 @@ fn distillation(inputs: &Inputs) -> Result<Var> {
     ];
     let kind = inputs.params.choice("kind", &kinds, kinds[0].1)?;
     let normalizations = [("tokens", Aggregation::TokenMean)];
-    let how = inputs
-        .params
-        .choice("normalize", &normalizations, Aggregation::Sum)?;
+    let how = inputs.params.choice("normalize", &normalizations, Aggregation::Sum)?;
     let per_position = kind(&inputs.lp, &inputs.ragged("target_distribution")?);
     Ok(match inputs.optional("weights")? {
         Some(weights) => aggregate(&per_position, &weights, how),
@@ -243,10 +200,8 @@ fn distillation(inputs: &Inputs) -> Result<Var> {
 
 fn reverse_kl(inputs: &Inputs) -> Result<Recorded> {
     let weights = inputs.ragged("weights")?;
-    let (loss, metrics) = (
-        reverse_kl_topk(&inputs.lp, &weights),
-        reverse_kl_topk_metrics(&inputs.lp, &weights),
-    );
+    let (loss, metrics) =
+        (reverse_kl_topk(&inputs.lp, &weights), reverse_kl_topk_metrics(&inputs.lp, &weights));
     Ok(with(
         loss.clone(),
         [

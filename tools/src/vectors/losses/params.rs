@@ -70,11 +70,8 @@ impl<'a> Params<'a> {
     /// An error if there is a setting that nothing has read.
     pub fn finish(&self) -> Result<()> {
         let read = self.read.borrow();
-        let unread: Vec<&String> = self
-            .values
-            .keys()
-            .filter(|&name| !read.contains(name))
-            .collect();
+        let unread: Vec<&String> =
+            self.values.keys().filter(|&name| !read.contains(name)).collect();
         ensure!(unread.is_empty(), "settings that nothing reads: {unread:?}");
         Ok(())
     }
@@ -104,11 +101,7 @@ mod tests {
         let values = params(r#"{"beta": [], "level": "batch", "cap": "Infinity", "h": null}"#);
         let params = Params::new(&values);
         assert!(params.number_or("beta", 1.0).is_err());
-        assert!(
-            params
-                .choice("level", &[("token", 1), ("sequence", 2)], 1)
-                .is_err()
-        );
+        assert!(params.choice("level", &[("token", 1), ("sequence", 2)], 1).is_err());
         assert_eq!(params.number("cap").unwrap(), Some(f64::INFINITY));
         assert_eq!(params.number("h").unwrap(), None);
     }

@@ -18,16 +18,11 @@ pub(super) fn built_in(name: &str, inputs: &Inputs) -> Result<Recorded> {
             importance_sampling(lp, &old, &advantages, &config)
         }
         "ppo" => {
-            let config = PpoConfig::default()
-                .ratio_log_cap(cap?)
-                .dual_clip(dual_clip()?);
+            let config = PpoConfig::default().ratio_log_cap(cap?).dual_clip(dual_clip()?);
             let clip = ratio_clip(params, config.clip)?;
             let loss = ppo(lp, &old, &advantages, &config.clip(clip));
             let clip_fraction = clipped(lp, &old, clip).mean();
-            return Ok(with(
-                loss.clone(),
-                [("loss:sum", &loss), ("clip_frac", &clip_fraction)],
-            ));
+            return Ok(with(loss.clone(), [("loss:sum", &loss), ("clip_frac", &clip_fraction)]));
         }
         "cispo" => {
             let config = CispoConfig::default().ratio_log_cap(cap?);
@@ -41,9 +36,7 @@ pub(super) fn built_in(name: &str, inputs: &Inputs) -> Result<Recorded> {
             dro(lp, &old, &advantages, &config)
         }
         _ => {
-            let config = GspoConfig::default()
-                .ratio_log_cap(cap?)
-                .dual_clip(dual_clip()?);
+            let config = GspoConfig::default().ratio_log_cap(cap?).dual_clip(dual_clip()?);
             let config = config.clip(ratio_clip(params, config.clip)?);
             let mask = inputs.ragged("sequence_ratio_mask")?;
             gspo(lp, &old, &advantages, &mask, &config)
@@ -55,10 +48,7 @@ pub(super) fn built_in(name: &str, inputs: &Inputs) -> Result<Recorded> {
 /// Bounds that are given as ratios.
 fn ratio_clip(params: &Params, default: Clip) -> Result<Clip> {
     let low = params.number_or("clip_low_threshold", default.low())?;
-    Ok(Clip::ratio(
-        low,
-        params.number_or("clip_high_threshold", default.high())?,
-    ))
+    Ok(Clip::ratio(low, params.number_or("clip_high_threshold", default.high())?))
 }
 
 /// Bounds that are given as distances from 1, the upper one the lower's unless told.
@@ -78,18 +68,12 @@ pub(super) fn grpo_example(inputs: &Inputs) -> Result<Recorded> {
     let loss = reinforce_kl(&inputs.lp, &reference, &advantages, &weights, beta);
     let pg_loss = reinforce_kl(&inputs.lp, &reference, &advantages, &weights, 0.0);
     let kl = sequence_logprob(&kl_k1(&inputs.lp, &reference), &weights).mean();
-    Ok(with(
-        loss.clone(),
-        [("loss", &loss), ("pg_loss", &pg_loss), ("kl", &kl)],
-    ))
+    Ok(with(loss.clone(), [("loss", &loss), ("pg_loss", &pg_loss), ("kl", &kl)]))
 }
 
 pub(super) fn rft_table(inputs: &Inputs) -> Result<Var> {
     let (params, config) = (&inputs.params, GrpoConfig::default());
-    let levels = [
-        ("token", RatioLevel::Token),
-        ("sequence", RatioLevel::Sequence),
-    ];
+    let levels = [("token", RatioLevel::Token), ("sequence", RatioLevel::Sequence)];
     let config = config
         .ratio(params.choice("ratio", &levels, RatioLevel::Token)?)
         .clip(ratio_clip(params, config.clip)?)
@@ -121,10 +105,7 @@ pub(super) fn tis(params: &Params, [cap, level, log_cap]: [&str; 3]) -> Result<T
 
 pub(super) fn recipe(name: &str, inputs: &Inputs) -> Result<Recorded> {
     let (lp, params) = (&inputs.lp, &inputs.params);
-    let (old, advantages) = (
-        inputs.ragged("old_logprobs")?,
-        inputs.per_seq("advantages")?,
-    );
+    let (old, advantages) = (inputs.ragged("old_logprobs")?, inputs.per_seq("advantages")?);
     let sampled = inputs.ragged("rollout_logprobs")?;
     // A setting that a recipe has no use for stays unread, and is refused.
     let cap = match name {
@@ -200,10 +181,8 @@ pub(super) fn recipe(name: &str, inputs: &Inputs) -> Result<Recorded> {
     };
 
     let metrics = recipes::rollout_metrics(lp, &rollout);
-    let mut named = vec![
-        ("active_tokens".into(), metrics.active_tokens),
-        ("ppo_kl".into(), metrics.ppo_kl),
-    ];
+    let mut named =
+        vec![("active_tokens".into(), metrics.active_tokens), ("ppo_kl".into(), metrics.ppo_kl)];
     named.extend(metrics.mean_kl.map(|kl| ("mean_kl".into(), kl)));
     named.extend(metrics.ref_kl.map(|kl| ("ref_kl".into(), kl)));
     if let Some((log_ratio, mask, clip)) = ratio {

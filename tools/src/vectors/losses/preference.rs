@@ -22,10 +22,7 @@ pub(super) fn preference(name: &str, inputs: &Inputs) -> Result<Recorded> {
             ("accuracy", &odds.gt(0.0).to_dtype(inputs.dtype).mean()),
             ("log_odds_ratio", &odds.mean()),
         ];
-        return Ok(with(
-            orpo(lp, &weights, &config.reduction(reduction)),
-            metrics,
-        ));
+        return Ok(with(orpo(lp, &weights, &config.reduction(reduction)), metrics));
     }
 
     let reference = match name {
@@ -41,10 +38,7 @@ pub(super) fn preference(name: &str, inputs: &Inputs) -> Result<Recorded> {
     // The settings that all have in common.
     macro_rules! configured {
         ($config:ident, $reduction:expr) => {
-            $config::default()
-                .beta(beta)
-                .label_smoothing(smoothing)
-                .reduction($reduction)
+            $config::default().beta(beta).label_smoothing(smoothing).reduction($reduction)
         };
     }
     let record = |reduction: Reduction| -> Var {
@@ -61,11 +55,7 @@ pub(super) fn preference(name: &str, inputs: &Inputs) -> Result<Recorded> {
                 let config = configured!(HingeConfig, reduction).length_average(length_average);
                 hinge(lp, &reference, &weights, &config)
             }
-            "simpo" => simpo(
-                lp,
-                &weights,
-                &configured!(SimpoConfig, reduction).gamma(gamma),
-            ),
+            "simpo" => simpo(lp, &weights, &configured!(SimpoConfig, reduction).gamma(gamma)),
             _ => {
                 let config = configured!(BradleyTerryConfig, reduction);
                 bradley_terry(lp, &weights, &config.length_average(length_average))

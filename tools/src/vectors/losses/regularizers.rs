@@ -14,10 +14,8 @@ pub(super) fn regularizer(params: &Params, inputs: &Inputs) -> Result<Var> {
     let lambda = || params.number_or("lambda", 1.0);
     Ok(match params.required::<String>("kind")?.as_str() {
         "l1" => {
-            let targets = [
-                ("probs", MagnitudeTarget::Probs),
-                ("logprobs", MagnitudeTarget::Logprobs),
-            ];
+            let targets =
+                [("probs", MagnitudeTarget::Probs), ("logprobs", MagnitudeTarget::Logprobs)];
             let target = params.choice("target", &targets, MagnitudeTarget::Logprobs)?;
             let config = L1Config::default().lambda(lambda()?).target(target);
             l1_with(lp, &config.reduction(sum()?))
@@ -26,26 +24,20 @@ pub(super) fn regularizer(params: &Params, inputs: &Inputs) -> Result<Var> {
             let center = match params.get::<Value>("center")? {
                 None => Center::Zero,
                 Some(Value::String(mean)) if mean == "mean" => Center::Mean,
-                Some(at) => Center::At(
-                    at.as_f64()
-                        .context("`center` is neither a number nor `mean`")?,
-                ),
+                Some(at) => {
+                    Center::At(at.as_f64().context("`center` is neither a number nor `mean`")?)
+                }
             };
             let config = L2Config::default().lambda(lambda()?).center(center);
             l2_with(lp, &config.clip(params.number("clip")?).reduction(sum()?))
         }
         "elastic_net" => {
             let l1_ratio = params.number_or("l1_ratio", 0.5)?;
-            let config = ElasticNetConfig::default()
-                .lambda(lambda()?)
-                .l1_ratio(l1_ratio);
+            let config = ElasticNetConfig::default().lambda(lambda()?).l1_ratio(l1_ratio);
             elastic_net(lp, &config.reduction(sum()?))
         }
         "entropy" => {
-            let modes = [
-                ("maximize", EntropyMode::Maximize),
-                ("minimize", EntropyMode::Minimize),
-            ];
+            let modes = [("maximize", EntropyMode::Maximize), ("minimize", EntropyMode::Minimize)];
             let config = EntropyConfig::default()
                 .mode(params.choice("mode", &modes, EntropyMode::Minimize)?)
                 .normalize(params.flag_or("normalize", false)?)
@@ -53,10 +45,7 @@ pub(super) fn regularizer(params: &Params, inputs: &Inputs) -> Result<Var> {
             entropy(lp, &config.reduction(mean()?))
         }
         "kl_divergence" => {
-            let directions = [
-                ("forward", KlDirection::Forward),
-                ("reverse", KlDirection::Reverse),
-            ];
+            let directions = [("forward", KlDirection::Forward), ("reverse", KlDirection::Reverse)];
             let direction = params.choice("direction", &directions, KlDirection::Forward)?;
             let direction = match params.flag_or("symmetric", false)? {
                 true => KlDirection::Symmetric,
@@ -87,10 +76,7 @@ pub(super) fn regularizer(params: &Params, inputs: &Inputs) -> Result<Var> {
                 ("hard", GramMode::Hard),
                 ("spectral", GramMode::Spectral),
             ];
-            let axes = [
-                ("rows", GramAxis::Rows),
-                ("vocabulary", GramAxis::Vocabulary),
-            ];
+            let axes = [("rows", GramAxis::Rows), ("vocabulary", GramAxis::Vocabulary)];
             let config = OrthogonalityConfig::default()
                 .mode(params.choice("mode", &modes, GramMode::Soft)?)
                 .axis(params.choice("axis", &axes, GramAxis::Rows)?)
@@ -129,10 +115,7 @@ pub(super) fn composite(inputs: &Inputs) -> Result<Recorded> {
     };
     let leaves: Vec<&Var> = inputs.leaves.iter().collect();
     let grad_norm = |loss: &Var| -> Result<Var> {
-        let squares = grad(loss, &leaves)?
-            .iter()
-            .map(|g| g.square().sum())
-            .reduce(|a, b| a + b);
+        let squares = grad(loss, &leaves)?.iter().map(|g| g.square().sum()).reduce(|a, b| a + b);
         Ok(squares.context("no sequences")?.sqrt())
     };
     let mut metrics = vec![
@@ -140,10 +123,7 @@ pub(super) fn composite(inputs: &Inputs) -> Result<Recorded> {
         ("base_loss.grad_norm".into(), grad_norm(&base)?),
     ];
     let mut total = Var::zeros(&[], inputs.dtype, &Device::Cpu);
-    for params in inputs
-        .params
-        .required::<Vec<Map<String, Value>>>("regularizers")?
-    {
+    for params in inputs.params.required::<Vec<Map<String, Value>>>("regularizers")? {
         let params = Params::new(&params);
         let name: String = params.required("name")?;
         let weight: f64 = params.required("weight")?;

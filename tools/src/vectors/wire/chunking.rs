@@ -43,10 +43,7 @@ pub fn check(case: &Value, _: &Path) -> Result<()> {
         "estimated bytes {bytes:?}, want {:?}",
         case.estimated_bytes
     );
-    let limits = ChunkLimits {
-        max_len: case.max_chunk_len,
-        max_bytes: case.max_chunk_bytes,
-    };
+    let limits = ChunkLimits { max_len: case.max_chunk_len, max_bytes: case.max_chunk_bytes };
     let chunks = limits.ranges(&data);
     ensure!(
         chunks.iter().flat_map(Clone::clone).eq(0..data.len()),
@@ -58,10 +55,7 @@ pub fn check(case: &Value, _: &Path) -> Result<()> {
         "lengths {lens:?}, want {:?}",
         case.expected_chunk_lens
     );
-    let sums: Vec<usize> = chunks
-        .into_iter()
-        .map(|chunk| bytes[chunk].iter().sum())
-        .collect();
+    let sums: Vec<usize> = chunks.into_iter().map(|chunk| bytes[chunk].iter().sum()).collect();
     ensure!(
         sums == case.expected_chunk_bytes,
         "bytes {sums:?}, want {:?}",
@@ -84,9 +78,7 @@ fn datum(sizes: &Sizes) -> Result<Datum> {
     }
     for (name, (dtype, rows, cols, listed)) in &sizes.csr {
         // Filled row by row, as far as the values go.
-        let crow: Vec<i64> = (0..=*rows)
-            .map(|row| (row * cols).min(*listed) as i64)
-            .collect();
+        let crow: Vec<i64> = (0..=*rows).map(|row| (row * cols).min(*listed) as i64).collect();
         let col: Vec<i64> = (0..*listed).map(|i| (i % cols) as i64).collect();
         let tensor = TensorData::csr(zeros(dtype, *listed)?, crow, col, [*rows, *cols])?;
         datum = datum.with(name, tensor);

@@ -40,10 +40,7 @@ pub fn check(case: &Value, _: &Path) -> Result<()> {
     let case: Case = read(case)?;
     let combined = combine_outputs(case.chunks.iter().enumerate().map(part).collect());
     let Some(expected) = case.expected else {
-        ensure!(
-            case.error.is_some(),
-            "it has neither `expected` nor `expected_error`"
-        );
+        ensure!(case.error.is_some(), "it has neither `expected` nor `expected_error`");
         return invents_nothing(&combined, &case.chunks);
     };
     ensure!(
@@ -53,11 +50,7 @@ pub fn check(case: &Value, _: &Path) -> Result<()> {
         expected.loss_fn_output_type
     );
     let order = order(&combined)?;
-    ensure!(
-        order == expected.output_order,
-        "outputs {order:?}, want {:?}",
-        expected.output_order
-    );
+    ensure!(order == expected.output_order, "outputs {order:?}, want {:?}", expected.output_order);
     metrics(&combined.metrics, &expected.metrics)
 }
 
@@ -67,11 +60,7 @@ fn part((i, part): (usize, &Part)) -> ForwardBackwardOutput {
     ForwardBackwardOutput {
         loss_fn_output_type: format!("T{i}"),
         loss_fn_outputs: (0..part.n_outputs).map(output).collect(),
-        metrics: part
-            .metrics
-            .iter()
-            .map(|(name, x)| (name.clone(), x.0))
-            .collect(),
+        metrics: part.metrics.iter().map(|(name, x)| (name.clone(), x.0)).collect(),
     }
 }
 
@@ -84,15 +73,10 @@ fn order(combined: &ForwardBackwardOutput) -> Result<Vec<i64>> {
 /// Compares every metric, to 1e-12; hashes to the unit.
 pub fn metrics(got: &Metrics, want: &Map<String, Value>) -> Result<()> {
     for (name, want) in want {
-        let value = got
-            .get(name)
-            .with_context(|| format!("no metric `{name}`, want {want}"))?;
+        let value = got.get(name).with_context(|| format!("no metric `{name}`, want {want}"))?;
         if let Some(exact) = want.as_u64().filter(|_| name.ends_with(":hash2")) {
             let found = got.exact_u64(name);
-            ensure!(
-                found == Some(exact),
-                "metric `{name}`: got {found:?}, want {exact}"
-            );
+            ensure!(found == Some(exact), "metric `{name}`: got {found:?}, want {exact}");
             continue;
         }
         let want = Number::deserialize(want)?.0;
@@ -101,10 +85,7 @@ pub fn metrics(got: &Metrics, want: &Map<String, Value>) -> Result<()> {
             || (value - want).abs() <= 1e-12 * want.abs();
         ensure!(near, "metric `{name}`: got {value}, want {want}");
     }
-    ensure!(
-        got.len() == want.len(),
-        "metrics {got:?}, want only {want:?}"
-    );
+    ensure!(got.len() == want.len(), "metrics {got:?}, want only {want:?}");
     Ok(())
 }
 
@@ -114,9 +95,7 @@ fn invents_nothing(combined: &ForwardBackwardOutput, parts: &[Part]) -> Result<(
     let outputs: usize = parts.iter().map(|part| part.n_outputs).sum();
     ensure!(order(combined)?.len() == outputs, "outputs are lost");
     for (name, _) in combined.metrics.iter() {
-        let known = parts
-            .first()
-            .is_some_and(|part| part.metrics.contains_key(name));
+        let known = parts.first().is_some_and(|part| part.metrics.contains_key(name));
         ensure!(known, "metric `{name}` comes from nowhere");
     }
     Ok(())

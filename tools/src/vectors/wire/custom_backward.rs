@@ -52,20 +52,9 @@ impl DatumSpec {
 
 pub fn check(case: &Value, _: &Path) -> Result<()> {
     let case: Case = read(case)?;
-    let data = case
-        .datums
-        .iter()
-        .map(DatumSpec::build)
-        .collect::<Result<Vec<_>>>()?;
-    let logprobs = case
-        .forward_logprobs
-        .iter()
-        .map(Tensor::build)
-        .collect::<Result<Vec<_>>>()?;
-    let metrics = case
-        .backward_metrics
-        .iter()
-        .map(|(name, x)| (name.clone(), x.0));
+    let data = case.datums.iter().map(DatumSpec::build).collect::<Result<Vec<_>>>()?;
+    let logprobs = case.forward_logprobs.iter().map(Tensor::build).collect::<Result<Vec<_>>>()?;
+    let metrics = case.backward_metrics.iter().map(|(name, x)| (name.clone(), x.0));
     let answer = ForwardBackwardOutput {
         loss_fn_output_type: "ArrayRecord".into(),
         loss_fn_outputs: logprobs
@@ -87,10 +76,7 @@ fn run(
     dialect: Dialect,
 ) -> Result<()> {
     let answer = answer.clone();
-    let bare = ForwardBackwardOutput {
-        metrics: Default::default(),
-        ..answer.clone()
-    };
+    let bare = ForwardBackwardOutput { metrics: Default::default(), ..answer.clone() };
     let server = Server::start(move |request: &Request| {
         Ok(match request.pass()?.pass {
             Pass::Forward => bare.clone(),
@@ -98,26 +84,15 @@ fn run(
         })
     })?;
 
-    let step = server
-        .training(dialect)?
-        .forward_backward_custom(data, |batch| {
-            let loss = loss(case, batch)?;
-            Ok(case
-                .user_metrics
-                .iter()
-                .fold(loss, |loss, (name, &x)| loss.metric(name, x)))
-        })?;
+    let step = server.training(dialect)?.forward_backward_custom(data, |batch| {
+        let loss = loss(case, batch)?;
+        Ok(case.user_metrics.iter().fold(loss, |loss, (name, &x)| loss.metric(name, x)))
+    })?;
     let output = step.result()?;
 
-    let passes = ["forward", "forward_backward"]
-        .iter()
-        .flat_map(|call| server.requests(call));
-    let passes = passes
-        .map(|request| request.pass())
-        .collect::<Result<Vec<_>>>()?;
-    let [first, second] = passes.as_slice() else {
-        bail!("{} passes, want 2", passes.len())
-    };
+    let passes = ["forward", "forward_backward"].iter().flat_map(|call| server.requests(call));
+    let passes = passes.map(|request| request.pass()).collect::<Result<Vec<_>>>()?;
+    let [first, second] = passes.as_slice() else { bail!("{} passes, want 2", passes.len()) };
     sent(first, data, &case.expected_forward_inputs).context("the first pass")?;
     sent(second, data, &case.expected_backward_inputs).context("the second pass")?;
     ensure!(
@@ -162,20 +137,14 @@ fn loss(case: &Case, batch: &Batch) -> Result<Loss> {
 
 fn tangent(case: &Case, lp: &Ragged) -> Result<Loss> {
     let (mut offset, mut slope) = (case.loss_value.0, Vec::new());
-    for (inputs, logprobs) in case
-        .expected_backward_inputs
-        .iter()
-        .zip(&case.forward_logprobs)
-    {
+    for (inputs, logprobs) in case.expected_backward_inputs.iter().zip(&case.forward_logprobs) {
         let weights = inputs.get("weights").context("no expected weights")?;
         let (weights, at) = (weights.build()?.to_dense()?, logprobs.build()?);
         let (Some(weights), Some(at)) = (weights.as_f32(), at.as_f32()) else {
             bail!("weights and logprobs must be float32")
         };
         let pairs = weights.iter().zip(at);
-        offset += pairs
-            .map(|(w, x)| f64::from(*w) * f64::from(*x))
-            .sum::<f64>();
+        offset += pairs.map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
         slope.extend(weights.iter().map(|w| -w));
     }
     let slope = Var::from_vec(slope, lp.values().shape(), &Device::Cpu);
@@ -184,11 +153,7 @@ fn tangent(case: &Case, lp: &Ragged) -> Result<Loss> {
 
 /// The request carries the data in order, with these inputs and no others.
 fn sent(request: &PassRequest, data: &[Datum], expected: &[Tensors]) -> Result<()> {
-    ensure!(
-        request.loss_fn == LossFn::CrossEntropy,
-        "the loss is {:?}",
-        request.loss_fn
-    );
+    ensure!(request.loss_fn == LossFn::CrossEntropy, "the loss is {:?}", request.loss_fn);
     ensure!(
         request.data.len() == data.len() && data.len() == expected.len(),
         "{} data, want {}",
@@ -196,10 +161,7 @@ fn sent(request: &PassRequest, data: &[Datum], expected: &[Tensors]) -> Result<(
         expected.len()
     );
     for (i, (sent, expected)) in request.data.iter().zip(expected).enumerate() {
-        ensure!(
-            sent.model_input == data[i].model_input,
-            "datum {i} has another input"
-        );
+        ensure!(sent.model_input == data[i].model_input, "datum {i} has another input");
         let (found, wanted) = (&sent.loss_fn_inputs, tensors(expected)?);
         ensure!(
             found.keys().eq(wanted.keys()),

@@ -39,10 +39,7 @@ impl Case {
 
 /// The cases of a file whose content is an array.
 pub fn of_array(cases: Vec<Value>) -> Result<Vec<Case>> {
-    cases
-        .into_iter()
-        .map(|spec| case(kind(&spec)?, spec))
-        .collect()
+    cases.into_iter().map(|spec| case(kind(&spec)?, spec)).collect()
 }
 
 /// The cases of a file whose content is an object; `None` when it is none of the wire's.
@@ -83,12 +80,7 @@ fn retries(file: &Map<String, Value>) -> Result<Vec<Case>> {
             other => bail!("unknown group of cases `{other}`"),
         };
         let cases: Vec<Value> = read(cases)?;
-        all.extend(
-            cases
-                .into_iter()
-                .map(|spec| case(check, spec))
-                .collect::<Result<Vec<_>>>()?,
-        );
+        all.extend(cases.into_iter().map(|spec| case(check, spec)).collect::<Result<Vec<_>>>()?);
     }
     Ok(all)
 }

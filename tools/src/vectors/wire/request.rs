@@ -69,11 +69,7 @@ fn proto(request: &PassRequest, expected: &Proto, folder: &Path) -> Result<()> {
         (Proto::Refused { .. }, Ok(_)) => bail!("the SDK refuses this, here it is written"),
     };
     let given = fs::read(folder.join(file)).with_context(|| format!("reading {file}"))?;
-    ensure!(
-        given.len() == *len,
-        "{file} has {} bytes, not {len}",
-        given.len()
-    );
+    ensure!(given.len() == *len, "{file} has {} bytes, not {len}", given.len());
     let meant = as_on_the_wire(request)?;
     for (what, body) in [("the SDK's body", given), ("our own body", body?)] {
         let got: PassRequest = proto::from_vec(body).context(what)?;
@@ -92,10 +88,7 @@ fn proto(request: &PassRequest, expected: &Proto, folder: &Path) -> Result<()> {
 /// without a shape.
 fn as_on_the_wire(request: &PassRequest) -> Result<PassRequest<'static>> {
     let mut data = request.data.to_vec();
-    for tensor in data
-        .iter_mut()
-        .flat_map(|datum| datum.loss_fn_inputs.values_mut())
-    {
+    for tensor in data.iter_mut().flat_map(|datum| datum.loss_fn_inputs.values_mut()) {
         if tensor.shape().is_empty() {
             *tensor = TensorData::from_parts(tensor.data().clone(), None, None)?;
         }
@@ -104,10 +97,7 @@ fn as_on_the_wire(request: &PassRequest) -> Result<PassRequest<'static>> {
         pass: request.pass,
         data: data.into(),
         loss_fn: request.loss_fn.clone(),
-        loss_fn_config: request
-            .loss_fn_config
-            .clone()
-            .filter(|config| !config.is_empty()),
+        loss_fn_config: request.loss_fn_config.clone().filter(|config| !config.is_empty()),
         model_id: request.model_id.clone(),
         seq_id: request.seq_id,
     })
@@ -129,10 +119,7 @@ fn describe(request: &PassRequest) -> Value {
         (name.clone(), value)
     };
     let data = request.data.iter().map(|datum| {
-        let inputs = datum
-            .loss_fn_inputs
-            .iter()
-            .map(|(name, t)| (name.clone(), tensor(t)));
+        let inputs = datum.loss_fn_inputs.iter().map(|(name, t)| (name.clone(), tensor(t)));
         serde_json::json!({
             "model_input": datum.model_input.chunks.iter().map(chunk).collect::<Vec<_>>(),
             "loss_fn_inputs": inputs.collect::<serde_json::Map<_, _>>(),
@@ -152,12 +139,7 @@ fn describe(request: &PassRequest) -> Value {
 fn chunk(chunk: &Chunk) -> Value {
     match chunk {
         Chunk::EncodedText { tokens } => serde_json::json!({"encoded_text": **tokens}),
-        Chunk::Image {
-            data,
-            format,
-            expected_tokens,
-            ..
-        } => {
+        Chunk::Image { data, format, expected_tokens, .. } => {
             serde_json::json!({"image": {"data_hex": hex(data), "format": format, "expected_tokens": expected_tokens}})
         }
         other => serde_json::json!({"other": format!("{other:?}")}),
@@ -166,18 +148,11 @@ fn chunk(chunk: &Chunk) -> Value {
 
 fn tensor(tensor: &TensorData) -> Value {
     let values = hex(&match tensor.data() {
-        Data::F32(values) => values
-            .iter()
-            .flat_map(|x| x.to_le_bytes())
-            .collect::<Vec<_>>(),
+        Data::F32(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>(),
         Data::I64(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
     });
-    let indices = |indices: &[i64]| {
-        hex(&indices
-            .iter()
-            .flat_map(|x| x.to_le_bytes())
-            .collect::<Vec<_>>())
-    };
+    let indices =
+        |indices: &[i64]| hex(&indices.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
     let dtype = format!("DTYPE_{}", tensor.dtype().to_string().to_uppercase());
     let shape = tensor.stated_shape().unwrap_or_default();
     match tensor.sparse() {
@@ -235,9 +210,7 @@ fn same(a: &Value, b: &Value) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
         (Value::Object(a), Value::Object(b)) => {
-            a.len() == b.len()
-                && a.iter()
-                    .all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
         }
         _ => a == b,
     }

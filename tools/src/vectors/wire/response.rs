@@ -38,15 +38,11 @@ pub fn check(case: &Value, folder: &Path) -> Result<()> {
     let expected = case.expected.as_ref();
     match case.kind.as_str() {
         "ForwardBackwardOutput" => {
-            let expected = expected
-                .map(|spec| read::<Output>(spec)?.build())
-                .transpose()?;
+            let expected = expected.map(|spec| read::<Output>(spec)?.build()).transpose()?;
             compare(body, expected, case.json_body)
         }
         "SampleResponse" => {
-            let expected = expected
-                .map(|spec| read::<Sample>(spec)?.build())
-                .transpose()?;
+            let expected = expected.map(|spec| read::<Sample>(spec)?.build()).transpose()?;
             compare(body, expected, case.json_body)
         }
         other => bail!("unknown kind `{other}`"),
@@ -67,10 +63,7 @@ where
     };
     let got = got?;
     let again = proto::from_vec(proto::to_vec(&got)?).context("our own body")?;
-    let mut readings = vec![
-        ("protobuf", got),
-        ("protobuf, written and read again", again),
-    ];
+    let mut readings = vec![("protobuf", got), ("protobuf, written and read again", again)];
     if let Some(text) = in_json {
         readings.push(("JSON", json::from_slice(&serde_json::to_vec(&text)?)?));
     }
@@ -96,16 +89,8 @@ impl Output {
     fn build(&self) -> Result<ForwardBackwardOutput> {
         Ok(ForwardBackwardOutput {
             loss_fn_output_type: self.loss_fn_output_type.clone(),
-            loss_fn_outputs: self
-                .loss_fn_outputs
-                .iter()
-                .map(tensors)
-                .collect::<Result<_>>()?,
-            metrics: self
-                .metrics
-                .iter()
-                .map(|(name, x)| (name.clone(), x.0))
-                .collect(),
+            loss_fn_outputs: self.loss_fn_outputs.iter().map(tensors).collect::<Result<_>>()?,
+            metrics: self.metrics.iter().map(|(name, x)| (name.clone(), x.0)).collect(),
         })
     }
 }
@@ -145,10 +130,7 @@ impl Sample {
         let sequence = |sequence: &Sequence| SampledSequence {
             stop_reason: sequence.stop_reason,
             tokens: sequence.tokens.clone(),
-            logprobs: sequence
-                .logprobs
-                .as_ref()
-                .map(|all| all.iter().map(number).collect()),
+            logprobs: sequence.logprobs.as_ref().map(|all| all.iter().map(number).collect()),
             topk_logprobs: rows(&sequence.topk_logprobs),
             sequence_id: None,
         };

@@ -97,30 +97,17 @@ pub fn check_future(case: &Value, _: &Path) -> Result<()> {
         ended(&outcome, &case.outcome)?;
     }
     let polls = server.requests("retrieve_future").split_off(before);
+    ensure!(polls.len() == case.n_requests, "{} polls, want {}", polls.len(), case.n_requests);
+    let iterations = polls.iter().map(|poll| poll.header("x-tinker-request-iteration"));
     ensure!(
-        polls.len() == case.n_requests,
-        "{} polls, want {}",
-        polls.len(),
-        case.n_requests
-    );
-    let iterations = polls
-        .iter()
-        .map(|poll| poll.header("x-tinker-request-iteration"));
-    ensure!(
-        iterations
-            .clone()
-            .eq(case.iterations.iter().map(String::as_str)),
+        iterations.clone().eq(case.iterations.iter().map(String::as_str)),
         "iterations {:?}, want {:?}",
         iterations.collect::<Vec<_>>(),
         case.iterations
     );
-    let asked = polls
-        .iter()
-        .map(|poll| poll.json()["allow_metadata_only"].as_bool());
+    let asked = polls.iter().map(|poll| poll.json()["allow_metadata_only"].as_bool());
     ensure!(
-        asked
-            .clone()
-            .eq(case.allow_metadata_only.iter().copied().map(Some)),
+        asked.clone().eq(case.allow_metadata_only.iter().copied().map(Some)),
         "allow_metadata_only {:?}, want {:?}",
         asked.collect::<Vec<_>>(),
         case.allow_metadata_only
@@ -147,34 +134,20 @@ pub fn check_submit(case: &Value, _: &Path) -> Result<()> {
     let server = accepting()?;
     let training = server.training(Dialect::Protobuf)?;
     server.script("optim_step", case.replies.iter().map(ReplySpec::build));
-    let outcome = training
-        .optim_step(&AdamParams::default())
-        .and_then(|step| step.result());
+    let outcome = training.optim_step(&AdamParams::default()).and_then(|step| step.result());
     ended(&outcome.map(drop), &case.outcome)?;
     let sent = server.requests("optim_step");
-    ensure!(
-        sent.len() == case.n_requests,
-        "{} requests, want {}",
-        sent.len(),
-        case.n_requests
-    );
+    ensure!(sent.len() == case.n_requests, "{} requests, want {}", sent.len(), case.n_requests);
     let first = sent.first().context("nothing was sent")?;
-    let same_key = sent
-        .iter()
-        .all(|r| r.header("x-idempotency-key") == first.header("x-idempotency-key"));
+    let same_key =
+        sent.iter().all(|r| r.header("x-idempotency-key") == first.header("x-idempotency-key"));
     ensure!(
         same_key == case.same_idempotency_key,
         "the same key: {same_key}, want {}",
         case.same_idempotency_key
     );
-    let same_seq = sent
-        .iter()
-        .all(|r| r.json()["seq_id"] == first.json()["seq_id"]);
-    ensure!(
-        same_seq == case.same_seq_id,
-        "the same seq_id: {same_seq}, want {}",
-        case.same_seq_id
-    );
+    let same_seq = sent.iter().all(|r| r.json()["seq_id"] == first.json()["seq_id"]);
+    ensure!(same_seq == case.same_seq_id, "the same seq_id: {same_seq}, want {}", case.same_seq_id);
     Ok(())
 }
 

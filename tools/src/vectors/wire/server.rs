@@ -63,11 +63,7 @@ pub struct Reply {
 
 impl Reply {
     pub fn json(body: &Value) -> Reply {
-        Reply {
-            status: 200,
-            headers: vec![],
-            body: body.to_string().into_bytes(),
-        }
+        Reply { status: 200, headers: vec![], body: body.to_string().into_bytes() }
     }
 }
 
@@ -95,10 +91,7 @@ impl Server {
     ) -> Result<Server> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}", listener.local_addr()?);
-        let state = Arc::new(Mutex::new(State {
-            work: Some(Box::new(work)),
-            ..State::default()
-        }));
+        let state = Arc::new(Mutex::new(State { work: Some(Box::new(work)), ..State::default() }));
         let shared = state.clone();
         // Ends with the program.
         thread::spawn(move || {
@@ -113,22 +106,13 @@ impl Server {
     /// Gives these answers to the next requests for `call`, before the usual ones.
     pub fn script(&self, call: &str, replies: impl IntoIterator<Item = Reply>) {
         let mut state = lock(&self.state);
-        state
-            .script
-            .entry(call.to_owned())
-            .or_default()
-            .extend(replies);
+        state.script.entry(call.to_owned()).or_default().extend(replies);
     }
 
     /// All requests for `call` so far.
     pub fn requests(&self, call: &str) -> Vec<Request> {
         let state = lock(&self.state);
-        state
-            .requests
-            .iter()
-            .filter(|request| request.call() == call)
-            .cloned()
-            .collect()
+        state.requests.iter().filter(|request| request.call() == call).cloned().collect()
     }
 
     pub fn training(&self, dialect: Dialect) -> Result<TrainingClient> {
@@ -152,18 +136,13 @@ fn serve(mut stream: TcpStream, shared: &Mutex<State>) -> Option<()> {
     loop {
         let request = read_request(&mut reader)?;
         let reply = lock(shared).reply(request);
-        let mut head = format!(
-            "HTTP/1.1 {} X\r\nContent-Length: {}\r\n",
-            reply.status,
-            reply.body.len()
-        );
+        let mut head =
+            format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\n", reply.status, reply.body.len());
         for (name, value) in &reply.headers {
             head += &format!("{name}: {value}\r\n");
         }
         // In one piece: a second write would wait for the client's delayed acknowledgement.
-        stream
-            .write_all(&[(head + "\r\n").as_bytes(), &reply.body].concat())
-            .ok()?;
+        stream.write_all(&[(head + "\r\n").as_bytes(), &reply.body].concat()).ok()?;
     }
 }
 
@@ -180,16 +159,10 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
         };
         headers.insert(name.to_lowercase(), value.to_owned());
     }
-    let length = headers
-        .get("content-length")
-        .map_or(Some(0), |n| n.parse().ok())?;
+    let length = headers.get("content-length").map_or(Some(0), |n| n.parse().ok())?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request {
-        path,
-        headers,
-        body,
-    })
+    Some(Request { path, headers, body })
 }
 
 impl State {
@@ -241,11 +214,7 @@ fn answer(output: &ForwardBackwardOutput, poll: &Request) -> Result<Reply> {
         true => (PROTOBUF, proto::to_vec(output)?),
         false => ("application/json", json::to_vec(output)?),
     };
-    Ok(Reply {
-        status: 200,
-        headers: vec![("Content-Type".into(), content_type.into())],
-        body,
-    })
+    Ok(Reply { status: 200, headers: vec![("Content-Type".into(), content_type.into())], body })
 }
 
 /// Time that passes only by sleeping.

@@ -32,20 +32,14 @@ enum Element {
 impl Tensor {
     pub fn build(&self) -> Result<TensorData> {
         let data: Data = match self.dtype.as_str() {
-            "float32" => self
-                .floats()
-                .into_iter()
-                .map(|x| x as f32)
-                .collect::<Vec<_>>()
-                .into(),
+            "float32" => self.floats().into_iter().map(|x| x as f32).collect::<Vec<_>>().into(),
             "int64" => self.integers()?.into(),
             other => bail!("unknown dtype `{other}`"),
         };
         let sparse = match (&self.crow, &self.col) {
-            (Some(crow), Some(col)) => Some(Csr {
-                crow: crow.as_slice().into(),
-                col: col.as_slice().into(),
-            }),
+            (Some(crow), Some(col)) => {
+                Some(Csr { crow: crow.as_slice().into(), col: col.as_slice().into() })
+            }
             (None, None) => None,
             _ => bail!("one of `crow` and `col` is missing"),
         };
@@ -83,25 +77,15 @@ pub fn tensors(spec: &Tensors) -> Result<BTreeMap<String, TensorData>> {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 enum ChunkSpec {
-    EncodedText {
-        tokens: Vec<u32>,
-    },
-    Image {
-        format: String,
-        data_b64: String,
-        expected_tokens: Option<u32>,
-    },
+    EncodedText { tokens: Vec<u32> },
+    Image { format: String, data_b64: String, expected_tokens: Option<u32> },
 }
 
 impl ChunkSpec {
     fn build(&self) -> Result<Chunk> {
         Ok(match self {
             ChunkSpec::EncodedText { tokens } => Chunk::from_tokens(tokens.as_slice()),
-            ChunkSpec::Image {
-                format,
-                data_b64,
-                expected_tokens,
-            } => Chunk::Image {
+            ChunkSpec::Image { format, data_b64, expected_tokens } => Chunk::Image {
                 data: STANDARD.decode(data_b64)?.into(),
                 format: format.clone(),
                 expected_tokens: *expected_tokens,
@@ -140,11 +124,7 @@ impl Request {
     pub fn build(&self) -> Result<PassRequest<'static>> {
         let datum = |spec: &DatumSpec| {
             Ok(Datum {
-                model_input: spec
-                    .chunks
-                    .iter()
-                    .map(ChunkSpec::build)
-                    .collect::<Result<_>>()?,
+                model_input: spec.chunks.iter().map(ChunkSpec::build).collect::<Result<_>>()?,
                 loss_fn_inputs: tensors(&spec.loss_fn_inputs)?,
                 ..Datum::default()
             })

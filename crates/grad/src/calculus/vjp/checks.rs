@@ -133,19 +133,14 @@ struct Check {
 }
 
 fn check(at: &[Var], f: impl Fn(&[Var]) -> Var + 'static) -> Check {
-    Check {
-        f: Box::new(f),
-        at: at.to_vec(),
-    }
+    Check { f: Box::new(f), at: at.to_vec() }
 }
 
 /// Far from the kinks at 0 and at the integers by the measure of a difference quotient.
 fn between(low: f64, high: f64, shape: &[usize]) -> Var {
     let seed = shape.iter().fold(1, |seed, &size| 7 * seed + size as u64);
     let values = numbers(seed, shape.iter().product());
-    let values = values
-        .into_iter()
-        .map(|x| low + (x + 1.5) / 3.0 * (high - low));
+    let values = values.into_iter().map(|x| low + (x + 1.5) / 3.0 * (high - low));
     Var::from_vec(values.collect(), shape, &device())
 }
 
@@ -186,34 +181,22 @@ fn checks() -> Vec<Check> {
     let ragged = |x: &Var| Ragged::new(x.clone(), &[2, 0, 3]);
     let rows = any(6, &[5, 2]);
     let others = vec![
-        binary(&column, &y, |a, b| {
-            index(&[1, 0, 1], &[3]).eq(1.0).select(a, b)
-        }),
+        binary(&column, &y, |a, b| index(&[1, 0, 1], &[3]).eq(1.0).select(a, b)),
         unary(&column, |x| x.broadcast_to(&[4, 2, 3])),
         unary(&x, |x| x.reshape(&[3, 2])),
         unary(&any(7, &[2, 3, 4]), |x| x.permute(&[2, 0, 1])),
         unary(&x, |x| x.narrow(1, 1, 2)),
         unary(&x, |x| x.pad(1, 2, 1)),
-        binary(&x, &column, |a, b| {
-            Var::cat(&[a.clone(), b.clone(), a.clone()], 1)
-        }),
+        binary(&x, &column, |a, b| Var::cat(&[a.clone(), b.clone(), a.clone()], 1)),
         unary(&x, |x| x.flip(&[0, 1])),
         unary(&x, |x| x.cumsum(1)),
         unary(&x, |x| x.gather(&index(&[2, 2, 0, 1], &[2, 2]), 1)),
-        binary(&x, &y, |a, b| {
-            a.scatter_add(&index(&[2, 2, 0, 1, 0, 0], &[2, 3]), b, 1)
-        }),
+        binary(&x, &y, |a, b| a.scatter_add(&index(&[2, 2, 0, 1, 0, 0], &[2, 3]), b, 1)),
         unary(&x, |x| x.index_select(&index(&[2, 0, 2, 2], &[4]), 1)),
         binary(&x, &y, |a, b| a.index_add(&index(&[1, 1], &[2]), b, 0)),
-        binary(&any(8, &[2, 1, 2, 3]), &any(9, &[4, 3, 2]), |a, b| {
-            a.matmul(b)
-        }),
-        check(std::slice::from_ref(&rows), move |v| {
-            ragged(&v[0]).sum_per_seq()
-        }),
-        check(&[any(10, &[3, 2])], move |v| {
-            ragged(&rows).expand(&v[0]).values().clone()
-        }),
+        binary(&any(8, &[2, 1, 2, 3]), &any(9, &[4, 3, 2]), |a, b| a.matmul(b)),
+        check(std::slice::from_ref(&rows), move |v| ragged(&v[0]).sum_per_seq()),
+        check(&[any(10, &[3, 2])], move |v| ragged(&rows).expand(&v[0]).values().clone()),
         unary(&x, |x| Var::custom(Arc::new(Cube), &[x])),
     ];
     let elementwise = unary_checks().into_iter().chain(binary_checks());
@@ -251,27 +234,17 @@ fn on_both_executors(test: impl Fn()) {
 
 fn gradcheck(check: &Check, parameters: &Gradcheck, f: impl Fn(&[Var]) -> Var) {
     let outcome = parameters.run(f, &check.at);
-    assert!(
-        outcome.is_ok(),
-        "{}: {outcome:?}",
-        name(&(check.f)(&check.at).0.op)
-    );
+    assert!(outcome.is_ok(), "{}: {outcome:?}", name(&(check.f)(&check.at).0.op));
 }
 
 #[test]
 fn every_primitive_is_checked_or_documented_to_have_no_gradient() {
     let checks = [checks(), vec![cast()], without_gradient()];
-    let mut seen: BTreeSet<_> = checks
-        .iter()
-        .flatten()
-        .map(|check| name(&(check.f)(&check.at).0.op))
-        .collect();
+    let mut seen: BTreeSet<_> =
+        checks.iter().flatten().map(|check| name(&(check.f)(&check.at).0.op)).collect();
     seen.extend(sources().iter().map(|var| name(&var.0.op)));
     let elementwise = [UNARY, BINARY, COMPARE].concat();
-    let all: BTreeSet<_> = [&elementwise, REDUCTIONS, OTHERS]
-        .concat()
-        .into_iter()
-        .collect();
+    let all: BTreeSet<_> = [&elementwise, REDUCTIONS, OTHERS].concat().into_iter().collect();
     assert_eq!(seen, all);
 }
 
@@ -284,10 +257,7 @@ fn first_derivatives_match_central_differences() {
             let wrt: Vec<&Var> = check.at.iter().collect();
             assert!(grad(&(check.f)(&check.at).sum(), &wrt).is_ok());
         }
-        let exact = Gradcheck {
-            step: 0.125,
-            ..Gradcheck::default()
-        };
+        let exact = Gradcheck { step: 0.125, ..Gradcheck::default() };
         gradcheck(&cast(), &exact, &cast().f);
     });
 }
@@ -301,10 +271,7 @@ fn second_derivatives_match_central_differences() {
         let parts = first.iter().map(|g| g.sin().sum());
         parts.reduce(|a, b| a + b).unwrap()
     };
-    let parameters = Gradcheck {
-        tolerance: 1e-5,
-        ..Gradcheck::default()
-    };
+    let parameters = Gradcheck { tolerance: 1e-5, ..Gradcheck::default() };
     on_both_executors(|| {
         for check in checks() {
             gradcheck(&check, &parameters, |at| slope(&check.f, at));
@@ -319,10 +286,7 @@ fn what_has_no_gradient_is_not_reached() {
         assert!((0..check.at.len()).all(|i| !is_differentiable(&y, i)));
         let loss = y.to_dtype(DType::F64).sum();
         for x in &check.at {
-            assert!(
-                matches!(grad(&loss, &[x]), Err(Error::Unused { .. })),
-                "{y:?}"
-            );
+            assert!(matches!(grad(&loss, &[x]), Err(Error::Unused { .. })), "{y:?}");
         }
     }
     for source in sources() {
@@ -337,12 +301,9 @@ fn conditions_and_indices_are_not_reached() {
     let loss = x.gt(0.0).select(&x, 0.0).sum();
     assert!(!is_differentiable(&x.gt(0.0).select(&x, 0.0), 0));
     assert!(grad(&loss, &[&x]).is_ok());
-    for y in [
-        x.gather(&i, 0),
-        x.index_select(&i, 0),
-        x.scatter_add(&i, &x, 0),
-        x.index_add(&i, &x, 0),
-    ] {
+    for y in
+        [x.gather(&i, 0), x.index_select(&i, 0), x.scatter_add(&i, &x, 0), x.index_add(&i, &x, 0)]
+    {
         assert!(is_differentiable(&y, 0) && !is_differentiable(&y, 1));
         assert!(matches!(grad(&y.sum(), &[&i]), Err(Error::Unused { .. })));
     }

@@ -137,29 +137,19 @@ impl Compiler {
                 Instruction::Expand { array, rows, to }
             }
             (KernelOp::Expand { .. }, _) => unreachable!("what is expanded lies in memory"),
-            (op, args) => Instruction::Compute {
-                op,
-                args: args.map(|arg| self.place(arg)),
-                to,
-            },
+            (op, args) => Instruction::Compute { op, args: args.map(|arg| self.place(arg)), to },
         };
         self.code.push(instruction);
     }
 
     fn reduce(&mut self, result: Output, into: u32) {
         let instruction = match result {
-            Output::Reduce { op, rows, value } => Instruction::Reduce {
-                op,
-                rows,
-                value: self.place(value),
-                into,
-            },
-            Output::Dot { rows, a, b } => Instruction::Dot {
-                rows,
-                a: self.place(a),
-                b: self.place(b),
-                into,
-            },
+            Output::Reduce { op, rows, value } => {
+                Instruction::Reduce { op, rows, value: self.place(value), into }
+            }
+            Output::Dot { rows, a, b } => {
+                Instruction::Dot { rows, a: self.place(a), b: self.place(b), into }
+            }
             Output::Store { .. } => unreachable!("not a reduction"),
         };
         self.code.push(instruction);
@@ -198,44 +188,25 @@ impl Compiler {
             Place::Nowhere => 0,
         };
         let code = self.code.into_iter().map(|instruction| match instruction {
-            Instruction::Compute { op, args, to } => Instruction::Compute {
-                op,
-                args: args.map(slot),
-                to: slot(to),
-            },
-            Instruction::Expand { array, rows, to } => Instruction::Expand {
-                array,
-                rows,
-                to: slot(to),
-            },
-            Instruction::Reduce {
-                op,
-                rows,
-                value,
-                into,
-            } => Instruction::Reduce {
-                op,
-                rows,
-                value: slot(value),
-                into,
-            },
-            Instruction::Dot { rows, a, b, into } => Instruction::Dot {
-                rows,
-                a: slot(a),
-                b: slot(b),
-                into,
-            },
+            Instruction::Compute { op, args, to } => {
+                Instruction::Compute { op, args: args.map(slot), to: slot(to) }
+            }
+            Instruction::Expand { array, rows, to } => {
+                Instruction::Expand { array, rows, to: slot(to) }
+            }
+            Instruction::Reduce { op, rows, value, into } => {
+                Instruction::Reduce { op, rows, value: slot(value), into }
+            }
+            Instruction::Dot { rows, a, b, into } => {
+                Instruction::Dot { rows, a: slot(a), b: slot(b), into }
+            }
         });
         Program {
             code: code.collect(),
             scratch: scratch as usize,
             stores: stores as usize,
             constants: self.constants,
-            uniform: self
-                .uniform
-                .into_iter()
-                .map(|(op, args)| (op, args.map(slot)))
-                .collect(),
+            uniform: self.uniform.into_iter().map(|(op, args)| (op, args.map(slot))).collect(),
         }
     }
 }

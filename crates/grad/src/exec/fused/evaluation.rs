@@ -160,20 +160,10 @@ impl<'p, 'o, T: Scalar> Evaluation<'p, 'o, T> {
                 len: binding.len,
                 arrays: reads.iter().map(Read::slice).collect(),
                 numbers: numbers.collect::<Result<_>>()?,
-                rows: binding
-                    .rows
-                    .iter()
-                    .map(|&id| self.item(id).rows())
-                    .collect(),
+                rows: binding.rows.iter().map(|&id| self.item(id).rows()).collect(),
             };
             let outputs = arrays.iter_mut().map(|array| &mut **array).collect();
-            run::run(
-                &binding.program,
-                &operands,
-                outputs,
-                &mut scratch,
-                self.threads,
-            )
+            run::run(&binding.program, &operands, outputs, &mut scratch, self.threads)
         };
         self.pool.give_registers(scratch);
         for (&id, array) in binding.stored.iter().zip(arrays) {
@@ -247,9 +237,8 @@ impl<'p, 'o, T: Scalar> Evaluation<'p, 'o, T> {
             }
             Value::Tensor(tensor) => {
                 // A mask that did not come from a kernel.
-                let values = tensor
-                    .to_dtype(T::DTYPE)
-                    .and_then(|t| t.flatten_all()?.to_vec1::<T>());
+                let values =
+                    tensor.to_dtype(T::DTYPE).and_then(|t| t.flatten_all()?.to_vec1::<T>());
                 let values = values.map_err(|e| self.blame(e))?;
                 Read::Owned(values[range].to_vec())
             }
@@ -283,10 +272,7 @@ impl<'p, 'o, T: Scalar> Evaluation<'p, 'o, T> {
 
     fn broadcast(&mut self, input: ItemId, from: &[usize], to: &[usize]) -> Result<Tensor> {
         let whole = self.tensor(input, from, T::DTYPE)?;
-        whole
-            .broadcast_as(to)
-            .and_then(|t| reference::dense(&t))
-            .map_err(|e| self.blame(e))
+        whole.broadcast_as(to).and_then(|t| reference::dense(&t)).map_err(|e| self.blame(e))
     }
 
     /// The value of `id` as a tensor; a vector is moved into it, not copied, and stays readable.
@@ -323,10 +309,7 @@ impl<'p, 'o, T: Scalar> Evaluation<'p, 'o, T> {
                 tensor
             }
         };
-        tensor
-            .reshape(shape)
-            .and_then(|t| t.to_dtype(dtype))
-            .map_err(|e| self.blame(e))
+        tensor.reshape(shape).and_then(|t| t.to_dtype(dtype)).map_err(|e| self.blame(e))
     }
 
     fn blame(&self, e: candle_core::Error) -> Error {

@@ -79,10 +79,8 @@ impl Item {
 
     /// Whether this is computed into an array of its own, if it is stored.
     pub(super) fn is_written(&self) -> bool {
-        let is_computed = matches!(
-            self.kind,
-            Kind::Map(_) | Kind::Expand(_) | Kind::Reduce(..) | Kind::Cat
-        );
+        let is_computed =
+            matches!(self.kind, Kind::Map(_) | Kind::Expand(_) | Kind::Reduce(..) | Kind::Cat);
         is_computed && self.len != 1
     }
 

@@ -46,20 +46,13 @@ pub(super) struct Former<'p> {
 
 impl<'p> Former<'p> {
     pub(super) fn new(items: &'p [Item]) -> Former<'p> {
-        Former {
-            items,
-            marks: vec![(0, 0); items.len()],
-            epoch: 0,
-        }
+        Former { items, marks: vec![(0, 0); items.len()], epoch: 0 }
     }
 
     /// The kernels for `results`, which are computed over `len` elements in one stage.
     pub(super) fn kernels(&mut self, stage: u32, len: usize, results: &[ItemId]) -> Vec<Binding> {
         let clusters = self.clusters(stage, len, results);
-        clusters
-            .iter()
-            .map(|cluster| self.form(len, cluster))
-            .collect()
+        clusters.iter().map(|cluster| self.form(len, cluster)).collect()
     }
 
     fn item(&self, id: ItemId) -> &'p Item {
@@ -115,11 +108,7 @@ impl<'p> Former<'p> {
             })
         };
         for id in inside {
-            let at = cluster(
-                self.marks[id as usize].1 as usize,
-                &mut clusters,
-                &mut leader,
-            );
+            let at = cluster(self.marks[id as usize].1 as usize, &mut clusters, &mut leader);
             clusters[at].inside.push(id);
         }
         for (group, &result) in results.iter().enumerate() {
@@ -166,23 +155,10 @@ impl<'p> Former<'p> {
             };
             forming.kernel.outputs.push(output);
         }
-        let Forming {
-            mut kernel,
-            arrays,
-            numbers,
-            rows,
-        } = forming;
+        let Forming { mut kernel, arrays, numbers, rows } = forming;
         kernel.arrays = arrays.len() as u32;
         kernel.numbers = numbers.len() as u32;
-        Binding {
-            len,
-            program: compiled(&kernel),
-            arrays,
-            numbers,
-            rows,
-            stored,
-            reduced,
-        }
+        Binding { len, program: compiled(&kernel), arrays, numbers, rows, stored, reduced }
     }
 
     fn bind(&mut self, id: ItemId, forming: &mut Forming) {
@@ -191,9 +167,7 @@ impl<'p> Former<'p> {
         let op = match &item.kind {
             Kind::Expand(rows) => {
                 args[0] = Arg::Array(forming.array(item.inputs[0]));
-                KernelOp::Expand {
-                    rows: forming.rows(self.items, id, rows),
-                }
+                KernelOp::Expand { rows: forming.rows(self.items, id, rows) }
             }
             Kind::Map(op) => {
                 for (arg, &input) in args.iter_mut().zip(&item.inputs) {
@@ -212,10 +186,7 @@ impl<'p> Former<'p> {
             return Arg::Node(node);
         }
         match self.item(id) {
-            Item {
-                kind: Kind::Constant(value),
-                ..
-            } => Arg::Constant(*value),
+            Item { kind: Kind::Constant(value), .. } => Arg::Constant(*value),
             Item { len: 1, .. } => Arg::Number(forming.number(id)),
             _ => Arg::Array(forming.array(id)),
         }
@@ -232,9 +203,7 @@ impl Forming {
     }
 
     fn rows(&mut self, items: &[Item], id: ItemId, rows: &Rows) -> u32 {
-        position_or_push(&mut self.rows, id, |&known| {
-            items[known as usize].rows() == rows
-        })
+        position_or_push(&mut self.rows, id, |&known| items[known as usize].rows() == rows)
     }
 }
 

@@ -15,11 +15,7 @@ impl Partial {
     pub(super) fn new(op: ReduceOp, rows: &Rows, len: usize, start: usize) -> Partial {
         let is_inside = start > 0 && start < len && !rows.begins_at(start);
         let continued = is_inside.then(|| (rows.row_of(start), Vec::new()));
-        Partial {
-            op,
-            continued,
-            values: vec![op.neutral(); rows.count(len)],
-        }
+        Partial { op, continued, values: vec![op.neutral(); rows.count(len)] }
     }
 
     pub(super) fn add(&mut self, row: usize, value: f64) {

@@ -92,12 +92,7 @@ impl Plan {
             planner.store(root.item);
         }
         let Planner { items, leaves, .. } = planner;
-        Plan {
-            steps: steps(&items),
-            items,
-            roots,
-            leaves,
-        }
+        Plan { steps: steps(&items), items, roots, leaves }
     }
 }
 
@@ -310,14 +305,7 @@ impl Planner<'_> {
     fn broadcast(&mut self, input: usize, to: &[usize]) -> ItemId {
         let from = self.graph.nodes[input].shape().to_vec();
         let whole = self.full(input);
-        self.item(
-            Kind::Broadcast {
-                from,
-                to: to.to_vec(),
-            },
-            &[whole],
-            elem_count(to),
-        )
+        self.item(Kind::Broadcast { from, to: to.to_vec() }, &[whole], elem_count(to))
     }
 
     fn fallback(&mut self, at: usize, inputs: &[usize]) -> ItemId {
@@ -325,15 +313,8 @@ impl Planner<'_> {
         let node = self.graph.nodes[at];
         let operands = node.0.inputs.iter();
         let operands = operands.map(|input| (input.0.shape.clone(), input.dtype()));
-        let fallback = Fallback {
-            node: node.without_inputs(),
-            operands: operands.collect(),
-        };
-        self.item(
-            Kind::Fallback(Box::new(fallback)),
-            &parts,
-            self.graph.nodes[at].elem_count(),
-        )
+        let fallback = Fallback { node: node.without_inputs(), operands: operands.collect() };
+        self.item(Kind::Fallback(Box::new(fallback)), &parts, self.graph.nodes[at].elem_count())
     }
 
     /// Adds an item, placing it in the earliest stage that its inputs allow.
@@ -348,11 +329,7 @@ impl Planner<'_> {
         let mut stage = 0;
         for &input in inputs {
             let item = &self.items[input as usize];
-            stage = stage.max(if is_inside(item) {
-                item.stage
-            } else {
-                item.available()
-            });
+            stage = stage.max(if is_inside(item) { item.stage } else { item.available() });
         }
         let mut cost = 1u32;
         for &input in inputs {
@@ -410,11 +387,7 @@ fn form_of(from: &[usize], to: &[usize]) -> Option<Form> {
 
 /// The number of elements in a reduced row, if `dims` are the last dimensions, but for sizes of 1.
 fn trailing(shape: &[usize], dims: &[usize]) -> Option<usize> {
-    let first = dims
-        .iter()
-        .copied()
-        .find(|&d| shape[d] != 1)
-        .unwrap_or(shape.len());
+    let first = dims.iter().copied().find(|&d| shape[d] != 1).unwrap_or(shape.len());
     let is_trailing = (first..shape.len()).all(|d| shape[d] == 1 || dims.contains(&d));
     is_trailing.then(|| elem_count(&shape[first..]))
 }

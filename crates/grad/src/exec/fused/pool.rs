@@ -20,10 +20,7 @@ struct Free<T> {
 const MOST: usize = 64;
 
 impl<T> Free<T> {
-    const NONE: Free<T> = Free {
-        arrays: Vec::new(),
-        registers: Vec::new(),
-    };
+    const NONE: Free<T> = Free { arrays: Vec::new(), registers: Vec::new() };
 }
 
 impl<T> Default for Free<T> {
@@ -38,17 +35,11 @@ thread_local! {
 }
 
 pub(super) fn of_f32() -> Pool<f32> {
-    Pool {
-        free: F32.take(),
-        home: &F32,
-    }
+    Pool { free: F32.take(), home: &F32 }
 }
 
 pub(super) fn of_f64() -> Pool<f64> {
-    Pool {
-        free: F64.take(),
-        home: &F64,
-    }
+    Pool { free: F64.take(), home: &F64 }
 }
 
 impl<T: Copy + Default> Pool<T> {
@@ -57,12 +48,7 @@ impl<T: Copy + Default> Pool<T> {
         // The smallest that is large enough, and not so large that a request it would suit better
         // goes without.
         let suits = |v: &Vec<T>| (len..=2 * len.max(512)).contains(&v.capacity());
-        let fits = self
-            .free
-            .arrays
-            .iter()
-            .enumerate()
-            .filter(|(_, v)| suits(v));
+        let fits = self.free.arrays.iter().enumerate().filter(|(_, v)| suits(v));
         let best = fits.min_by_key(|(_, v)| v.capacity()).map(|(at, _)| at);
         let mut vector = best
             .map(|at| self.free.arrays.swap_remove(at))

@@ -90,7 +90,11 @@ pub(super) enum Instruction<Slot = u32> {
         to: Slot,
     },
     /// An array with one element a row, to all elements of the rows.
-    Expand { array: u32, rows: u32, to: Slot },
+    Expand {
+        array: u32,
+        rows: u32,
+        to: Slot,
+    },
     Reduce {
         op: ReduceOp,
         rows: u32,
@@ -126,10 +130,7 @@ impl Node {
     }
 
     pub(super) fn with(&self, f: impl Fn(Arg) -> Arg) -> Node {
-        Node {
-            op: self.op,
-            args: self.args.map(f),
-        }
+        Node { op: self.op, args: self.args.map(f) }
     }
 }
 
@@ -145,16 +146,8 @@ impl Output {
     pub(super) fn with(self, f: impl Fn(Arg) -> Arg) -> Output {
         match self {
             Output::Store { value } => Output::Store { value: f(value) },
-            Output::Reduce { op, rows, value } => Output::Reduce {
-                op,
-                rows,
-                value: f(value),
-            },
-            Output::Dot { rows, a, b } => Output::Dot {
-                rows,
-                a: f(a),
-                b: f(b),
-            },
+            Output::Reduce { op, rows, value } => Output::Reduce { op, rows, value: f(value) },
+            Output::Dot { rows, a, b } => Output::Dot { rows, a: f(a), b: f(b) },
         }
     }
 }

@@ -66,10 +66,7 @@ impl Rows {
             Rows::One => 0,
             Rows::Of(n) => element / n,
             Rows::Segments(segments) => {
-                segments
-                    .offsets()
-                    .partition_point(|&offset| offset <= element)
-                    - 1
+                segments.offsets().partition_point(|&offset| offset <= element) - 1
             }
         }
     }

@@ -74,14 +74,7 @@ pub(super) fn run<T: Scalar>(
     }
     let work = |share: &mut Share<T>, scratch: &mut Vec<T>| {
         let outputs = std::mem::take(&mut share.outputs);
-        run_range(
-            program,
-            operands,
-            share.range.clone(),
-            outputs,
-            scratch,
-            &mut share.partials,
-        );
+        run_range(program, operands, share.range.clone(), outputs, scratch, &mut share.partials);
     };
     let (own, others) = shares.split_first_mut().expect("one thread at least");
     rayon::in_place_scope(|scope| {
@@ -92,16 +85,10 @@ pub(super) fn run<T: Scalar>(
     });
     let joined = shares.into_iter().map(|share| share.partials);
     let joined = joined.reduce(|mut all, next| {
-        all.iter_mut()
-            .zip(next)
-            .for_each(|(all, next)| all.append(next));
+        all.iter_mut().zip(next).for_each(|(all, next)| all.append(next));
         all
     });
-    joined
-        .unwrap_or_default()
-        .into_iter()
-        .map(|partial| partial.values)
-        .collect()
+    joined.unwrap_or_default().into_iter().map(|partial| partial.values).collect()
 }
 
 /// What one thread does.
@@ -155,11 +142,7 @@ fn run_range<'a, T: Scalar>(
         program,
         operands,
         slots,
-        cursors: operands
-            .rows
-            .iter()
-            .map(|rows| Cursor::new(rows, range.start))
-            .collect(),
+        cursors: operands.rows.iter().map(|rows| Cursor::new(rows, range.start)).collect(),
         partials,
     };
     let whole = range.len() / CHUNK * CHUNK;
@@ -221,10 +204,7 @@ impl<'a, T: Scalar> Blocks<'a, '_, T> {
             let output = output.expect("outputs are as long as the range");
             *slot = Slot::Register(output.as_chunks_mut().0);
         }
-        for (slot, array) in self.slots[scratch + stores..]
-            .iter_mut()
-            .zip(&self.operands.arrays)
-        {
+        for (slot, array) in self.slots[scratch + stores..].iter_mut().zip(&self.operands.arrays) {
             if array.len() == self.operands.len {
                 *slot = Slot::Block(array[block.clone()].as_chunks().0);
             }
@@ -244,9 +224,7 @@ impl<'a, T: Scalar> Blocks<'a, '_, T> {
         for (slot, chunk) in self.slots[scratch..].iter_mut().zip(stored) {
             *slot = Slot::Register(std::slice::from_mut(chunk));
         }
-        let arrays = self.slots[scratch + stores..]
-            .iter_mut()
-            .zip(&self.operands.arrays);
+        let arrays = self.slots[scratch + stores..].iter_mut().zip(&self.operands.arrays);
         for ((slot, array), chunk) in arrays.zip(read) {
             if array.len() == self.operands.len {
                 chunk[..block.len()].copy_from_slice(&array[block.clone()]);
@@ -264,11 +242,7 @@ impl<'a, T: Scalar> Blocks<'a, '_, T> {
         let chunks = block.len().div_ceil(CHUNK);
         for register in &mut self.slots[..self.program.scratch] {
             let all = register.take();
-            *register = Slot::Register(if all.len() == chunks {
-                all
-            } else {
-                &mut all[..chunks]
-            });
+            *register = Slot::Register(if all.len() == chunks { all } else { &mut all[..chunks] });
         }
         for cursor in &mut self.cursors {
             cursor.advance(block.start);
@@ -313,12 +287,7 @@ impl<'a, T: Scalar> Blocks<'a, '_, T> {
                     partial.add(row, dot(kernels, a, b, part));
                 });
             }
-            Instruction::Reduce {
-                op,
-                rows,
-                value,
-                into,
-            } => {
+            Instruction::Reduce { op, rows, value, into } => {
                 let value = slots[value as usize].read();
                 let (partial, kernels) = (&mut self.partials[into as usize], self.kernels);
                 self.cursors[rows as usize].each_row(block.start, block.len(), |row, part| {
@@ -388,8 +357,6 @@ impl Program {
         };
         let mut all: Vec<_> = self.code.iter().filter_map(of_instruction).collect();
         all.sort_unstable_by_key(|&(into, ..)| into);
-        all.into_iter()
-            .map(|(_, op, rows)| Partial::new(op, rows, operands.len, start))
-            .collect()
+        all.into_iter().map(|(_, op, rows)| Partial::new(op, rows, operands.len, start)).collect()
     }
 }

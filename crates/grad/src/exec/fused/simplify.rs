@@ -19,9 +19,8 @@ pub(super) fn simplified(kernel: &Kernel) -> (Vec<Node>, Vec<Output>) {
         renamed.push(values.add(node));
     }
     let results = kernel.outputs.iter();
-    let mut results: Vec<Output> = results
-        .map(|result| result.with(|arg| rename(arg, &renamed)))
-        .collect();
+    let mut results: Vec<Output> =
+        results.map(|result| result.with(|arg| rename(arg, &renamed))).collect();
     values.reduce_products(&mut results);
     values.pair_steps(&results);
     values.keep_needed(results)
@@ -159,10 +158,11 @@ impl Values {
 
     fn where_chosen(&self, condition: Comparison, arg: Arg) -> Arg {
         match arg.node().map(|node| self.nodes[node]) {
-            Some(Node {
-                op: KernelOp::Choose(op, Then::Nothing),
-                args: [a, b, x, _],
-            }) if (op, [a, b]) == condition => x,
+            Some(Node { op: KernelOp::Choose(op, Then::Nothing), args: [a, b, x, _] })
+                if (op, [a, b]) == condition =>
+            {
+                x
+            }
             _ => arg,
         }
     }
@@ -177,10 +177,7 @@ impl Values {
             }
             None => self.where_holds((op, [a, b]), x),
         };
-        let (then, x) = x
-            .node()
-            .and_then(|x| then(&self.nodes[x]))
-            .unwrap_or((Then::Nothing, x));
+        let (then, x) = x.node().and_then(|x| then(&self.nodes[x])).unwrap_or((Then::Nothing, x));
         self.push(Node::new(KernelOp::Choose(op, then), &[a, b, x, y]))
     }
 
@@ -237,11 +234,7 @@ impl Values {
     fn reduce_products(&self, results: &mut [Output]) {
         let uses = self.uses(results);
         for result in results {
-            if let Output::Reduce {
-                op: ReduceOp::Sum,
-                rows,
-                value,
-            } = *result
+            if let Output::Reduce { op: ReduceOp::Sum, rows, value } = *result
                 && let Some(value) = value.node()
                 && uses[value] == 1
             {
@@ -291,9 +284,7 @@ impl Values {
     fn keep_needed(self, results: Vec<Output>) -> (Vec<Node>, Vec<Output>) {
         let mut is_needed = vec![false; self.nodes.len()];
         let values = results.iter().flat_map(|result| result.values());
-        values
-            .filter_map(|value| value.node())
-            .for_each(|node| is_needed[node] = true);
+        values.filter_map(|value| value.node()).for_each(|node| is_needed[node] = true);
         for (at, node) in self.nodes.iter().enumerate().rev() {
             if is_needed[at] {
                 let operands = node.args.iter().filter_map(|arg| arg.node());
@@ -308,9 +299,7 @@ impl Values {
                 kept.push(node.with(|arg| rename(arg, &names)));
             }
         }
-        let results = results
-            .iter()
-            .map(|result| result.with(|arg| rename(arg, &names)));
+        let results = results.iter().map(|result| result.with(|arg| rename(arg, &names)));
         let results = results.collect();
         (kept, results)
     }
@@ -356,10 +345,7 @@ mod tests {
     /// instructions, the stored bits (one NaN as good as another), and the sum.
     fn evaluate(nodes: &[(KernelOp, &[Arg])], results: &[Output]) -> (usize, Vec<u32>, f64) {
         let kernel = Kernel {
-            nodes: nodes
-                .iter()
-                .map(|&(op, args)| Node::new(op, args))
-                .collect(),
+            nodes: nodes.iter().map(|&(op, args)| Node::new(op, args)).collect(),
             outputs: results.to_vec(),
             arrays: 2,
             numbers: 0,
@@ -396,26 +382,10 @@ mod tests {
         let op = KernelOp::Binary;
         let n = Arg::Node;
         let cases: [Case; 9] = [
-            (
-                &[(NEG, &[A]), (op(BinaryOp::Add), &[n(0), B])],
-                1,
-                |a, b| -a + b,
-            ),
-            (
-                &[(NEG, &[B]), (op(BinaryOp::Add), &[A, n(0)])],
-                1,
-                |a, b| a + -b,
-            ),
-            (
-                &[(NEG, &[B]), (op(BinaryOp::Sub), &[A, n(0)])],
-                1,
-                |a, b| a - -b,
-            ),
-            (
-                &[(NEG, &[A]), (NEG, &[n(0)]), (op(BinaryOp::Add), &[n(1), B])],
-                1,
-                |a, b| a + b,
-            ),
+            (&[(NEG, &[A]), (op(BinaryOp::Add), &[n(0), B])], 1, |a, b| -a + b),
+            (&[(NEG, &[B]), (op(BinaryOp::Add), &[A, n(0)])], 1, |a, b| a + -b),
+            (&[(NEG, &[B]), (op(BinaryOp::Sub), &[A, n(0)])], 1, |a, b| a - -b),
+            (&[(NEG, &[A]), (NEG, &[n(0)]), (op(BinaryOp::Add), &[n(1), B])], 1, |a, b| a + b),
             (
                 &[
                     (op(BinaryOp::Mul), &[A, constant(-1.0)]),
@@ -425,11 +395,7 @@ mod tests {
                 1,
                 |a, b| a * b,
             ),
-            (
-                &[(NEG, &[A]), (op(BinaryOp::Mul), &[n(0), B])],
-                2,
-                |a, b| -a * b,
-            ),
+            (&[(NEG, &[A]), (op(BinaryOp::Mul), &[n(0), B])], 2, |a, b| -a * b),
             (
                 &[
                     (op(BinaryOp::Mul), &[constant(1.0), A]),
@@ -484,14 +450,9 @@ mod tests {
             (&[(op(BinaryOp::Add), &[n(1), n(2)])], 2, |a, b| a + b),
             (&[(op(BinaryOp::Sub), &[n(1), n(2)])], 2, |a, b| a - b),
             (&[(op(BinaryOp::Mul), &[n(1), n(2)])], 2, |a, b| a * b),
-            (&[(op(BinaryOp::Mul), &[n(2), constant(0.5)])], 2, |_, b| {
-                b * 0.5
-            }),
+            (&[(op(BinaryOp::Mul), &[n(2), constant(0.5)])], 2, |_, b| b * 0.5),
             (
-                &[
-                    (op(BinaryOp::Mul), &[n(2), B]),
-                    (KernelOp::Select, &[n(0), n(3), zero]),
-                ],
+                &[(op(BinaryOp::Mul), &[n(2), B]), (KernelOp::Select, &[n(0), n(3), zero])],
                 2,
                 |_, b| b * b,
             ),
@@ -517,10 +478,9 @@ mod tests {
         for (first, f) in steps {
             for (second, g) in steps {
                 let inner = (KernelOp::Binary(first), &[A, B][..]);
-                for (last, is_paired) in [
-                    ([Arg::Node(0), A], true),
-                    ([A, Arg::Node(0)], second != BinaryOp::Sub),
-                ] {
+                for (last, is_paired) in
+                    [([Arg::Node(0), A], true), ([A, Arg::Node(0)], second != BinaryOp::Sub)]
+                {
                     let nodes = [inner, (KernelOp::Binary(second), &last[..])];
                     let store = |value| Output::Store { value };
                     let want = |a, b| match last {
@@ -552,36 +512,22 @@ mod tests {
     #[test]
     fn a_product_that_is_only_summed_is_not_formed() {
         let rows = 0;
-        let finite = KernelOp::Unary(UnaryOp::Clamp {
-            lo: Number::new(-9.0),
-            hi: Number::new(9.0),
-        });
+        let finite =
+            KernelOp::Unary(UnaryOp::Clamp { lo: Number::new(-9.0), hi: Number::new(9.0) });
         let is_number = KernelOp::Compare(CompareOp::Eq);
         let nodes: [(KernelOp, &[Arg]); 4] = [
             (is_number, &[B, B]),
             (KernelOp::Select, &[Arg::Node(0), B, constant(2.0)]),
             (finite, &[Arg::Node(1)]),
-            (
-                KernelOp::Binary(BinaryOp::Mul),
-                &[Arg::Node(2), constant(0.1)],
-            ),
+            (KernelOp::Binary(BinaryOp::Mul), &[Arg::Node(2), constant(0.1)]),
         ];
-        let sum = Output::Reduce {
-            op: ReduceOp::Sum,
-            rows,
-            value: Arg::Node(3),
-        };
+        let sum = Output::Reduce { op: ReduceOp::Sum, rows, value: Arg::Node(3) };
         let (count, _, got) = evaluate(&nodes, &[sum]);
         let terms = pairs().map(|(_, b)| if b.is_nan() { 2.0 } else { b.clamp(-9.0, 9.0) } * 0.1);
         let want: f64 = terms.map(f64::from).sum();
         assert_eq!(count, 3);
         assert!((got - want).abs() < 1e-12, "{got} {want}");
-        let stored = [
-            sum,
-            Output::Store {
-                value: Arg::Node(3),
-            },
-        ];
+        let stored = [sum, Output::Store { value: Arg::Node(3) }];
         assert_eq!(evaluate(&nodes, &stored).2, got);
     }
 }

@@ -62,10 +62,7 @@ pub(super) fn maximum<T: Real>(a: T, b: T) -> T {
 }
 
 /// `min(max(x, lo), hi)`, NaN if any of them is.
-#[expect(
-    clippy::eq_op,
-    reason = "`lo != lo` is `lo.is_nan()`, without a branch"
-)]
+#[expect(clippy::eq_op, reason = "`lo != lo` is `lo.is_nan()`, without a branch")]
 #[inline(always)]
 pub(super) fn clamp<T: Real>(x: T, lo: T, hi: T) -> T {
     let x = if (x < lo) | (lo != lo) { lo } else { x };

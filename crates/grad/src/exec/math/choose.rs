@@ -63,10 +63,8 @@ impl<T: Real> Choose<'_, T> {
     fn by(self, holds: impl Fn(T, T) -> bool, then: impl Fn(T) -> T) {
         let ([a, b], [x, y]) = (self.compared, self.values);
         for (i, out) in self.out.iter_mut().enumerate() {
-            let (compared, values) = (
-                a.chunk(i).iter().zip(b.chunk(i)),
-                x.chunk(i).iter().zip(y.chunk(i)),
-            );
+            let (compared, values) =
+                (a.chunk(i).iter().zip(b.chunk(i)), x.chunk(i).iter().zip(y.chunk(i)));
             for ((out, (&a, &b)), (&x, &y)) in out.iter_mut().zip(compared).zip(values) {
                 *out = select_unpredictable(holds(a, b), then(x), y);
             }

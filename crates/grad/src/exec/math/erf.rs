@@ -20,14 +20,8 @@ const NEAR: [f32; 7] = [
 
 /// `-log(erfc(x)) / x` on `0.92 <= x <= 4`: minimax for the error of `erf`, 3.0e-9 after rounding
 /// to `f32`.
-const FAR: [f32; 6] = [
-    1.128_510_7,
-    0.635_731_1,
-    0.105_244_43,
-    -0.022_878_457,
-    0.003_211_270_3,
-    -0.000_213_527_63,
-];
+const FAR: [f32; 6] =
+    [1.128_510_7, 0.635_731_1, 0.105_244_43, -0.022_878_457, 0.003_211_270_3, -0.000_213_527_63];
 
 /// `erf(x)`: an odd polynomial near 0; elsewhere `1 - e^-q(x)` with a polynomial `q`. Worst error
 /// 1.19 ulp.

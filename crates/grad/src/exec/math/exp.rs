@@ -16,14 +16,8 @@ pub(super) const LN_2_LO: f32 = -2.121_944_4e-4;
 /// `(expm1(r) - r) / r^2` on `|r| <= ln 2 / 2`: minimax for the error relative to `expm1(r)`,
 /// 4.7e-10 after rounding to `f32` (Remez exchange in 34 digits, coefficients rounded one after the
 /// other and the rest refitted).
-const EXPM1: [f32; 6] = [
-    0.5,
-    0.166_666_66,
-    0.041_666_467,
-    0.008_333_644,
-    0.001_393_504_2,
-    0.000_196_636_17,
-];
+const EXPM1: [f32; 6] =
+    [0.5, 0.166_666_66, 0.041_666_467, 0.008_333_644, 0.001_393_504_2, 0.000_196_636_17];
 
 /// `2^n` for `-126 <= n <= 127`.
 #[inline(always)]
@@ -94,9 +88,5 @@ pub(super) fn expm1<S: Simd>(x: f32) -> f32 {
     let scale = pow2(n.wrapping_sub(1));
     let y = mul_add::<S, _>(expm1, scale, scale - 0.5);
     // Zeros keep their sign and subnormals their last bit.
-    if x.abs() < f32::EPSILON / 2.0 {
-        x
-    } else {
-        y + y
-    }
+    if x.abs() < f32::EPSILON / 2.0 { x } else { y + y }
 }

@@ -10,13 +10,8 @@ use pulp::Simd;
 /// `(tanh(x) - x) / x^3` in `x^2` on `|x| <= 0.625`: minimax for the relative error, 4.6e-9 after
 /// rounding to `f32` (Remez exchange in 34 digits, coefficients rounded one after the other and the
 /// rest refitted).
-const TANH: [f32; 5] = [
-    -0.333_332_8,
-    0.133_314_06,
-    -0.053_736_515,
-    0.020_628_167,
-    -0.005_692_296_7,
-];
+const TANH: [f32; 5] =
+    [-0.333_332_8, 0.133_314_06, -0.053_736_515, 0.020_628_167, -0.005_692_296_7];
 
 /// `tanh(x)`: an odd polynomial near 0; elsewhere `1 - 2 / (e^2x + 1)`, written with `s = 2^-n` as
 /// `1 - 2 s / (1 + s + p)`. Worst error 1.21 ulp.
@@ -24,11 +19,7 @@ const TANH: [f32; 5] = [
 pub(super) fn tanh<S: Simd>(x: f32) -> f32 {
     let magnitude = x.abs();
     let square = x * x;
-    let near = mul_add::<S, _>(
-        magnitude * square,
-        polynomial::<S, _, _>(square, TANH),
-        magnitude,
-    );
+    let near = mul_add::<S, _>(magnitude * square, polynomial::<S, _, _>(square, TANH), magnitude);
 
     // From 10 on the result is 1.
     let (n, p) = reduce::<S>(2.0 * clamp(magnitude, 0.0, 10.0));

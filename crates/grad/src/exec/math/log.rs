@@ -27,11 +27,7 @@ const EXPONENT: i32 = 0xff80_0000_u32 as i32;
 #[inline(always)]
 fn join<S: Simd>(exponent: f32, f: f32) -> f32 {
     let square = f * f;
-    let small = mul_add::<S, _>(
-        square * f,
-        polynomial::<S, _, _>(f, LOG1P),
-        exponent * LN_2_LO,
-    );
+    let small = mul_add::<S, _>(square * f, polynomial::<S, _, _>(f, LOG1P), exponent * LN_2_LO);
     let small = mul_add::<S, _>(square, -0.5, small);
     mul_add::<S, _>(exponent, LN_2_HI, f + small)
 }

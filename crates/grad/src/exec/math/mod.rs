@@ -127,16 +127,7 @@ impl Kernels {
         values: [Arg<T>; 2],
         out: &mut [Chunk<T>],
     ) {
-        T::dispatch(
-            self.arch,
-            choose::Choose {
-                op,
-                then,
-                compared,
-                values,
-                out,
-            },
-        );
+        T::dispatch(self.arch, choose::Choose { op, then, compared, values, out });
     }
 
     /// `out = (a first b) second c`, each rounded.
@@ -147,12 +138,7 @@ impl Kernels {
         args: [Arg<T>; 3],
         out: &mut [Chunk<T>],
     ) {
-        let pair = pair::Pair {
-            first,
-            second,
-            args,
-            out,
-        };
+        let pair = pair::Pair { first, second, args, out };
         T::dispatch(self.arch, pair);
     }
 

@@ -7,11 +7,7 @@ use pulp::Simd;
 /// software `fma`).
 #[inline(always)]
 pub(super) fn mul_add<S: Simd, T: Real>(a: T, b: T, c: T) -> T {
-    if S::IS_SCALAR || cfg!(target_family = "wasm") {
-        a * b + c
-    } else {
-        a.fused_mul_add(b, c)
-    }
+    if S::IS_SCALAR || cfg!(target_family = "wasm") { a * b + c } else { a.fused_mul_add(b, c) }
 }
 
 /// The polynomial `c[0] + c[1] x + c[2] x^2 + ..`, by Horner's rule.

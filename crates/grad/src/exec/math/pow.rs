@@ -42,9 +42,7 @@ fn log2<S: Simd>(x: f32) -> f64 {
 
     let bits = (normal.to_bits() as i32).wrapping_sub(SQRT_HALF);
     let exponent = (bits >> 23).wrapping_add(shift);
-    let mantissa = f64::from(f32::from_bits(
-        (bits & 0x7f_ffff).wrapping_add(SQRT_HALF) as u32
-    ));
+    let mantissa = f64::from(f32::from_bits((bits & 0x7f_ffff).wrapping_add(SQRT_HALF) as u32));
     let s = (mantissa - 1.0) / (mantissa + 1.0);
     let y = mul_add::<S, _>(s, polynomial::<S, _, _>(s * s, LOG2), f64::from(exponent));
 
@@ -77,9 +75,5 @@ pub(super) fn pow<S: Simd>(x: f32, y: f32) -> f32 {
     let magnitude = if one { 1.0 } else { magnitude };
     let undefined = (x < 0.0) & (x > f32::NEG_INFINITY) & !integer;
     let magnitude = if undefined { f32::NAN } else { magnitude };
-    if odd & x.is_sign_negative() {
-        -magnitude
-    } else {
-        magnitude
-    }
+    if odd & x.is_sign_negative() { -magnitude } else { magnitude }
 }

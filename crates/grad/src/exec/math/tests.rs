@@ -125,12 +125,7 @@ fn inputs() -> Vec<f32> {
     let centres = powers.chain(switches).chain(quadrants);
     let near = |x: f32| (-8..=8).map(move |offset| x.to_bits().saturating_add_signed(offset));
     let stride = (0..u32::MAX / 2).step_by(40_503);
-    centres
-        .flat_map(near)
-        .chain(stride)
-        .map(f32::from_bits)
-        .flat_map(|x| [x, -x])
-        .collect()
+    centres.flat_map(near).chain(stride).map(f32::from_bits).flat_map(|x| [x, -x]).collect()
 }
 
 /// An operand of a test.
@@ -185,9 +180,7 @@ fn compare(kernels: Kernels, op: CompareOp, a: Of, b: Of, len: usize) -> Vec<f32
 }
 
 fn select(kernels: Kernels, mask: Of, a: Of, b: Of, len: usize) -> Vec<f32> {
-    run([mask, a, b], len, |[mask, a, b], out| {
-        kernels.select(mask, a, b, out)
-    })
+    run([mask, a, b], len, |[mask, a, b], out| kernels.select(mask, a, b, out))
 }
 
 fn either_nan(a: f32, b: f32) -> bool {
@@ -196,9 +189,7 @@ fn either_nan(a: f32, b: f32) -> bool {
 
 /// Bits to compare, with one NaN for all.
 fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter()
-        .map(|x| if x.is_nan() { NAN } else { *x }.to_bits())
-        .collect()
+    x.iter().map(|x| if x.is_nan() { NAN } else { *x }.to_bits()).collect()
 }
 
 #[test]
@@ -251,10 +242,7 @@ fn ends_are_those_of_c99_and_pytorch() {
         }
         for op in all_unary() {
             let nan = unary(kernels, op, &[NAN; 33]);
-            assert!(
-                op == Sign || nan.iter().all(|y| y.is_nan()),
-                "{kernels:?} {op:?}(NaN)"
-            );
+            assert!(op == Sign || nan.iter().all(|y| y.is_nan()), "{kernels:?} {op:?}(NaN)");
         }
     }
 }
@@ -267,35 +255,20 @@ fn pow_is_nearly_correctly_rounded() {
         0.5, -0.5, 1.0 / 3.0, 1.0, -1.0, 2.0, 3.0, -3.0, 7.0, 40.0, 127.0, -149.0, 1.0e-3, 1.0e4,
         -1.0e7, 16_777_215.0, 3.0e38,
     ];
-    let bases = [
-        0.3,
-        0.999_999_94,
-        1.000_000_1,
-        1.7,
-        10.0,
-        -2.0,
-        TINY,
-        f32::MAX,
-    ];
+    let bases = [0.3, 0.999_999_94, 1.000_000_1, 1.7, 10.0, -2.0, TINY, f32::MAX];
     for kernels in Kernels::all() {
         for y in exponents {
             let by_number = binary(kernels, BinaryOp::Pow, Block(&all), One(y), all.len());
             for (x, got) in all.iter().zip(by_number) {
                 let want = f64::from(*x).powf(f64::from(y));
-                assert!(
-                    ulps(got, want) <= 0.51,
-                    "{kernels:?} {x:e}^{y:e} = {got:e}, not {want:e}"
-                );
+                assert!(ulps(got, want) <= 0.51, "{kernels:?} {x:e}^{y:e} = {got:e}, not {want:e}");
             }
         }
         for x in bases {
             let by_block = binary(kernels, BinaryOp::Pow, One(x), Block(&all), all.len());
             for (y, got) in all.iter().zip(by_block) {
                 let want = f64::from(x).powf(f64::from(*y));
-                assert!(
-                    ulps(got, want) <= 0.51,
-                    "{kernels:?} {x:e}^{y:e} = {got:e}, not {want:e}"
-                );
+                assert!(ulps(got, want) <= 0.51, "{kernels:?} {x:e}^{y:e} = {got:e}, not {want:e}");
             }
         }
     }
@@ -323,11 +296,7 @@ fn pow_has_the_special_cases_of_c99() {
     for kernels in Kernels::all() {
         for (x, y, want) in table {
             let (xs, ys) = ([x; 17], [y; 17]);
-            for (a, b) in [
-                (Block(&xs), Block(&ys)),
-                (Block(&xs), One(y)),
-                (One(x), Block(&ys)),
-            ] {
+            for (a, b) in [(Block(&xs), Block(&ys)), (Block(&xs), One(y)), (One(x), Block(&ys))] {
                 assert_eq!(
                     bits(&binary(kernels, BinaryOp::Pow, a, b, 17)),
                     bits(&[want; 17]),
@@ -387,22 +356,16 @@ fn neighbours_do_not_matter_to_an_exponential() {
 fn arithmetic_equals_the_plain_operators() {
     #[rustfmt::skip]
     let special = [0.0, -0.0, 1.0, -1.0, 2.5, -1.0e-40, TINY, f32::MAX, INF, -INF, NAN];
-    let (a, b): (Vec<f32>, Vec<f32>) = special
-        .iter()
-        .flat_map(|a| special.map(|b| (*a, b)))
-        .unzip();
+    let (a, b): (Vec<f32>, Vec<f32>) =
+        special.iter().flat_map(|a| special.map(|b| (*a, b))).unzip();
     type Plain = fn(f32, f32) -> f32;
     let arithmetic: [(BinaryOp, Plain); 6] = [
         (BinaryOp::Add, |a, b| a + b),
         (BinaryOp::Sub, |a, b| a - b),
         (BinaryOp::Mul, |a, b| a * b),
         (BinaryOp::Div, |a, b| a / b),
-        (BinaryOp::Minimum, |a, b| {
-            if either_nan(a, b) { NAN } else { a.min(b) }
-        }),
-        (BinaryOp::Maximum, |a, b| {
-            if either_nan(a, b) { NAN } else { a.max(b) }
-        }),
+        (BinaryOp::Minimum, |a, b| if either_nan(a, b) { NAN } else { a.min(b) }),
+        (BinaryOp::Maximum, |a, b| if either_nan(a, b) { NAN } else { a.max(b) }),
     ];
     let comparisons: [(CompareOp, Plain); 6] = [
         (CompareOp::Eq, |a, b| f32::from(u8::from(a == b))),
@@ -414,18 +377,10 @@ fn arithmetic_equals_the_plain_operators() {
     ];
     for kernels in Kernels::all() {
         let arithmetic = arithmetic.map(|(op, plain)| {
-            (
-                format!("{op:?}"),
-                binary(kernels, op, Block(&a), Block(&b), a.len()),
-                plain,
-            )
+            (format!("{op:?}"), binary(kernels, op, Block(&a), Block(&b), a.len()), plain)
         });
         let comparisons = comparisons.map(|(op, plain)| {
-            (
-                format!("{op:?}"),
-                compare(kernels, op, Block(&a), Block(&b), a.len()),
-                plain,
-            )
+            (format!("{op:?}"), compare(kernels, op, Block(&a), Block(&b), a.len()), plain)
         });
         for (op, got, plain) in arithmetic.into_iter().chain(comparisons) {
             for ((a, b), got) in a.iter().zip(&b).zip(got) {
@@ -464,9 +419,7 @@ fn select_takes_the_chosen_side_only() {
 
 #[test]
 fn reductions_have_one_order_on_every_instruction_set() {
-    let a: Vec<f32> = (0..700u16)
-        .map(|i| (f32::from(i) * 0.618).fract() * 1.0e3 - 400.0)
-        .collect();
+    let a: Vec<f32> = (0..700u16).map(|i| (f32::from(i) * 0.618).fract() * 1.0e3 - 400.0).collect();
     for len in 0..a.len() {
         let a = &a[..len];
         // Integers after scaling would be exact in f64; these are within its rounding of the plain
@@ -474,10 +427,7 @@ fn reductions_have_one_order_on_every_instruction_set() {
         let sum: f64 = a.iter().map(|&x| f64::from(x)).sum();
         let reference = Kernels { arch: Arch::Scalar };
         for kernels in Kernels::all() {
-            assert!(
-                (kernels.reduce(ReduceOp::Sum, a) - sum).abs() <= 1.0e-9,
-                "{kernels:?} {len}"
-            );
+            assert!((kernels.reduce(ReduceOp::Sum, a) - sum).abs() <= 1.0e-9, "{kernels:?} {len}");
             assert_eq!(
                 kernels.reduce(ReduceOp::Sum, a).to_bits(),
                 reference.reduce(ReduceOp::Sum, a).to_bits(),
@@ -530,12 +480,7 @@ fn f64_uses_the_standard_library() {
             );
         }
     }
-    kernels.binary(
-        BinaryOp::Pow,
-        Arg::Number(&[1.5; CHUNK]),
-        Arg::Block(&block),
-        &mut out,
-    );
+    kernels.binary(BinaryOp::Pow, Arg::Number(&[1.5; CHUNK]), Arg::Block(&block), &mut out);
     assert_eq!(out[0][..7], x.map(|x| 1.5f64.powf(x)));
     assert_eq!(kernels.reduce(ReduceOp::Sum, &x), x.iter().sum::<f64>());
     assert_eq!(kernels.reduce(ReduceOp::Max, &x), 1.0e9);
@@ -600,10 +545,9 @@ fn a_dot_product_has_the_bits_of_the_sum_of_the_products() {
         for len in [0, 1, 15, 16, 17, 128, 300, 512, 999] {
             let a: Vec<f32> = x[..len].iter().map(|x| x % 10.0).collect();
             let b: Vec<f32> = a.iter().rev().copied().collect();
-            for (b, got) in [
-                (Block(&b), kernels.dot(&a, &b)),
-                (One(0.3), kernels.scaled_sum(&a, 0.3)),
-            ] {
+            for (b, got) in
+                [(Block(&b), kernels.dot(&a, &b)), (One(0.3), kernels.scaled_sum(&a, 0.3))]
+            {
                 let products = binary(kernels, BinaryOp::Mul, Block(&a), b, len);
                 let want = kernels.reduce(ReduceOp::Sum, &products);
                 assert_eq!(got.to_bits(), want.to_bits(), "{kernels:?} {len} {b:?}");

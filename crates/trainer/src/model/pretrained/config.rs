@@ -59,10 +59,7 @@ const ROPE_THETA: f64 = 10_000.0;
 /// The model that `folder` describes.
 pub(super) fn read(folder: &Path) -> Result<ModelConfig> {
     let path = folder.join("config.json");
-    let fail = |problem: String| Error::Unusable {
-        path: path.clone(),
-        problem,
-    };
+    let fail = |problem: String| Error::Unusable { path: path.clone(), problem };
     let file: File = read_json(&path)?.ok_or_else(|| fail("there is no such file".to_owned()))?;
     let generation: Option<GenerationFile> = read_json(&folder.join("generation_config.json"))?;
     let generation = generation.and_then(|generation| generation.eos_token_id);
@@ -77,10 +74,7 @@ impl File {
             .into_iter()
             .find(|known| known.name() == self.model_type)
             .ok_or_else(|| {
-                format!(
-                    "`model_type` is `{}`; this trainer runs qwen3 and llama",
-                    self.model_type
-                )
+                format!("`model_type` is `{}`; this trainer runs qwen3 and llama", self.model_type)
             })?;
         if let Some(act) = self.hidden_act.filter(|act| act != "silu") {
             return Err(format!("`hidden_act` is `{act}`; only silu is known"));
@@ -96,9 +90,7 @@ impl File {
         }
         let mut rope = self.rope_scaling.unwrap_or_default();
         rope.extend(self.rope_parameters.unwrap_or_default());
-        let theta = self
-            .rope_theta
-            .or_else(|| rope.get("rope_theta").and_then(Value::as_f64));
+        let theta = self.rope_theta.or_else(|| rope.get("rope_theta").and_then(Value::as_f64));
         let heads = self.num_attention_heads;
         Ok(ModelConfig {
             architecture,
@@ -140,9 +132,7 @@ fn rope_scaling(rope: &Map<String, Value>) -> Result<RopeScaling, String> {
     let kind = rope.get("rope_type").or_else(|| rope.get("type"));
     match kind.map_or(Some("default"), Value::as_str) {
         Some("default") => Ok(RopeScaling::None),
-        Some("linear") => Ok(RopeScaling::Linear {
-            factor: number("factor")?,
-        }),
+        Some("linear") => Ok(RopeScaling::Linear { factor: number("factor")? }),
         Some("llama3") => {
             let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
             if low >= high {
@@ -198,10 +188,7 @@ mod tests {
         let old = convert(json!({"rope_theta": 5e5, "rope_scaling": llama3})).unwrap();
         let mut parameters = llama3.clone();
         parameters["rope_theta"] = 5e5.into();
-        assert_eq!(
-            convert(json!({"rope_parameters": parameters})).unwrap(),
-            old
-        );
+        assert_eq!(convert(json!({"rope_parameters": parameters})).unwrap(), old);
         assert_eq!(old.rope_theta, 5e5);
         let linear = convert(json!({"rope_scaling": {"type": "linear", "factor": 2}})).unwrap();
         assert_eq!(linear.rope_scaling, RopeScaling::Linear { factor: 2.0 });
@@ -214,14 +201,8 @@ mod tests {
             (json!({"hidden_act": "gelu"}), "only silu"),
             (json!({"use_sliding_window": true}), "only full attention"),
             (json!({"quantization_config": {"bits": 4}}), "quantised"),
-            (
-                json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}),
-                "yarn",
-            ),
-            (
-                json!({"rope_scaling": {"rope_type": "linear"}}),
-                "number `factor`",
-            ),
+            (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}), "yarn"),
+            (json!({"rope_scaling": {"rope_type": "linear"}}), "number `factor`"),
         ] {
             let problem = convert(change).unwrap_err();
             assert!(problem.contains(said), "{problem}");

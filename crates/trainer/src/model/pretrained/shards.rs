@@ -33,15 +33,9 @@ impl Shards {
         let Some(index) = read_json::<Index>(&path)? else {
             let path = folder.join(WHOLE);
             let tensors = read_file(&path)?;
-            return Ok(Self {
-                listing: path,
-                tensors,
-            });
+            return Ok(Self { listing: path, tensors });
         };
-        let mut shards = Self {
-            listing: path,
-            tensors: HashMap::new(),
-        };
+        let mut shards = Self { listing: path, tensors: HashMap::new() };
         let files: BTreeSet<&String> = index.weight_map.values().collect();
         for file in files {
             let outside = Path::new(file).components().count() != 1 || file.starts_with("..");
@@ -73,11 +67,8 @@ impl Shards {
     /// Refuses what is left over, but for `ignored`: it would take part in a model that is not this
     /// one.
     pub(super) fn finish(self, ignored: impl Fn(&str) -> bool) -> Result<()> {
-        let mut left: Vec<_> = self
-            .tensors
-            .into_iter()
-            .filter(|(name, _)| !ignored(name))
-            .collect();
+        let mut left: Vec<_> =
+            self.tensors.into_iter().filter(|(name, _)| !ignored(name)).collect();
         left.sort_by(|a, b| a.0.cmp(&b.0));
         match left.into_iter().next() {
             None => Ok(()),
@@ -92,18 +83,12 @@ impl Shards {
     }
 
     fn fail(&self, problem: String) -> Error {
-        Error::Unusable {
-            path: self.listing.clone(),
-            problem,
-        }
+        Error::Unusable { path: self.listing.clone(), problem }
     }
 }
 
 fn read_file(path: &Path) -> Result<HashMap<String, (PathBuf, Tensor)>> {
-    let fail = |problem: String| Error::Unusable {
-        path: path.to_owned(),
-        problem,
-    };
+    let fail = |problem: String| Error::Unusable { path: path.to_owned(), problem };
     let bytes = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| fail(format!("the file is damaged or no safetensors file: {e}")))?;
