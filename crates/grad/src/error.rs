@@ -12,8 +12,8 @@ pub type Loc = &'static Location<'static>;
 
 /// What went wrong, in which op, and on which line of the caller's source.
 ///
-/// Recording an op never fails: the op returns a [`Var`](crate::Var) that carries the error, later ops pass the
-/// first one on, and the call that evaluates returns it.
+/// Recording an op never fails: the op returns a [`Var`](crate::Var) that carries the error, later
+/// ops pass the first one on, and the call that evaluates returns it.
 ///
 /// ```
 /// use tinsmith_grad::{Device, Error, Var};
@@ -137,7 +137,8 @@ pub enum Error {
         Label(.label), Place(.seq, .row), Phase(.backward)
     )]
     NonFinite {
-        /// The op that made the value; for a value of the gradient, the forward op that it is the derivative of.
+        /// The op that made the value; for a value of the gradient, the forward op that it is the
+        /// derivative of.
         op: &'static str,
         /// The label of that op's result, if it has one.
         label: Option<String>,
@@ -145,13 +146,15 @@ pub enum Error {
         value: f64,
         /// Where in the op's result.
         index: Vec<usize>,
-        /// The sequence, if the value lies on a [`Ragged`](crate::Ragged) batch or was computed from one sequence of it.
+        /// The sequence, if the value lies on a [`Ragged`](crate::Ragged) batch or was computed
+        /// from one sequence of it.
         seq: Option<usize>,
         /// The row in that sequence; `None` for a value that belongs to all of it.
         row: Option<usize>,
         /// Whether the op belongs to the gradient rather than to the loss.
         backward: bool,
-        /// The line that recorded the op; for an op of the gradient, the forward op it differentiates.
+        /// The line that recorded the op; for an op of the gradient, the forward op it
+        /// differentiates.
         at: Loc,
     },
     /// The tensor library refused an op that had looked right when it was recorded.
@@ -184,8 +187,8 @@ pub enum Error {
         op: &'static str,
         /// Position of the input in the list that was given.
         input: usize,
-        /// The element of the input; `None` if the derivatives differ along a random direction, and agree by every element:
-        /// the function may be rough at this step.
+        /// The element of the input; `None` if the derivatives differ along a random direction, and
+        /// agree by every element: the function may be rough at this step.
         index: Option<Vec<usize>>,
         /// What the backward pass gives.
         analytic: f64,

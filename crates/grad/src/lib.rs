@@ -18,18 +18,21 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! * **Lazy.** A [`Var`] is a node of a graph. Ops record and check shapes; [`item`](Var::item), [`to_vec`](Var::to_vec),
-//!   [`tensor`](Var::tensor), [`eval`] and [`backward`](Var::backward) compute, in one schedule that sees the whole
-//!   graph and fuses it.
-//! * **Errors are values.** Ops neither panic nor return `Result`. The first thing that does not fit is carried along, with
-//!   the line of your source, to the call that computes; see [`Error`].
-//! * **Nothing is silently zero.** A leaf that the loss does not reach is an error, as is a root that is not a scalar;
-//!   [`check_finite`] finds where the first NaN or infinity was made.
-//! * **Derivatives are graphs.** [`grad`] returns `Var`s that can be differentiated again. [`CustomOp`] adds a function of
-//!   your own, [`gradcheck`](gradcheck()) checks it, or a whole loss, against difference quotients.
-//! * **Ragged batches.** [`Ragged`] packs sequences of unequal length into one `Var`, with reductions by sequence.
-//! * **Two executors.** On the CPU a fused one, a few passes over memory for loss and gradient together, its results the
-//!   same bits for any number of threads; a plain one on every candle device, against which it is tested ([`Executor`]).
+//! * **Lazy.** A [`Var`] is a node of a graph. Ops record and check shapes; [`item`](Var::item),
+//!   [`to_vec`](Var::to_vec), [`tensor`](Var::tensor), [`eval`] and [`backward`](Var::backward)
+//!   compute, in one schedule that sees the whole graph and fuses it.
+//! * **Errors are values.** Ops neither panic nor return `Result`. The first thing that does not
+//!   fit is carried along, with the line of your source, to the call that computes; see [`Error`].
+//! * **Nothing is silently zero.** A leaf that the loss does not reach is an error, as is a root
+//!   that is not a scalar; [`check_finite`] finds where the first NaN or infinity was made.
+//! * **Derivatives are graphs.** [`grad`] returns `Var`s that can be differentiated again.
+//!   [`CustomOp`] adds a function of your own, [`gradcheck`](gradcheck()) checks it, or a whole
+//!   loss, against difference quotients.
+//! * **Ragged batches.** [`Ragged`] packs sequences of unequal length into one `Var`, with
+//!   reductions by sequence.
+//! * **Two executors.** On the CPU a fused one, a few passes over memory for loss and gradient
+//!   together, its results the same bits for any number of threads; a plain one on every candle
+//!   device, against which it is tested ([`Executor`]).
 //!
 //! # At kinks
 //!
@@ -49,14 +52,14 @@
 //! | `sign`, `floor`, `ceil`, `round` | everywhere | 0 |
 //! | comparisons, `detach`, casts to integers, indices | everywhere | none: what lies behind is not reached |
 //!
-//! NaN is kept by `maximum`, `minimum`, `clamp`, `relu`, `max` and `min`. `softplus` is x itself above 20.
-//! Deviations: `sign` of NaN is 0; `max_dims` and `min_dims` are PyTorch's `amax` and `amin`, which share among ties, where
-//! its `max(dim)` and `min(dim)` give all to one.
+//! NaN is kept by `maximum`, `minimum`, `clamp`, `relu`, `max` and `min`. `softplus` is x itself
+//! above 20. Deviations: `sign` of NaN is 0; `max_dims` and `min_dims` are PyTorch's `amax` and
+//! `amin`, which share among ties, where its `max(dim)` and `min(dim)` give all to one.
 //!
 //! # CUDA
 //!
-//! With the feature `cuda`, leaves may be on a CUDA device; all ops then run there by the plain executor. Building it needs the
-//! CUDA toolkit.
+//! With the feature `cuda`, leaves may be on a CUDA device; all ops then run there by the plain
+//! executor. Building it needs the CUDA toolkit.
 
 mod autobatch;
 mod calculus;
@@ -68,7 +71,8 @@ mod ops;
 mod ragged;
 mod sealed;
 
-// The generator of random graphs is shared with the integration tests, which know this crate by its name.
+// The generator of random graphs is shared with the integration tests, which know this crate by its
+// name.
 #[cfg(test)]
 extern crate self as tinsmith_grad;
 #[cfg(test)]

@@ -51,7 +51,8 @@ proptest! {
     }
 }
 
-/// A leaf that shares memory has the values of one that owns it, to the bit, and gives the memory back.
+/// A leaf that shares memory has the values of one that owns it, to the bit, and gives the memory
+/// back.
 #[test]
 fn a_shared_leaf_is_a_leaf() {
     let data: Arc<[f32]> = support::numbers(3, 1000).iter().map(|&x| x as f32).collect();
@@ -79,7 +80,8 @@ fn ones(n: usize, dtype: DType) -> Var {
     Var::new(tinsmith_grad::Tensor::ones(n, dtype, &Device::Cpu).unwrap())
 }
 
-/// One computed value is the gradient of two leaves, a leaf is the gradient of another, and the loss reads a gradient.
+/// One computed value is the gradient of two leaves, a leaf is the gradient of another, and the
+/// loss reads a gradient.
 #[test]
 fn values_that_are_needed_twice_are_written_twice() {
     let (a, b) = (ones(4, DType::F64), Var::from_vec(vec![1.0, 2.0, 3.0, 4.0], &[4], &Device::Cpu));

@@ -1,4 +1,5 @@
-//! Comparisons of integers with a plain number are those of the real numbers, whatever the dtype can hold.
+//! Comparisons of integers with a plain number are those of the real numbers, whatever the dtype
+//! can hold.
 
 use proptest::prelude::*;
 use tinsmith_grad::{DType, Device, Ragged, Tensor, Var};
@@ -6,7 +7,8 @@ use tinsmith_grad::{DType, Device, Ragged, Tensor, Var};
 type Compare =
     (fn(&Var, &Var) -> Var, fn(&Ragged, f64) -> Ragged, fn(&Rational, &Rational) -> bool);
 
-/// A number as (whole part, whether there is a fraction above it): exact for every i64 and every f64.
+/// A number as (whole part, whether there is a fraction above it): exact for every i64 and every
+/// f64.
 type Rational = Option<(i128, bool)>;
 
 const ALL: &[Compare] = &[

@@ -23,7 +23,8 @@ fn every_constant_has_its_gradient() {
             let scalar = Var::scalar(0.25);
             let rows = Var::new(Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu).unwrap())
                 .to_dtype(dtype);
-            // Σ row · e^-zero · one · full · scalar, and what the derivatives are at 0, 1, 1/2 and 1/4.
+            // Σ row · e^-zero · one · full · scalar, and what the derivatives are at 0, 1, 1/2 and
+            // 1/4.
             let loss =
                 ((-&zeros).exp() * &rows * ones.broadcast_to(&[2, 2]) * &full * &scalar).sum();
             let found = loss.backward(&[&zeros, &ones, &full, &scalar]).unwrap();
@@ -41,7 +42,8 @@ fn every_constant_has_its_gradient() {
     });
 }
 
-/// With a number that a loop over sequences shares or begins with, for batches that are rewritten and for those that are not.
+/// With a number that a loop over sequences shares or begins with, for batches that are rewritten
+/// and for those that are not.
 #[test]
 fn a_loop_of_any_length_has_the_gradient_of_its_constants() {
     on_both(|| {
@@ -130,7 +132,8 @@ fn a_derivative_that_is_constant_broadcasts_as_any_other() {
     }
 }
 
-/// Dtypes that nothing can be computed in are refused where they are asked for, and not cut a gradient in silence.
+/// Dtypes that nothing can be computed in are refused where they are asked for, and not cut a
+/// gradient in silence.
 #[test]
 fn half_precision_is_refused() {
     let x = Var::from_vec(vec![1f64, 2.0], &[2], &Device::Cpu);

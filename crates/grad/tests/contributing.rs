@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-/// The guide shows the whole change that adds an op. Every line of it is there, in no more than four files.
+/// The guide shows the whole change that adds an op. Every line of it is there, in no more than
+/// four files.
 #[test]
 fn the_change_that_adds_an_op_is_as_the_guide_shows_it() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

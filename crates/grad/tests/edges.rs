@@ -1,4 +1,5 @@
-//! Values and derivatives at the ends of the range of floats, and where a formula as written would be 0/0 or 0 · inf.
+//! Values and derivatives at the ends of the range of floats, and where a formula as written would
+//! be 0/0 or 0 · inf.
 
 use tinsmith_grad::{DType, Device, Executor, Ragged, Var, grad, with_executor};
 
@@ -149,7 +150,8 @@ fn a_masked_row_that_is_not_used_has_no_gradient() {
     });
 }
 
-/// PyTorch 2.15: `torch.pow(torch.tensor(0.), p)` for p of 2, 0 and -1 has gradients 0, 0 and -inf by p.
+/// PyTorch 2.15: `torch.pow(torch.tensor(0.), p)` for p of 2, 0 and -1 has gradients 0, 0 and -inf
+/// by p.
 #[test]
 fn the_exponent_of_a_base_of_0() {
     on_both(|| {
@@ -175,7 +177,8 @@ fn a_bound_that_is_nan_gives_nan() {
     });
 }
 
-/// Each step of a loop narrows the same weight out again. One piece a step would be one layer of the whole a step.
+/// Each step of a loop narrows the same weight out again. One piece a step would be one layer of
+/// the whole a step.
 #[test]
 fn pieces_taken_again_and_again_are_summed_as_pieces() {
     const N: usize = 20_000;

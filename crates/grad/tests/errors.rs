@@ -138,7 +138,8 @@ fn the_first_non_finite_value_is_found_with_its_label_and_line() {
     }
 }
 
-/// The place of the first value that is not finite, as a report of the loss and of its gradient name it.
+/// The place of the first value that is not finite, as a report of the loss and of its gradient
+/// name it.
 fn place_of(loss: &Var) -> (Option<usize>, Option<usize>) {
     match check_finite(&[loss]).unwrap_err() {
         Error::NonFinite { seq, row, .. } => (seq, row),

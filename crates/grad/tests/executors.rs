@@ -1,4 +1,5 @@
-//! The fused executor against the reference one, on random graphs with every op, their gradients and second derivatives.
+//! The fused executor against the reference one, on random graphs with every op, their gradients
+//! and second derivatives.
 
 mod support;
 
@@ -63,8 +64,8 @@ proptest! {
 
     #[test]
     fn both_executors_agree_in_f32(program in programs()) {
-        // In one op the executors differ by rounding only, which a unit test of `exec` bounds; here it is amplified by
-        // what comes after, second derivatives of steep functions above all.
+        // In one op the executors differ by rounding only, which a unit test of `exec` bounds; here
+        // it is amplified by what comes after, second derivatives of steep functions above all.
         compare(&program, DType::F32, 2e-4)?;
     }
 }

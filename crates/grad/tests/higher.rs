@@ -1,4 +1,5 @@
-//! Higher derivatives against closed forms, finite differences and the identities that tie them together.
+//! Higher derivatives against closed forms, finite differences and the identities that tie them
+//! together.
 
 mod support;
 
@@ -74,7 +75,8 @@ proptest! {
         assert_close(&values(&hvp(&x.logsumexp(0), &[&x], &[&v]).unwrap()[0]), &along, 1e-13);
     }
 
-    /// On graphs of every smooth op: as the leaves move by h v, the value changes by h jvp and the gradient by h hvp.
+    /// On graphs of every smooth op: as the leaves move by h v, the value changes by h jvp and the
+    /// gradient by h hvp.
     #[test]
     fn products_match_central_differences(program in programs()) {
         let leaves = program.leaves();

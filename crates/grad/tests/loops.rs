@@ -54,7 +54,8 @@ fn one_shared_number_may_have_any_shape() {
     });
 }
 
-/// Each op of two or three numbers, with the shared one on either side, its results of rank 2 added up as such.
+/// Each op of two or three numbers, with the shared one on either side, its results of rank 2 added
+/// up as such.
 #[test]
 fn numbers_of_higher_rank_are_added_up() {
     let (x, seqs) = batch();

@@ -96,7 +96,8 @@ fn a_column_of_numbers_is_expanded_to_columns() {
     assert_eq!(x.dot_per_seq(&batch(2, &[1])).shape(), [3, 1]);
 }
 
-/// Every method of a batch that was refused passes the error on, however long the sequences are said to be.
+/// Every method of a batch that was refused passes the error on, however long the sequences are
+/// said to be.
 #[test]
 fn a_batch_that_was_refused_stays_refused() {
     let refused =

@@ -1,5 +1,5 @@
-//! Gradients of random graphs over random shapes (broadcast, of size 1, empty, transposed, used repeatedly) against
-//! central differences.
+//! Gradients of random graphs over random shapes (broadcast, of size 1, empty, transposed, used
+//! repeatedly) against central differences.
 
 mod support;
 

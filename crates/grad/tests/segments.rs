@@ -1,4 +1,5 @@
-//! Reductions by sequence take memory in proportion to the data, and sums of any kind are accumulated in f64.
+//! Reductions by sequence take memory in proportion to the data, and sums of any kind are
+//! accumulated in f64.
 
 use tinsmith_grad::{Device, Error, Executor, Ragged, Var, check_finite, grad, with_executor};
 

@@ -61,4 +61,4 @@ pub(super) const FOREIGN_TYPES: &[Shown] = &[
 pub(super) const LONG_FILES: &[(&str, usize)] = &[];
 
 /// Folders and files whose comments may be wide, and stay so under `--fix`.
-pub(super) const WIDE_COMMENTS: &[&str] = &["crates/grad/"];
+pub(super) const WIDE_COMMENTS: &[&str] = &[];

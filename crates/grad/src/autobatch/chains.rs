@@ -5,7 +5,8 @@ use crate::graph::op::{BinaryOp, Op};
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
-/// Additions and subtractions of single numbers, of which each is used by the next and by nothing else.
+/// Additions and subtractions of single numbers, of which each is used by the next and by nothing
+/// else.
 pub(super) struct Chains {
     /// For each node the link before it.
     previous: Vec<Option<usize>>,

@@ -326,7 +326,8 @@ impl Classifier<'_> {
         index: usize,
         operands: SmallVec<[Operand; 3]>,
     ) -> Place {
-        // A loop body that does the same more often than this to one sequence is not worth the search.
+        // A loop body that does the same more often than this to one sequence is not worth the
+        // search.
         const MOST: u32 = 8;
         let var = self.graph.nodes[at];
         let sequences = kind.space().map_or(0, |space| self.found.spaces[space].len());

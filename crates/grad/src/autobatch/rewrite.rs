@@ -218,7 +218,8 @@ impl Rewriter<'_> {
         }
     }
 
-    /// The sum at the end of a chain of additions: what comes from one class is added up by one node.
+    /// The sum at the end of a chain of additions: what comes from one class is added up by one
+    /// node.
     fn add_up(&mut self, end: usize, links: &[usize]) -> Var {
         let mut groups: Vec<(usize, Sign, Vec<usize>)> = Vec::new();
         let mut others = Vec::new();

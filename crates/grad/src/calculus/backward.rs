@@ -14,8 +14,9 @@ use crate::graph::walk::Graph;
 impl Var {
     /// Evaluates this scalar and its gradient with respect to each of `wrt`, in one go.
     ///
-    /// Errors: an op that could not be recorded; [`Error::NotScalar`]; [`Error::Unused`] for a leaf that the root does
-    /// not depend on, which is never silently zero. [`Backward`] has the options.
+    /// Errors: an op that could not be recorded; [`Error::NotScalar`]; [`Error::Unused`] for a leaf
+    /// that the root does not depend on, which is never silently zero. [`Backward`] has the
+    /// options.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Error, Var};
@@ -33,7 +34,8 @@ impl Var {
     }
 }
 
-/// The gradients of the scalar `root` with respect to `wrt`, as `Var`s: lazy, and differentiable in turn.
+/// The gradients of the scalar `root` with respect to `wrt`, as `Var`s: lazy, and differentiable in
+/// turn.
 ///
 /// Errors as [`Var::backward`].
 ///
@@ -78,7 +80,8 @@ impl<'a> Backward<'a> {
         Backward { root, seed: None, allow_unused: false, check_finite: false, aux: Vec::new() }
     }
 
-    /// The gradient of the root itself, in the root's shape and dtype; with it the root need not be a scalar. Default: 1.
+    /// The gradient of the root itself, in the root's shape and dtype; with it the root need not be
+    /// a scalar. Default: 1.
     pub fn seed(mut self, seed: &'a Var) -> Self {
         self.seed = Some(seed);
         self
@@ -90,8 +93,8 @@ impl<'a> Backward<'a> {
         self
     }
 
-    /// [`Error::NonFinite`] if the loss or a gradient is NaN or infinite, naming the op where it began. Costs a second
-    /// evaluation, and only in that case.
+    /// [`Error::NonFinite`] if the loss or a gradient is NaN or infinite, naming the op where it
+    /// began. Costs a second evaluation, and only in that case.
     pub fn check_finite(mut self) -> Self {
         self.check_finite = true;
         self
@@ -114,12 +117,13 @@ impl<'a> Backward<'a> {
         Ok(Gradients { values, grads })
     }
 
-    /// Evaluates, and writes the gradients, row-major, to buffers that may be used again in the next step: taking fresh
-    /// memory of a few megabytes can cost more than computing what goes there. One buffer for each of `wrt`, with as many
-    /// elements as it, of its dtype.
+    /// Evaluates, and writes the gradients, row-major, to buffers that may be used again in the
+    /// next step: taking fresh memory of a few megabytes can cost more than computing what goes
+    /// there. One buffer for each of `wrt`, with as many elements as it, of its dtype.
     ///
-    /// Errors, beside those of [`run`](Backward::run): [`Error::Argument`] for a buffer too many or too few, or of another
-    /// size; [`Error::DType`]. Then the buffers are as they were; after an error of the evaluation their content is undefined.
+    /// Errors, beside those of [`run`](Backward::run): [`Error::Argument`] for a buffer too many or
+    /// too few, or of another size; [`Error::DType`]. Then the buffers are as they were; after an
+    /// error of the evaluation their content is undefined.
     ///
     /// ```
     /// # use tinsmith_grad::{Backward, Device, Var};
@@ -150,7 +154,8 @@ impl<'a> Backward<'a> {
         Ok(values)
     }
 
-    /// The values of the root and of what else was asked for, and the gradients that have no place in `into`.
+    /// The values of the root and of what else was asked for, and the gradients that have no place
+    /// in `into`.
     fn evaluate(
         &self,
         wrt: &[&Var],
@@ -193,8 +198,8 @@ impl<'a> Backward<'a> {
         Ok((Values { root, aux }, grads))
     }
 
-    /// The error for values that are not all finite: found in the graph as recorded, so that the culprit is one of the user's
-    /// ops.
+    /// The error for values that are not all finite: found in the graph as recorded, so that the
+    /// culprit is one of the user's ops.
     fn blame(&self, wrt: &[&Var], values: &Values, grads: Vec<Tensor>) -> Result<()> {
         let recorded = self.record(wrt)?;
         let roots: Vec<&Var> = [self.root].into_iter().chain(&recorded).collect();
@@ -207,7 +212,8 @@ impl<'a> Backward<'a> {
         self.gradients(&Graph::reaching([self.root]), self.root, wrt)
     }
 
-    /// The gradients of `root`, which is this pass's root or computes the same. `graph` leads to it, and maybe to more.
+    /// The gradients of `root`, which is this pass's root or computes the same. `graph` leads to
+    /// it, and maybe to more.
     fn gradients(&self, graph: &Graph, root: &Var, wrt: &[&Var]) -> Result<Vec<Var>> {
         exec::no_error(&[self.root])?;
         if let Some(error) = self.seed.and_then(|seed| seed.error()) {

@@ -4,8 +4,8 @@ use crate::graph::differentiable::is_differentiable;
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
-/// The driver of every derivative: walks the graph once from the root and, of all it knows, only where gradients add up
-/// and where they are needed. The rules are in `vjp.rs`.
+/// The driver of every derivative: walks the graph once from the root and, of all it knows, only
+/// where gradients add up and where they are needed. The rules are in `vjp.rs`.
 pub(crate) fn differentiate(
     graph: &Graph,
     root: &Var,
@@ -67,8 +67,9 @@ pub(crate) fn differentiate(
 #[derive(Clone, Default)]
 struct Parts {
     whole: Option<Var>,
-    /// Rows that begin at an offset along a dimension. Kept apart, because a batch that was taken apart into a thousand
-    /// sequences is put together by one `cat`, not by a thousand additions to the whole.
+    /// Rows that begin at an offset along a dimension. Kept apart, because a batch that was taken
+    /// apart into a thousand sequences is put together by one `cat`, not by a thousand additions to
+    /// the whole.
     rows: Vec<(usize, usize, Var)>,
 }
 

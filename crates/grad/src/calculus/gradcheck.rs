@@ -10,10 +10,12 @@ use crate::graph::op::Op;
 use crate::graph::var::{Inputs, Var};
 use crate::graph::walk::Graph;
 
-/// Checks the derivative of `f` at `inputs` against central differences in f64, with the default [`Gradcheck`].
+/// Checks the derivative of `f` at `inputs` against central differences in f64, with the default
+/// [`Gradcheck`].
 ///
-/// `f` may return any shape; it is called many times. A wrong derivative is [`Error::Gradcheck`], which names the input,
-/// the index, and both values. Inputs should not lie on a kink of `f`, where no difference quotient is right.
+/// `f` may return any shape; it is called many times. A wrong derivative is [`Error::Gradcheck`],
+/// which names the input, the index, and both values. Inputs should not lie on a kink of `f`, where
+/// no difference quotient is right.
 ///
 /// ```
 /// use tinsmith_grad::{Device, Gradcheck, Var, gradcheck};
@@ -30,7 +32,8 @@ use crate::graph::walk::Graph;
 /// # anyhow::Ok(())
 /// ```
 ///
-/// A loss of your own is a function of its differentiable inputs; what is constant in it is captured.
+/// A loss of your own is a function of its differentiable inputs; what is constant in it is
+/// captured.
 ///
 /// ```
 /// use tinsmith_grad::{Device, Ragged, Var, gradcheck};
@@ -49,22 +52,25 @@ pub fn gradcheck(f: impl Fn(&[Var]) -> Var, inputs: &[Var]) -> Result<GradcheckR
     Gradcheck::default().run(f, inputs)
 }
 
-/// The parameters of a gradient check. `Gradcheck::default()` is what [`gradcheck`](crate::gradcheck()) uses.
+/// The parameters of a gradient check. `Gradcheck::default()` is what
+/// [`gradcheck`](crate::gradcheck()) uses.
 #[derive(Debug, Clone)]
 pub struct Gradcheck {
     /// Half the distance of the two evaluations, relative to max(1, |x|). Default 1e-6.
     pub step: f64,
     /// The greatest allowed |analytic - numeric| / max(1, |analytic|, |numeric|). Default 1e-6.
     pub tolerance: f64,
-    /// An input of up to this many elements is checked element by element; a larger one along random directions, a
-    /// failing one of which is then traced to an element. Default 64.
+    /// An input of up to this many elements is checked element by element; a larger one along
+    /// random directions, a failing one of which is then traced to an element. Default 64.
     pub exhaustive_up_to: usize,
     /// How many random directions a larger input is checked along. Default 4.
     pub directions: usize,
-    /// Of the random numbers: the directions, and the weights that make one number of an output that is not. Default 0.
+    /// Of the random numbers: the directions, and the weights that make one number of an output
+    /// that is not. Default 0.
     pub seed: u64,
-    /// Whether what [`Var::detach`] cuts off is held at its value while the inputs move, which is what a derivative that
-    /// takes it for a constant must be compared with. `f` is then called once. Default false.
+    /// Whether what [`Var::detach`] cuts off is held at its value while the inputs move, which is
+    /// what a derivative that takes it for a constant must be compared with. `f` is then called
+    /// once. Default false.
     pub hold_detached: bool,
 }
 
@@ -198,8 +204,8 @@ impl Gradcheck {
     }
 }
 
-/// The value of a scalar by the graph that the user recorded: what the rewriting of loops might get wrong would otherwise be
-/// wrong on both sides, and pass.
+/// The value of a scalar by the graph that the user recorded: what the rewriting of loops might get
+/// wrong would otherwise be wrong on both sides, and pass.
 fn as_recorded(root: &Var) -> Result<f64> {
     exec::no_error(&[root])?;
     let values = exec::run(&Graph::reaching([root]), &[root])?;

@@ -34,8 +34,8 @@ impl Values {
     }
 }
 
-/// What [`Var::backward`](crate::Var::backward) found: the value of the root and one gradient for each leaf asked for, in that order, each
-/// with the leaf's shape, dtype and device.
+/// What [`Var::backward`](crate::Var::backward) found: the value of the root and one gradient for
+/// each leaf asked for, in that order, each with the leaf's shape, dtype and device.
 #[derive(Debug, Clone)]
 pub struct Gradients {
     pub(super) values: Values,

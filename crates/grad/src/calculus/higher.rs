@@ -1,4 +1,5 @@
-//! Derivatives beyond the gradient: compositions of backward passes, lazy like everything that [`grad`](grad()) gives.
+//! Derivatives beyond the gradient: compositions of backward passes, lazy like everything that
+//! [`grad`](grad()) gives.
 
 use candle_core::DType;
 
@@ -7,10 +8,11 @@ use crate::error::{Error, Loc, Result};
 use crate::graph::caller::{here, located};
 use crate::graph::var::Var;
 
-/// The vector-Jacobian product: for each of `wrt` the gradient of Σ `cotangent` · `output`, in that leaf's shape.
+/// The vector-Jacobian product: for each of `wrt` the gradient of Σ `cotangent` · `output`, in that
+/// leaf's shape.
 ///
-/// As [`grad`](grad()) of an output of any shape. `cotangent` has the shape and dtype of `output`. Errors as
-/// [`Var::backward`].
+/// As [`grad`](grad()) of an output of any shape. `cotangent` has the shape and dtype of `output`.
+/// Errors as [`Var::backward`].
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Var, vjp};
@@ -23,12 +25,14 @@ pub fn vjp(output: &Var, wrt: &[&Var], cotangent: &Var) -> Result<Vec<Var>> {
     Backward::new(output).seed(cotangent).record(wrt)
 }
 
-/// The Jacobian-vector product: how `output` changes as `wrt` move along `tangents`, in the shape of `output`.
+/// The Jacobian-vector product: how `output` changes as `wrt` move along `tangents`, in the shape
+/// of `output`.
 ///
-/// Each tangent has the shape and dtype of its leaf. Found by differentiating a vector-Jacobian product, which is linear in
-/// its cotangent, by that cotangent.
+/// Each tangent has the shape and dtype of its leaf. Found by differentiating a vector-Jacobian
+/// product, which is linear in its cotangent, by that cotangent.
 ///
-/// Errors as [`Var::backward`]; [`Error::Argument`], [`Error::Shape`] or [`Error::DType`] where the tangents do not fit.
+/// Errors as [`Var::backward`]; [`Error::Argument`], [`Error::Shape`] or [`Error::DType`] where the
+/// tangents do not fit.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Var, jvp};
@@ -47,11 +51,12 @@ pub fn jvp(output: &Var, wrt: &[&Var], tangents: &[&Var]) -> Result<Var> {
     Ok(along(&pulled_back, tangents, &[&cotangent], at)?.remove(0))
 }
 
-/// The Hessian-vector product of the scalar `loss`: for each of `wrt`, how its gradient changes as all of them move along
-/// `vectors`. The Hessian itself is never made; the cost is that of a few gradients.
+/// The Hessian-vector product of the scalar `loss`: for each of `wrt`, how its gradient changes as
+/// all of them move along `vectors`. The Hessian itself is never made; the cost is that of a few
+/// gradients.
 ///
-/// Errors as [`Var::backward`]; [`Error::Argument`], [`Error::Shape`] or [`Error::DType`] where the vectors do not fit
-/// the leaves. A leaf in which the loss is linear has a product of zeros.
+/// Errors as [`Var::backward`]; [`Error::Argument`], [`Error::Shape`] or [`Error::DType`] where the
+/// vectors do not fit the leaves. A leaf in which the loss is linear has a product of zeros.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Var, hvp};
@@ -68,7 +73,8 @@ pub fn hvp(loss: &Var, wrt: &[&Var], vectors: &[&Var]) -> Result<Vec<Var>> {
     along(&grad(loss, wrt)?, vectors, wrt, at)
 }
 
-/// The Jacobian of `output`, which may have any shape, by each of `wrt`: shape `[..output, ..leaf]`.
+/// The Jacobian of `output`, which may have any shape, by each of `wrt`: shape
+/// `[..output, ..leaf]`.
 ///
 /// It costs a backward pass for each element of `output`. Errors as [`Var::backward`].
 ///
@@ -85,10 +91,11 @@ pub fn jacobian(output: &Var, wrt: &[&Var]) -> Result<Vec<Var>> {
     row_by_row(output, wrt, here(), |row| grad(row, wrt))
 }
 
-/// The Hessian of the scalar `loss`, in blocks: `hessian(..)?[i][j]` has the shape `[..wrt[i], ..wrt[j]]`.
+/// The Hessian of the scalar `loss`, in blocks: `hessian(..)?[i][j]` has the shape
+/// `[..wrt[i], ..wrt[j]]`.
 ///
-/// It costs a backward pass for each element of `wrt`; where products with it are enough, [`hvp`] is cheaper. Errors as
-/// [`Var::backward`].
+/// It costs a backward pass for each element of `wrt`; where products with it are enough, [`hvp`]
+/// is cheaper. Errors as [`Var::backward`].
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Var, hessian};
@@ -132,8 +139,8 @@ fn row_by_row(
     })
 }
 
-/// The gradient by `wrt` of Σ `values` · `directions`, in which the directions are constants, whatever they are made of;
-/// zeros for a leaf that the values do not depend on.
+/// The gradient by `wrt` of Σ `values` · `directions`, in which the directions are constants,
+/// whatever they are made of; zeros for a leaf that the values do not depend on.
 fn along(values: &[Var], directions: &[&Var], wrt: &[&Var], at: Loc) -> Result<Vec<Var>> {
     let Some(first) = values.first() else {
         return Ok(wrt.iter().map(|leaf| leaf.full_like(0.0)).collect());

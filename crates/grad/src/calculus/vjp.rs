@@ -1,10 +1,11 @@
-//! The calculus: for each primitive, the vector-Jacobian product with respect to each of its inputs, recorded as
-//! ordinary ops, so that a derivative can be differentiated again.
+//! The calculus: for each primitive, the vector-Jacobian product with respect to each of its
+//! inputs, recorded as ordinary ops, so that a derivative can be differentiated again.
 //!
-//! A rule may leave its result in the shape of the node's *output*; where an operand was broadcast, the driver
-//! sums the copies.
+//! A rule may leave its result in the shape of the node's *output*; where an operand was broadcast,
+//! the driver sums the copies.
 
 #[cfg(test)]
+#[path = "../../tests/unit/derivatives.rs"]
 mod checks;
 
 use crate::error::Error;
@@ -106,7 +107,8 @@ fn kept_promise(part: Var, y: &Var, i: usize) -> Var {
     Var::from(Error::Custom { op, why, at })
 }
 
-/// `count` sums over the elements that were reduced to one, and `expand` copies one to each of them.
+/// `count` sums over the elements that were reduced to one, and `expand` copies one to each of
+/// them.
 fn reduction(
     op: ReduceOp,
     [x, y, g]: [&Var; 3],
@@ -167,7 +169,8 @@ fn binary(op: BinaryOp, i: usize, a: &Var, b: &Var, y: &Var, g: &Var) -> Var {
         BinaryOp::Div if is_first => g / b,
         BinaryOp::Div => -(g * (y / b)),
         BinaryOp::Pow if is_first => b.eq(0.0).select(0.0, g * b * a.pow(b - 1.0)),
-        // ln 0 is kept out, so that 0 to a positive power has gradient 0 and not 0 · inf; to a negative one, -inf.
+        // ln 0 is kept out, so that 0 to a positive power has gradient 0 and not 0 · inf; to a
+        // negative one, -inf.
         BinaryOp::Pow => {
             let base = a.eq(0.0).select(b.ge(0.0).to_dtype(a.dtype()), a);
             g * y * base.log()

@@ -6,11 +6,13 @@ use crate::graph::op::Op;
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
-/// The graph that some roots depend on, to look at: [`Display`](fmt::Display) prints a line for each node,
-/// [`dot`](Dump::dot) draws it for Graphviz. Made by [`Var::dump`] and [`dump`](dump()); nothing is evaluated.
+/// The graph that some roots depend on, to look at: [`Display`](fmt::Display) prints a line for
+/// each node, [`dot`](Dump::dot) draws it for Graphviz. Made by [`Var::dump`] and [`dump`](dump());
+/// nothing is evaluated.
 ///
-/// A line has the node's number, its op with operands and parameters, shape, dtype, label, and the line of your source that
-/// recorded it. Nodes come in the order they were recorded, each once; the last line names the roots.
+/// A line has the node's number, its op with operands and parameters, shape, dtype, label, and the
+/// line of your source that recorded it. Nodes come in the order they were recorded, each once; the
+/// last line names the roots.
 ///
 /// ```
 /// use tinsmith_grad::{Device, Var};
@@ -64,7 +66,8 @@ impl Var {
 }
 
 impl Dump {
-    /// How many nodes are shown, those recorded first and last; how many are left out between them is said. Default 100.
+    /// How many nodes are shown, those recorded first and last; how many are left out between them
+    /// is said. Default 100.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -78,8 +81,9 @@ impl Dump {
         self
     }
 
-    /// A picture in Graphviz's language: `dot -Tsvg loss.dot > loss.svg`. Arrows go from operands to results; leaves
-    /// are rounded, roots have a double border, and what [`max_nodes`](Dump::max_nodes) leaves out is one dashed node.
+    /// A picture in Graphviz's language: `dot -Tsvg loss.dot > loss.svg`. Arrows go from operands
+    /// to results; leaves are rounded, roots have a double border, and what
+    /// [`max_nodes`](Dump::max_nodes) leaves out is one dashed node.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};

@@ -7,8 +7,8 @@ use crate::graph::dims::unravel;
 use crate::graph::op::Op;
 use crate::graph::var::Var;
 
-/// [`Error::NonFinite`] for the first value, in the order the ops were recorded, that is NaN or infinite, among all that
-/// `roots` depend on. Constants made by [`Var::full`] may be infinite.
+/// [`Error::NonFinite`] for the first value, in the order the ops were recorded, that is NaN or
+/// infinite, among all that `roots` depend on. Constants made by [`Var::full`] may be infinite.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Error, Var, check_finite};

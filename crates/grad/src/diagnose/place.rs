@@ -11,8 +11,8 @@ pub(crate) struct Place {
     pub(crate) row: Option<usize>,
 }
 
-/// The place of row `row` of `var`, if what it is computed from lies in one sequence: found by following the row back to
-/// the nearest value that is known to be divided into sequences.
+/// The place of row `row` of `var`, if what it is computed from lies in one sequence: found by
+/// following the row back to the nearest value that is known to be divided into sequences.
 pub(crate) fn place(var: &Var, row: usize) -> Option<Place> {
     let graph = Graph::reaching([var]);
     let mut rows: Vec<Rows> = vec![Rows::default(); graph.len()];

@@ -7,10 +7,12 @@ use crate::graph::op::{Leaf, Op};
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
-/// Which rows of `leaf` the gradient of `root` can reach, by the structure of the graph: sorted, disjoint ranges of its
-/// first dimension. No values are computed, so a row whose gradient happens to be 0 counts as reached.
+/// Which rows of `leaf` the gradient of `root` can reach, by the structure of the graph: sorted,
+/// disjoint ranges of its first dimension. No values are computed, so a row whose gradient happens
+/// to be 0 counts as reached.
 ///
-/// With it a training step can tell a sequence that the loss forgot from one that has nothing to learn.
+/// With it a training step can tell a sequence that the loss forgot from one that has nothing to
+/// learn.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var, reached_rows};
@@ -88,7 +90,8 @@ impl Rows {
     }
 }
 
-/// The rows of input `i` that the rows `rows` of `y` depend on; all of them where the op mixes rows.
+/// The rows of input `i` that the rows `rows` of `y` depend on; all of them where the op mixes
+/// rows.
 pub(crate) fn through(y: &Var, i: usize, rows: &Rows) -> Rows {
     let x = &y.0.inputs[i];
     let same = || {

@@ -1,6 +1,7 @@
 //! Evaluation: a step of its own that sees the whole graph.
 
 #[cfg(test)]
+#[path = "../../tests/unit/agreement.rs"]
 mod agreement;
 mod fused;
 mod kept;

@@ -19,8 +19,8 @@ struct Caller {
 
 /// Runs `record`, attributing every op that it records to the source line `at`.
 ///
-/// A loss function that is made of several ops uses this, so that an error names the line of its caller rather than
-/// a line inside of it. Where such functions nest, the outermost line wins.
+/// A loss function that is made of several ops uses this, so that an error names the line of its
+/// caller rather than a line inside of it. Where such functions nest, the outermost line wins.
 ///
 /// ```
 /// use std::panic::Location;
@@ -72,7 +72,8 @@ fn with<R>(caller: Caller, record: impl FnOnce() -> R) -> R {
 
 /// The line to blame for what is being recorded: that of [`located`], or else the caller's.
 ///
-/// For functions outside of this crate that refuse their arguments with an [`Error`](crate::Error) of their own.
+/// For functions outside of this crate that refuse their arguments with an [`Error`](crate::Error)
+/// of their own.
 ///
 /// ```
 /// use std::panic::Location;

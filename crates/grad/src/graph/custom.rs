@@ -4,8 +4,9 @@ use super::var::Var;
 
 /// A user's own differentiable function: how to compute it, and its derivative.
 ///
-/// For a function that is not a composite of this crate's ops, or one whose derivative is better written by hand.
-/// Record it with [`Var::custom`]; check it with [`gradcheck`](crate::gradcheck()).
+/// For a function that is not a composite of this crate's ops, or one whose derivative is better
+/// written by hand. Record it with [`Var::custom`]; check it with
+/// [`gradcheck`](crate::gradcheck()).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -39,13 +40,15 @@ pub trait CustomOp: Send + Sync {
     /// What error messages and graph dumps call the op.
     fn name(&self) -> &'static str;
 
-    /// The shape and dtype of the result, or why these inputs do not fit. Called when the op is recorded.
+    /// The shape and dtype of the result, or why these inputs do not fit. Called when the op is
+    /// recorded.
     fn output(&self, inputs: &[Var]) -> Result<(Vec<usize>, DType), String>;
 
     /// The result, of the shape and dtype that [`output`](CustomOp::output) told.
     fn forward(&self, inputs: &[Tensor]) -> candle_core::Result<Tensor>;
 
-    /// The gradient of `inputs[input]`, in that input's shape, given the gradient `grad` of the result; `None` if nothing
-    /// flows there. It is made of `Var` ops (other custom ops among them), so it can be differentiated in turn.
+    /// The gradient of `inputs[input]`, in that input's shape, given the gradient `grad` of the
+    /// result; `None` if nothing flows there. It is made of `Var` ops (other custom ops among
+    /// them), so it can be differentiated in turn.
     fn vjp(&self, inputs: &[Var], output: &Var, input: usize, grad: &Var) -> Option<Var>;
 }

@@ -1,8 +1,8 @@
 use crate::graph::op::Op;
 use crate::graph::var::Var;
 
-/// Whether anything flows from a node back to its input `i`. The ops that stop a gradient are all here: comparisons,
-/// conditions, indices, `detach`, and casts to or from integers.
+/// Whether anything flows from a node back to its input `i`. The ops that stop a gradient are all
+/// here: comparisons, conditions, indices, `detach`, and casts to or from integers.
 pub(crate) fn is_differentiable(y: &Var, i: usize) -> bool {
     match &y.0.op {
         Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Compare(_) | Op::Detach => false,

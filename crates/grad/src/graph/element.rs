@@ -4,7 +4,8 @@ use candle_core::WithDType;
 
 use crate::sealed::{Sealed, seal};
 
-/// Numbers that a [`Var`](crate::Var) can hold: `f32` and `f64` to compute with, `u32` and `i64` as indices, `u8` as masks.
+/// Numbers that a [`Var`](crate::Var) can hold: `f32` and `f64` to compute with, `u32` and `i64` as
+/// indices, `u8` as masks.
 pub trait Element: WithDType + Sealed {
     /// The numbers to compute with, told apart.
     #[doc(hidden)]

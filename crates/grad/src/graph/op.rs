@@ -11,11 +11,11 @@ use crate::graph::dims::Dims;
 use crate::graph::segments::Segments;
 use crate::graph::table::{binary_ops, compare_ops, reduce_ops, unary_ops};
 
-/// The primitives. Everything else in the crate is a composite of these, so a derivative rule and a kernel exist
-/// for each of them and for nothing else.
+/// The primitives. Everything else in the crate is a composite of these, so a derivative rule and a
+/// kernel exist for each of them and for nothing else.
 ///
-/// A node's shape and dtype are stored beside its `Op`, so they are not repeated here. Two ops are equal if they do the
-/// same to the same operands: kind and every parameter.
+/// A node's shape and dtype are stored beside its `Op`, so they are not repeated here. Two ops are
+/// equal if they do the same to the same operands: kind and every parameter.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Op {
     /// Values given by the user.

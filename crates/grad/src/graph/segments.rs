@@ -2,7 +2,8 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How the rows of a packed tensor divide into consecutive sequences. Cheap to clone and to compare.
+/// How the rows of a packed tensor divide into consecutive sequences. Cheap to clone and to
+/// compare.
 #[derive(Clone, Debug)]
 pub(crate) struct Segments {
     lengths: Arc<[usize]>,

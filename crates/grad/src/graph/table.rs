@@ -1,9 +1,10 @@
 //! The elementwise ops and the reductions, each stated once.
 //!
-//! A table hands its rows to a macro that the caller names, which takes the columns that it needs: the enums of
-//! [`op`](super::op), the methods of [`Var`](crate::Var), the candle form of the reference executor, the loops of
-//! [`math`](crate::exec::math) and the tests are all made from here. Derivatives are in
-//! [`vjp`](crate::calculus::vjp), one page of calculus, whose match the compiler holds to these rows.
+//! A table hands its rows to a macro that the caller names, which takes the columns that it needs:
+//! the enums of [`op`](super::op), the methods of [`Var`](crate::Var), the candle form of the
+//! reference executor, the loops of [`math`](crate::exec::math) and the tests are all made from
+//! here. Derivatives are in [`vjp`](crate::calculus::vjp), one page of calculus, whose match the
+//! compiler holds to these rows.
 //!
 //! | column | what it is |
 //! |---|---|
@@ -96,7 +97,8 @@ macro_rules! unary_ops {
                 f32: each(hyper::sigmoid::<S>), f64: each(|x: f64| 1.0 / (1.0 + (-x).exp())),
                 agree: Function, check: smooth(-1.5..1.5) [()],
             }
-            /// ln sigmoid(x) = min(x, 0) - ln(1 + e^-|x|), exact at both ends. Gradient g sigmoid(-x).
+            /// ln sigmoid(x) = min(x, 0) - ln(1 + e^-|x|), exact at both ends. Gradient g
+            /// sigmoid(-x).
             LogSigmoid = log_sigmoid(x) {
                 example: () [-1000.0] => [-1000.0],
                 candle: x.minimum(&x.zeros_like()?)? - log1p(&x.abs()?.neg()?.exp()?)?,
@@ -164,18 +166,22 @@ macro_rules! unary_ops {
             Powf = powf(x, exponent) {
                 example: (1.5) [4.0] => [8.0],
                 candle: x.powf(exponent),
-                f32: each(|x| pow::pow::<S>(x, exponent)), f64: each(|x: f64| x.powf(exponent)),
+                f32: each(|x| pow::pow::<S>(x, exponent)),
+                f64: each(|x: f64| x.powf(exponent)),
                 agree: Function, check: smooth(0.5..2.75) [(1.7), (3.0), (-1.0), (0.0)],
             }
-            /// x where x > 0, else x times `slope` (Maas et al., 2013). Gradient g, or g times `slope` for x <= 0.
+            /// x where x > 0, else x times `slope` (Maas et al., 2013). Gradient g, or g times
+            /// `slope` for x <= 0.
             LeakyRelu = leaky_relu(x, slope) {
                 example: (0.1) [-2.0, 3.0] => [-0.2, 3.0],
                 candle: choose(&x.gt(0.0)?, x, &(x * slope)?),
-                f32: each(|x| arith::leaky_relu(x, slope)), f64: each(|x| arith::leaky_relu(x, slope)),
+                f32: each(|x| arith::leaky_relu(x, slope)),
+                f64: each(|x| arith::leaky_relu(x, slope)),
                 agree: Bits, check: kinked(-1.5..1.5) [(0.1)],
             }
-            /// x limited to `lo..=hi`; an infinite bound is none, a bound that is NaN gives NaN. NaN stays NaN.
-            /// Gradient g strictly between the bounds, 0 at and beyond them, as PyTorch since 2.14.
+            /// x limited to `lo..=hi`; an infinite bound is none, a bound that is NaN gives NaN.
+            /// NaN stays NaN. Gradient g strictly between the bounds, 0 at and beyond them, as
+            /// PyTorch since 2.14.
             Clamp = clamp(x, lo, hi) {
                 example: (0.8, 1.2) [0.5, 1.1, 1.5] => [0.8, 1.1, 1.2],
                 candle: clamp(x, lo, hi),
@@ -186,7 +192,8 @@ macro_rules! unary_ops {
     };
 }
 
-/// Functions of two operands. `form` is the operator's trait, or the method's doc test: operands and result.
+/// Functions of two operands. `form` is the operator's trait, or the method's doc test: operands
+/// and result.
 macro_rules! binary_ops {
     ($then:ident) => {
         $then! {
@@ -214,22 +221,25 @@ macro_rules! binary_ops {
                 each: arith::div, arith::div,
                 agree: Bits, check: smooth(-1.5..1.5, 0.5..2.75),
             }
-            /// `self` to the power `rhs`. At 0 to the power 0 the base has gradient 0; the
-            /// exponent has -inf if the base is 0 and it is negative, and none if it is not. For a constant exponent, [`powf`](Var::powf) is cheaper.
+            /// `self` to the power `rhs`. At 0 to the power 0 the base has gradient 0; the exponent
+            /// has -inf if the base is 0 and it is negative, and none if it is not. For a constant
+            /// exponent, [`powf`](Var::powf) is cheaper.
             Pow = pow(a, b) {
                 form: (method [2.0] [3.0] => [8.0]),
                 candle: pow(a, b),
                 each: pow::pow::<S>, f64::powf,
                 agree: Function, check: smooth(0.5..2.75, -1.5..1.5),
             }
-            /// The greater of the two, NaN if either is. The gradient goes to the greater one, half to each on a tie.
+            /// The greater of the two, NaN if either is. The gradient goes to the greater one, half
+            /// to each on a tie.
             Maximum = maximum(a, b) {
                 form: (method [1.0] [3.0] => [3.0]),
                 candle: maximum(a, b),
                 each: arith::maximum, arith::maximum,
                 agree: Bits, check: kinked(-1.5..1.5, -1.5..1.5),
             }
-            /// The smaller of the two, NaN if either is. The gradient goes to the smaller one, half to each on a tie.
+            /// The smaller of the two, NaN if either is. The gradient goes to the smaller one, half
+            /// to each on a tie.
             Minimum = minimum(a, b) {
                 form: (method [5.0] [3.0] => [3.0]),
                 candle: minimum(a, b),

@@ -14,9 +14,10 @@ use crate::graph::segments::Segments;
 
 /// A node of a lazy graph: a tensor that may not have been computed yet, and how to compute it.
 ///
-/// A `Var` is a cheap handle; cloning it names the same node. Recording an op checks shapes and dtypes and computes
-/// nothing. Values come from [`item`](Var::item), [`to_vec`](Var::to_vec), [`tensor`](Var::tensor),
-/// [`eval`](crate::eval) and [`backward`](Var::backward). Any `Var` can be asked for a gradient.
+/// A `Var` is a cheap handle; cloning it names the same node. Recording an op checks shapes and
+/// dtypes and computes nothing. Values come from [`item`](Var::item), [`to_vec`](Var::to_vec),
+/// [`tensor`](Var::tensor), [`eval`](crate::eval) and [`backward`](Var::backward). Any `Var` can be
+/// asked for a gradient.
 ///
 /// An op that cannot be recorded gives a `Var` that carries the [`Error`]; see there.
 ///
@@ -46,7 +47,8 @@ pub(crate) struct Node {
     pub(crate) at: Loc,
     /// The op that this belongs to the derivative of.
     pub(crate) derivative_of: Option<&'static str>,
-    /// A constant that the user does not hold, such as the number in an expression, and so may be folded.
+    /// A constant that the user does not hold, such as the number in an expression, and so may be
+    /// folded.
     pub(crate) is_literal: bool,
     pub(crate) label: OnceLock<Box<str>>,
     /// How a ragged batch divides the rows, for error reports.
@@ -67,7 +69,8 @@ impl Drop for Node {
 
 /// Making.
 impl Var {
-    /// A leaf with the values of `tensor`, which is not copied. Its dtype must be f32, f64, u8, u32 or i64.
+    /// A leaf with the values of `tensor`, which is not copied. Its dtype must be f32, f64, u8, u32
+    /// or i64.
     ///
     /// ```
     /// use tinsmith_grad::{Device, Tensor, Var};
@@ -111,8 +114,8 @@ impl Var {
         }
     }
 
-    /// A leaf on the CPU with `data`, row-major, in `shape`. Floats are not copied: the leaf shares their memory, and
-    /// only an op that goes through candle takes a copy.
+    /// A leaf on the CPU with `data`, row-major, in `shape`. Floats are not copied: the leaf shares
+    /// their memory, and only an op that goes through candle takes a copy.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -206,7 +209,8 @@ impl Var {
 
 /// Asking. Nothing here evaluates.
 impl Var {
-    /// The shape, outermost dimension first; empty for a scalar and for a `Var` that carries an error.
+    /// The shape, outermost dimension first; empty for a scalar and for a `Var` that carries an
+    /// error.
     pub fn shape(&self) -> &[usize] {
         &self.0.shape
     }
@@ -244,7 +248,8 @@ impl Var {
         }
     }
 
-    /// Gives this node a name that error reports and graph dumps show, and returns it. The first name stays.
+    /// Gives this node a name that error reports and graph dumps show, and returns it. The first
+    /// name stays.
     ///
     /// ```
     /// use tinsmith_grad::{DType, Device, Var, check_finite};
@@ -293,7 +298,8 @@ impl Var {
         at: Loc,
         is_literal: bool,
     ) -> Var {
-        // Relaxed is enough: whoever holds an input already sees the counter's state from when it was made.
+        // Relaxed is enough: whoever holds an input already sees the counter's state from when it
+        // was made.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Var(Arc::new(Node {
@@ -341,7 +347,8 @@ impl Var {
         )
     }
 
-    /// Records an op over `inputs`: an operand's error is passed on, and `infer` tells the op, shape and dtype.
+    /// Records an op over `inputs`: an operand's error is passed on, and `infer` tells the op,
+    /// shape and dtype.
     #[track_caller]
     pub(crate) fn apply<'a>(
         name: &'static str,
@@ -371,7 +378,8 @@ impl Var {
         Error::Argument { op, why, at }
     }
 
-    /// As [`apply`](Var::apply) for ops whose arguments are numbers only and whose dtype is their input's.
+    /// As [`apply`](Var::apply) for ops whose arguments are numbers only and whose dtype is their
+    /// input's.
     #[track_caller]
     pub(crate) fn apply_one(
         &self,
@@ -427,7 +435,8 @@ impl From<Tensor> for Var {
     }
 }
 
-/// One line: the op, shape, dtype, label, and the line that recorded it. The values are not computed.
+/// One line: the op, shape, dtype, label, and the line that recorded it. The values are not
+/// computed.
 impl fmt::Debug for Var {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(error) = self.error() {

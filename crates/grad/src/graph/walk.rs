@@ -47,8 +47,8 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// A map from node ids to numbers. Most nodes of a graph were recorded shortly before its root, one after another: those
-/// lie in a table by age, the few older ones, leaves mostly, in a hash map.
+/// A map from node ids to numbers. Most nodes of a graph were recorded shortly before its root, one
+/// after another: those lie in a table by age, the few older ones, leaves mostly, in a hash map.
 struct Positions {
     newest: u64,
     /// By age, the distance from `newest`.
@@ -131,7 +131,8 @@ mod tests {
     use super::*;
     use candle_core::{DType, Device};
 
-    /// Leaves recorded long before the rest, and many nodes in between that do not belong to the graph.
+    /// Leaves recorded long before the rest, and many nodes in between that do not belong to the
+    /// graph.
     #[test]
     fn nodes_of_any_age_are_found_once_and_in_order() {
         let one = || Var::ones(&[], DType::F64, &Device::Cpu);

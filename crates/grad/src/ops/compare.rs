@@ -11,9 +11,10 @@ macro_rules! compare_methods {
     ($($(#[$doc:meta])* $Op:ident = $method:ident {
         sign: $sign:tt, example: [$($of:literal),+] $with:literal => [$($is:literal),+]
     })*) => {
-        /// Comparisons, elementwise and broadcasting. The result is a u8 mask of 0 and 1, for [`select`](Var::select)
-        /// or `to_dtype`. There is no gradient through a comparison; a comparison with NaN is 0, but for `ne`. Integers
-        /// compare with any number as real numbers: no u32 is below -100, and a u8 mask may be asked for `gt(0.5)`.
+        /// Comparisons, elementwise and broadcasting. The result is a u8 mask of 0 and 1, for
+        /// [`select`](Var::select) or `to_dtype`. There is no gradient through a comparison; a
+        /// comparison with NaN is 0, but for `ne`. Integers compare with any number as real
+        /// numbers: no u32 is below -100, and a u8 mask may be asked for `gt(0.5)`.
         impl Var {
             $(
                 $(#[$doc])*
@@ -36,11 +37,12 @@ macro_rules! compare_methods {
 compare_ops!(compare_methods);
 
 impl Var {
-    /// Elementwise choice by this u8 mask: `on_true` where it is not 0, else `on_false`; all three broadcast.
+    /// Elementwise choice by this u8 mask: `on_true` where it is not 0, else `on_false`; all three
+    /// broadcast.
     ///
-    /// The gradient of the value that is not chosen is 0, whatever the value; but an op *before* the choice still
-    /// multiplies that 0 by its own derivative, and 0 · inf is NaN. Feed such an op a harmless number where it is
-    /// not chosen, as [`log1mexp`](Var::log1mexp) does.
+    /// The gradient of the value that is not chosen is 0, whatever the value; but an op *before*
+    /// the choice still multiplies that 0 by its own derivative, and 0 · inf is NaN. Feed such an
+    /// op a harmless number where it is not chosen, as [`log1mexp`](Var::log1mexp) does.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -91,8 +93,9 @@ fn compare(op: CompareOp, lhs: &Var, rhs: &Var) -> Var {
     })
 }
 
-/// A comparison of values of `dtype` with a number that they can hold, true for the same values as that with `c`: `x < c` is
-/// `x < ceil c` for an integer, and where none or all are on one side, all or none are at least the least one.
+/// A comparison of values of `dtype` with a number that they can hold, true for the same values as
+/// that with `c`: `x < c` is `x < ceil c` for an integer, and where none or all are on one side,
+/// all or none are at least the least one.
 fn exactly(op: CompareOp, dtype: DType, c: f64) -> (CompareOp, f64) {
     use CompareOp::{Eq, Ge, Gt, Le, Lt, Ne};
     let (least, beyond) = match dtype {

@@ -6,11 +6,11 @@ use crate::graph::dims::{self, Dims};
 use crate::graph::op::Op;
 use crate::graph::var::Var;
 
-/// Picking and placing by index. Indices are i64 or u32, count from 0 and have no gradient; one that is out of range is an
-/// error on evaluation. Repeated indices add up their gradients.
+/// Picking and placing by index. Indices are i64 or u32, count from 0 and have no gradient; one
+/// that is out of range is an error on evaluation. Repeated indices add up their gradients.
 impl Var {
-    /// `out[i][j] = self[i][index[i][j]]` for dim = 1: `index` has the result's shape, which is no larger than this one's
-    /// but along `dim`. Gradient: [`scatter_add`](Var::scatter_add) of g.
+    /// `out[i][j] = self[i][index[i][j]]` for dim = 1: `index` has the result's shape, which is no
+    /// larger than this one's but along `dim`. Gradient: [`scatter_add`](Var::scatter_add) of g.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -27,8 +27,8 @@ impl Var {
         })
     }
 
-    /// `self[i][index[i][j]] += src[i][j]` for dim = 1, in a copy; `src` has the shape of `index`. Gradients: g, and g
-    /// gathered at `index`.
+    /// `self[i][index[i][j]] += src[i][j]` for dim = 1, in a copy; `src` has the shape of `index`.
+    /// Gradients: g, and g gathered at `index`.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -52,7 +52,8 @@ impl Var {
         })
     }
 
-    /// The rows `index` (rank 1) along `dim`, an embedding lookup for dim = 0. Gradient: [`index_add`](Var::index_add) of g.
+    /// The rows `index` (rank 1) along `dim`, an embedding lookup for dim = 0. Gradient:
+    /// [`index_add`](Var::index_add) of g.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -71,7 +72,8 @@ impl Var {
         })
     }
 
-    /// Row i of `src` added to row `index[i]` along `dim`, in a copy. Gradients: g, and the rows `index` of g.
+    /// Row i of `src` added to row `index[i]` along `dim`, in a copy. Gradients: g, and the rows
+    /// `index` of g.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};

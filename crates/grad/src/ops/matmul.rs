@@ -8,8 +8,8 @@ use crate::graph::var::Var;
 
 /// Products of matrices and vectors.
 impl Var {
-    /// `[.., m, k]` times `[.., k, n]` to `[.., m, n]`; the leading dimensions broadcast. A rank-1 operand is a row on the
-    /// left and a column on the right, as in NumPy.
+    /// `[.., m, k]` times `[.., k, n]` to `[.., m, n]`; the leading dimensions broadcast. A rank-1
+    /// operand is a row on the left and a column on the right, as in NumPy.
     ///
     /// Gradients: g bᵀ and aᵀ g.
     ///

@@ -18,8 +18,9 @@ mod unary;
 
 pub use binary::Operand;
 
-/// Records a composite of several ops as one: its parts belong to the line that called the method `name`, and an error of a
-/// part is one of the method and of its `operands`, which are what the caller knows.
+/// Records a composite of several ops as one: its parts belong to the line that called the method
+/// `name`, and an error of a part is one of the method and of its `operands`, which are what the
+/// caller knows.
 #[track_caller]
 pub(crate) fn composite(
     name: &'static str,

@@ -1,9 +1,11 @@
 use super::composite;
 use crate::graph::var::Var;
 
-/// Log-sum-exp and softmax, in the form that neither overflows nor loses small terms: the maximum is taken out first.
+/// Log-sum-exp and softmax, in the form that neither overflows nor loses small terms: the maximum
+/// is taken out first.
 impl Var {
-    /// ln Σ e^x along `dim`, which disappears. Gradient g softmax(x). Where every x is -inf, it is -inf, with a gradient of 0.
+    /// ln Σ e^x along `dim`, which disappears. Gradient g softmax(x). Where every x is -inf, it
+    /// is -inf, with a gradient of 0.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -32,7 +34,8 @@ impl Var {
         })
     }
 
-    /// e^x / Σ e^x along `dim`. Gradient s (g - Σ g s). Where every x is -inf, it is NaN, with a gradient of 0.
+    /// e^x / Σ e^x along `dim`. Gradient s (g - Σ g s). Where every x is -inf, it is NaN, with a
+    /// gradient of 0.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -64,22 +67,24 @@ impl Var {
         })
     }
 
-    /// The logarithm of a sum of exponentials: -inf where all of them are 0, without a gradient, which would be 0/0.
+    /// The logarithm of a sum of exponentials: -inf where all of them are 0, without a gradient,
+    /// which would be 0/0.
     #[track_caller]
     pub(crate) fn log_of_sum(&self) -> Var {
         let nothing = self.eq(0.0);
         nothing.select(f64::NEG_INFINITY, nothing.select(1.0, self).log())
     }
 
-    /// These exponentials over their sum: NaN where all of them are 0, without a gradient, which would be NaN as well.
+    /// These exponentials over their sum: NaN where all of them are 0, without a gradient, which
+    /// would be NaN as well.
     #[track_caller]
     pub(crate) fn over_sum(&self, sum: &Var) -> Var {
         let nothing = sum.eq(0.0);
         nothing.select(f64::NAN, self / nothing.select(1.0, sum))
     }
 
-    /// What to subtract before exponentiating: the maximum, or 0 where that is infinite. Every value of it gives the
-    /// same result up to rounding, so it is a constant to every derivative.
+    /// What to subtract before exponentiating: the maximum, or 0 where that is infinite. Every
+    /// value of it gives the same result up to rounding, so it is a constant to every derivative.
     #[track_caller]
     fn shift(&self, dim: isize) -> Var {
         let max = self.detach().max_keepdim(&[dim]);

@@ -116,8 +116,9 @@ impl Var {
         composite("mean_keepdim", &[self], || self.sum_keepdim(dims) / self.count(dims))
     }
 
-    /// The variance over `dims`, which disappear: the sum of squared deviations over n - `correction`. 1 gives the
-    /// unbiased estimate, 0 the population's. Where n <= `correction` it divides by 0.
+    /// The variance over `dims`, which disappear: the sum of squared deviations over n -
+    /// `correction`. 1 gives the unbiased estimate, 0 the population's. Where n <= `correction` it
+    /// divides by 0.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -141,7 +142,8 @@ impl Var {
     #[track_caller]
     pub fn var_keepdim(&self, dims: &[isize], correction: f64) -> Var {
         composite("var_keepdim", &[self], || {
-            // By the distance from one of them, so that equal numbers deviate by 0 and not by what their mean is rounded by.
+            // By the distance from one of them, so that equal numbers deviate by 0 and not by what
+            // their mean is rounded by.
             let distance = match self.elem_count() {
                 0 => self.clone(),
                 _ => self - self.detach().min_keepdim(dims),
@@ -151,8 +153,8 @@ impl Var {
         })
     }
 
-    /// The standard deviation over `dims`, which disappear; see [`var_dims`](Var::var_dims). Its gradient at a constant
-    /// is 0, as PyTorch's.
+    /// The standard deviation over `dims`, which disappear; see [`var_dims`](Var::var_dims). Its
+    /// gradient at a constant is 0, as PyTorch's.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -178,7 +180,8 @@ impl Var {
         composite("std_keepdim", &[self], || self.var_keepdim(dims, correction).sqrt_or_zero())
     }
 
-    /// The L2 norm over everything, shape `[]`, also where squares overflow or vanish. Gradient g x / norm, 0 at 0.
+    /// The L2 norm over everything, shape `[]`, also where squares overflow or vanish. Gradient g x
+    /// / norm, 0 at 0.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -217,14 +220,16 @@ impl Var {
         })
     }
 
-    /// The root whose gradient at 0 is 0 instead of infinite: right where the argument is a sum of squares.
+    /// The root whose gradient at 0 is 0 instead of infinite: right where the argument is a sum of
+    /// squares.
     #[track_caller]
     fn sqrt_or_zero(&self) -> Var {
         let zero = self.eq(0.0);
         zero.select(0.0, zero.select(1.0, self).sqrt())
     }
 
-    /// How many elements a reduction over `dims` takes in; dimensions out of range are the reduction's to refuse.
+    /// How many elements a reduction over `dims` takes in; dimensions out of range are the
+    /// reduction's to refuse.
     fn count(&self, dims: &[isize]) -> f64 {
         let dims = dims::resolve_all(dims, self.rank()).unwrap_or_default();
         dims.iter().map(|&d| self.shape()[d]).product::<usize>() as f64

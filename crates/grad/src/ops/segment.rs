@@ -5,9 +5,11 @@ use crate::graph::op::{Op, ReduceOp};
 use crate::graph::segments::Segments;
 use crate::graph::var::Var;
 
-/// Reduction by consecutive rows and its inverse, for [`Ragged`](crate::Ragged), which has checked the row counts.
+/// Reduction by consecutive rows and its inverse, for [`Ragged`](crate::Ragged), which has checked
+/// the row counts.
 impl Var {
-    /// `[rows, ..]` to `[segments, ..]`. An empty segment gives the neutral element: 0, -inf or inf.
+    /// `[rows, ..]` to `[segments, ..]`. An empty segment gives the neutral element: 0, -inf or
+    /// inf.
     #[track_caller]
     pub(crate) fn segment_reduce(&self, op: ReduceOp, segments: &Segments) -> Var {
         let op = Op::SegmentReduce { op, segments: segments.clone() };

@@ -179,7 +179,8 @@ impl Var {
         })
     }
 
-    /// Repeated along dimensions of size 1, and new ones on the left, to `shape`. Gradient: the sum over the copies.
+    /// Repeated along dimensions of size 1, and new ones on the left, to `shape`. Gradient: the sum
+    /// over the copies.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};

@@ -13,7 +13,8 @@ macro_rules! unary_methods {
         example: ($($argument:literal),*) [$($of:literal),+] => [$($is:literal),+],
         $($columns:tt)*
     })*) => {
-        /// Elementwise functions of one operand, f32 or f64; the shape stays. `g` is the gradient of the result.
+        /// Elementwise functions of one operand, f32 or f64; the shape stays. `g` is the gradient
+        /// of the result.
         impl Var {
             $(
                 $(#[$doc])*
@@ -136,8 +137,8 @@ impl Var {
 
     /// ln(1 - e^x) for x < 0, exact at both ends (Mächler, 2012). Gradient g / (1 - e^-x).
     ///
-    /// Below -ln 2 it is `log1p(-e^x)`, above `ln(-expm1 x)`; the branch that is not taken is fed a harmless number, so
-    /// it contributes no NaN to the gradient.
+    /// Below -ln 2 it is `log1p(-e^x)`, above `ln(-expm1 x)`; the branch that is not taken is fed a
+    /// harmless number, so it contributes no NaN to the gradient.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};
@@ -157,9 +158,9 @@ impl Var {
         })
     }
 
-    /// The values in another dtype: f32, f64, u8, u32 or i64. Gradients pass between f32 and f64; a cast to an integer
-    /// dtype has none. For what rounds to another, bf16 say, and lets a gradient pass, write a
-    /// [`CustomOp`](crate::CustomOp).
+    /// The values in another dtype: f32, f64, u8, u32 or i64. Gradients pass between f32 and f64; a
+    /// cast to an integer dtype has none. For what rounds to another, bf16 say, and lets a gradient
+    /// pass, write a [`CustomOp`](crate::CustomOp).
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Var};

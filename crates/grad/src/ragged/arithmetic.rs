@@ -8,10 +8,12 @@ use crate::graph::var::Var;
 use crate::ops::{Operand, composite};
 use crate::sealed::{Sealed, seal};
 
-/// What a `Ragged` combines with: another of the same lengths, or one number, constant or a rank-0 `Var`.
+/// What a `Ragged` combines with: another of the same lengths, or one number, constant or a rank-0
+/// `Var`.
 ///
-/// Rows meet rows. Rows of one shape combine as they are, or broadcast; those of `[rows]`, single numbers, with all that a
-/// row of `[rows, ..trailing]` holds. Rows of different rank are otherwise an [`Error::Shape`].
+/// Rows meet rows. Rows of one shape combine as they are, or broadcast; those of `[rows]`, single
+/// numbers, with all that a row of `[rows, ..trailing]` holds. Rows of different rank are otherwise
+/// an [`Error::Shape`].
 pub trait RaggedOperand: Sealed {
     /// The rows to combine with those of `lhs`, or the error that the lengths differ.
     #[doc(hidden)]
@@ -87,8 +89,8 @@ impl Ragged {
         self.by_row(op, &[&rhs.rows_for(self, op, here())], |rows| f(&rows[0], &rows[1]))
     }
 
-    /// `f` of these rows and those of `others`, aligned row by row: NumPy's rule, which begins at the last dimension, would
-    /// pair the rows of `[rows]` with the columns of `[rows, columns]`.
+    /// `f` of these rows and those of `others`, aligned row by row: NumPy's rule, which begins at
+    /// the last dimension, would pair the rows of `[rows]` with the columns of `[rows, columns]`.
     #[track_caller]
     fn by_row(&self, op: &'static str, others: &[&Var], f: impl FnOnce(&[Var]) -> Var) -> Ragged {
         let operands = [&[&self.values], others].concat();
@@ -225,7 +227,8 @@ impl Ragged {
 
 macro_rules! with_operand {
     ($($method:ident)*) => {
-        /// Elementwise with another batch of the same lengths, or a number, as the methods of [`Var`] of the same names.
+        /// Elementwise with another batch of the same lengths, or a number, as the methods of
+        /// [`Var`] of the same names.
         impl Ragged {
             $(
                 #[doc = concat!("[`Var::", stringify!($method), "`] of every row.")]
@@ -255,8 +258,8 @@ macro_rules! compare_methods {
 compare_ops!(compare_methods);
 
 impl Ragged {
-    /// Elementwise choice by this u8 mask; see [`Var::select`], from which it differs in name because
-    /// [`select`](Ragged::select) chooses sequences.
+    /// Elementwise choice by this u8 mask; see [`Var::select`], from which it differs in name
+    /// because [`select`](Ragged::select) chooses sequences.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Ragged};

@@ -13,11 +13,12 @@ use crate::ops::composite;
 
 pub use arithmetic::RaggedOperand;
 
-/// A batch of sequences of unequal length: their rows one after another in one packed [`Var`] of shape
-/// `[rows, ..trailing]`, and the length of each.
+/// A batch of sequences of unequal length: their rows one after another in one packed [`Var`] of
+/// shape `[rows, ..trailing]`, and the length of each.
 ///
-/// Elementwise ops run on the packed rows, all sequences at once. The `_per_seq` methods reduce each sequence to one
-/// row, [`expand`](Ragged::expand) goes back. Two batches combine only if their lengths agree, sequence by sequence.
+/// Elementwise ops run on the packed rows, all sequences at once. The `_per_seq` methods reduce
+/// each sequence to one row, [`expand`](Ragged::expand) goes back. Two batches combine only if
+/// their lengths agree, sequence by sequence.
 ///
 /// ```
 /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -39,13 +40,15 @@ pub struct Ragged {
 
 /// Making and taking apart.
 impl Ragged {
-    /// The rows of `values` divided into sequences of these `lengths`, which add up to its first dimension.
+    /// The rows of `values` divided into sequences of these `lengths`, which add up to its first
+    /// dimension.
     #[track_caller]
     pub fn new(values: Var, lengths: &[usize]) -> Ragged {
         Ragged::with_segments(values, Segments::new(lengths), here())
     }
 
-    /// Sequences joined into a batch. The inverse of [`seqs`](Ragged::seqs), and without a copy when given just those.
+    /// Sequences joined into a batch. The inverse of [`seqs`](Ragged::seqs), and without a copy
+    /// when given just those.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Ragged, Var};
@@ -133,7 +136,8 @@ impl Ragged {
         located(at, || self.segments.ranges().map(seq).collect())
     }
 
-    /// The lengths as numbers to compute with: `[num_seqs]`, in the dtype and on the device of the values, constant.
+    /// The lengths as numbers to compute with: `[num_seqs]`, in the dtype and on the device of the
+    /// values, constant.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Ragged};

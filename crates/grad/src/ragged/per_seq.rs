@@ -18,7 +18,8 @@ impl Ragged {
         self.values.segment_reduce(ReduceOp::Sum, &self.segments)
     }
 
-    /// The greatest row of each sequence, elementwise; -inf for an empty one. Ties share the gradient.
+    /// The greatest row of each sequence, elementwise; -inf for an empty one. Ties share the
+    /// gradient.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Ragged};
@@ -31,7 +32,8 @@ impl Ragged {
         self.values.segment_reduce(ReduceOp::Max, &self.segments)
     }
 
-    /// The smallest row of each sequence, elementwise; inf for an empty one. Ties share the gradient.
+    /// The smallest row of each sequence, elementwise; inf for an empty one. Ties share the
+    /// gradient.
     ///
     /// ```
     /// # use tinsmith_grad::{Device, Ragged};
@@ -158,7 +160,8 @@ impl Ragged {
         self.values.sum()
     }
 
-    /// The mean over everything: every row counts the same, whatever its sequence's length. NaN over nothing.
+    /// The mean over everything: every row counts the same, whatever its sequence's length. NaN
+    /// over nothing.
     #[track_caller]
     pub fn mean(&self) -> Var {
         self.values.mean()

@@ -9,8 +9,8 @@ use table::{binary_ops, compare_ops, reduce_ops, unary_ops};
 #[path = "../../src/graph/table.rs"]
 mod table;
 
-/// Where the tests of ops run: the device that `TINSMITH_TEST_DEVICE` names, `cpu`, `cuda:0` or `metal:0`; the CPU by
-/// default.
+/// Where the tests of ops run: the device that `TINSMITH_TEST_DEVICE` names, `cpu`, `cuda:0` or
+/// `metal:0`; the CPU by default.
 pub fn device() -> Device {
     let name = std::env::var("TINSMITH_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
     let (kind, number) = name.split_once(':').unwrap_or((&name, "0"));
@@ -39,8 +39,8 @@ pub fn leaf(seed: u64, shape: &[usize]) -> Var {
     Var::from_vec(numbers(seed, shape.iter().product()), shape, &device())
 }
 
-/// A graph as data: leaves of some shapes, and steps that each take two earlier values. A step that does not fit the
-/// shapes it meets is passed over, so that every value of this type is a graph.
+/// A graph as data: leaves of some shapes, and steps that each take two earlier values. A step that
+/// does not fit the shapes it meets is passed over, so that every value of this type is a graph.
 #[derive(Debug, Clone)]
 pub struct Program {
     pub shapes: Vec<Vec<usize>>,

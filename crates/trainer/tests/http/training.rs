@@ -9,13 +9,12 @@ use crate::support::{Client, datum, floats, texts};
 fn training_lowers_the_loss_and_sampling_shows_it() {
     let trainer = Trainer::spawn().unwrap();
     let client = Client::connect(&trainer);
-    let loss =
-        |seq_id| {
-            client.result("forward_backward", client.forward_backward(seq_id, &texts()))["metrics"]
+    let loss = |seq_id| {
+        client.result("forward_backward", client.forward_backward(seq_id, &texts()))["metrics"]
                 ["loss:sum"]
                 .as_f64()
                 .unwrap()
-        };
+    };
     let first = loss(1);
     for step in 0..30 {
         let metrics =

@@ -33,6 +33,7 @@ mod reduce;
 mod trig;
 
 #[cfg(test)]
+#[path = "../../../tests/unit/math.rs"]
 mod tests;
 
 use crate::graph::op::{BinaryOp, CompareOp, ReduceOp, UnaryOp};

@@ -76,7 +76,8 @@ fn a_loop_has_the_value_and_gradient_of_the_batch() {
     flat(&found[0]).iter().zip(&gradient).for_each(|(a, b)| assert!((a - b).abs() < 1e-14));
 }
 
-/// A constant for each sequence that happens to be 1 for some, a number used twice, a loop that runs backwards.
+/// A constant for each sequence that happens to be 1 for some, a number used twice, a loop that
+/// runs backwards.
 #[test]
 fn members_may_come_in_any_order_and_with_any_constants() {
     let lengths = [2, 3, 2, 4, 1, 6];
@@ -97,7 +98,8 @@ type Parametrized = (&'static str, fn(&Var, usize) -> Var);
 
 macro_rules! with_parameters {
     ($($(#[$doc:meta])* $Op:ident = $method:ident($x:ident $(, $($p:ident),+)?) $columns:tt)*) => {
-        /// Every op with parameters, called with parameters that grow with the sequence and from one to the next.
+        /// Every op with parameters, called with parameters that grow with the sequence and from
+        /// one to the next.
         fn with_parameters() -> Vec<Parametrized> {
             let mut all: Vec<Parametrized> = Vec::new();
             $(with_parameters!(@push all $method $($($p)+)?);)*
@@ -115,7 +117,8 @@ macro_rules! with_parameters {
 }
 unary_ops!(with_parameters);
 
-/// A loop in which each sequence has its own parameter has the value and the gradient of as many separate graphs.
+/// A loop in which each sequence has its own parameter has the value and the gradient of as many
+/// separate graphs.
 #[test]
 fn parameters_of_sequences_are_not_confused() {
     let others: [Parametrized; 8] = [

@@ -1,4 +1,5 @@
-//! The derivative of every primitive against central differences, and a count: a primitive without a check fails.
+//! The derivative of every primitive against central differences, and a count: a primitive without
+//! a check fails.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use crate::{CustomOp, Error, Executor, Gradcheck, Ragged, Var, grad, with_execut
 
 macro_rules! primitives {
     ($($name:literal: $pattern:pat,)*) => {
-        /// Exhaustive, so that a new primitive has to be named here and then, being named, checked below.
+        /// Exhaustive, so that a new primitive has to be named here and then, being named, checked
+        /// below.
         fn name(op: &Op) -> &'static str {
             match op {
                 Op::Unary(op) => op.name(),
