@@ -2,7 +2,7 @@ use tinsmith_grad::{Ragged, Var};
 
 use crate::at_caller;
 use crate::inputs::{per_seq, tokens};
-use crate::masked::only;
+use crate::masked::{masked, only};
 
 /// Policy gradient with a KL penalty, in one step of sampling:
 /// `(1/N) Σ_i [-A_i Σ w·l + β Σ w·(l - ref)]`.
@@ -35,10 +35,11 @@ pub fn reinforce_kl(
 ) -> Var {
     at_caller! {
         tokens!("reinforce_kl"; lp, reference, weights);
-        let (n, active) = (lp.num_seqs(), weights.ne(0.0));
+        let n = lp.num_seqs();
         let advantages = lp.expand(&per_seq("reinforce_kl", "advantages", advantages, n));
-        let reward = only(&active, lp) * only(&active, &advantages);
-        let kl = only(&active, &(lp - reference)) * beta;
-        ((kl - reward) * weights).sum() / n.max(1) as f64
+        // The gradient of a masked token is 0 times its advantage.
+        let advantages = only(&weights.ne(0.0), &advantages);
+        let each = (lp - reference) * beta - lp * advantages;
+        masked(&each, weights).sum() / n.max(1) as f64
     }
 }
