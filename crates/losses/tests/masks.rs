@@ -290,7 +290,8 @@ fn takes_no_part() {
 /// A token whose weight is 1 takes no part where its advantage is 0, but in a KL to the reference.
 #[test]
 fn what_has_no_advantage_takes_no_part_whatever_stands_there() {
-    let losses: &[(&str, fn(&Ragged, &Ragged, &Rollout, &Var) -> Var)] = &[
+    type Recipe = fn(&Ragged, &Ragged, &Rollout, &Var) -> Var;
+    let losses: &[(&str, Recipe)] = &[
         ("importance_sampling", |lp, old, _, a| {
             importance_sampling(lp, old, &lp.expand(a), &Default::default())
         }),
