@@ -34,9 +34,9 @@ config! {
 /// Group-relative policy optimization: per active token
 /// `max(-r·A, -clip(r)·A)·k + β k3(ref)`.
 ///
-/// `r = e^d` with `d` the limited [`log_ratio`], k is [`tis_weight`]. Gradient: `-r·A·k` where
-/// neither limit acts, plus `β (1 - e^(ref - l))`. See the [module](crate::recipes) for an example;
-/// [`crate::grpo`] is the form with an aggregation.
+/// `r = e^d` with `d` the limited [`log_ratio`], k is [`tis_weight`](super::tis_weight). Gradient:
+/// `-r·A·k` where neither limit acts, plus `β (1 - e^(ref - l))`. See the [module](crate::recipes)
+/// for an example; [`crate::grpo`] is the form with an aggregation.
 #[track_caller]
 pub fn grpo(lp: &Ragged, rollout: &Rollout, config: &GrpoRecipe) -> Var {
     at_caller! {
