@@ -129,16 +129,16 @@ pub(super) fn compute(var: &Var, x: &[Tensor]) -> Result<Tensor> {
 fn without_elements(var: &Var, x: &[Tensor]) -> Option<CandleResult<Tensor>> {
     let is_computed =
         !matches!(var.0.op, Op::Leaf(_) | Op::Full(_) | Op::Invalid(_) | Op::Custom(_));
-    let nothing_to_sum = matches!(var.0.op, Op::Reduce { .. } | Op::MatMul | Op::Pad { .. })
-        && x.iter().any(|t| t.elem_count() == 0);
+    let zeros = || Some(Tensor::zeros(var.shape(), var.dtype(), var.device()));
+    let lacks_elements = || x.iter().any(|t| t.elem_count() == 0);
     match &var.0.op {
-        _ if is_computed && var.elem_count() == 0 || nothing_to_sum => {
-            Some(Tensor::zeros(var.shape(), var.dtype(), var.device()))
-        }
+        _ if is_computed && var.elem_count() == 0 => zeros(),
+        Op::Reduce { op, dims: _ } if lacks_elements() => Some(full(op.neutral(), var)),
+        Op::MatMul | Op::Pad { .. } if lacks_elements() => zeros(),
         Op::ScatterAdd { .. } | Op::IndexAdd { .. } if x[2].elem_count() == 0 => {
             Some(Ok(x[0].clone()))
         }
-        Op::Cat { dim } if x.iter().any(|t| t.elem_count() == 0) => {
+        Op::Cat { dim } if lacks_elements() => {
             let filled: Vec<&Tensor> = x.iter().filter(|t| t.elem_count() > 0).collect();
             Some(Tensor::cat(&filled, *dim))
         }
