@@ -8,11 +8,11 @@ use ureq::http::{HeaderName, HeaderValue};
 use crate::{
     ChunkLimits, Clock, Dialect, Error, LogProgress, Progress, RequestOrder, RestClient, Result,
     RetryConfig, ServiceClient, SystemClock,
-    address::Address,
-    auth::Auth,
-    credential::{KeyCommand, is_usable},
-    server::Service,
-    transport::Http,
+    http::address::Address,
+    http::auth::Auth,
+    http::connection::Http,
+    http::key_command::{KeyCommand, is_usable},
+    protocol::flavour::Service,
 };
 
 /// Where the hosted services are.

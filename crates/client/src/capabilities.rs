@@ -4,7 +4,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tinsmith_wire::{ClientConfig, ServerCapabilities, SupportedModel};
 
-use crate::{CallInfo, Dialect, Error, RequestOrder, Result, session::Session, transport::Http};
+use crate::{
+    CallInfo, Dialect, Error, RequestOrder, Result, http::connection::Http,
+    protocol::session::Session,
+};
 
 /// What a server supports, as far as harmless questions can tell.
 ///

@@ -55,86 +55,55 @@
 //! * **The API key** appears in no error and no debug output, and does not travel unencrypted
 //!   except on this machine.
 
-mod address;
-mod answers;
-mod auth;
-mod batch;
-mod budget;
-mod buffers;
 mod builder;
-mod call_info;
 mod capabilities;
-mod check_loss;
-mod checkpoint;
-mod checkpoint_path;
-mod chunking;
-mod clock;
-mod combine;
-mod completions;
-mod credential;
 mod custom_loss;
-mod download;
 mod error;
-mod exchange;
-mod fireworks;
-mod future;
-mod heartbeat;
-mod history;
-mod loss;
-mod metrics_writer;
-mod model;
-mod notices;
-mod optim;
-mod order;
-mod pending;
-mod precomputed;
-mod preflight;
-mod problem;
-mod progress;
-mod record;
+mod http;
+mod observe;
+mod protocol;
 mod report;
 mod rest;
-mod retry;
-mod sample;
 mod sampling;
-mod server;
-mod server_loss;
 mod service;
-mod session;
 mod training;
-mod transport;
-mod words;
 
-pub use batch::Batch;
 pub use builder::ServiceClientBuilder;
-pub use call_info::CallInfo;
 pub use capabilities::{Capabilities, Support};
-pub use check_loss::{LossCheck, check_loss, check_loss_at};
-pub use checkpoint::SaveOptions;
-pub use checkpoint_path::CheckpointPath;
-pub use chunking::ChunkLimits;
-pub use clock::{Clock, SystemClock};
-pub use combine::combine as combine_outputs;
-pub use custom_loss::CustomStep;
-pub use error::{Error, Result};
-pub use future::ApiFuture;
-pub use loss::{Loss, MetricValue, TermReport};
-pub use metrics_writer::MetricsWriter;
-pub use optim::{LrSchedule, OptimStep};
-pub use precomputed::{ForwardProblem, PrecomputedForward};
-pub use problem::DatumProblem;
-pub use progress::{Event, LogProgress, Progress, Severity, Traffic};
-pub use record::{ReplayedStep, replay};
+pub use custom_loss::{
+    batch::Batch,
+    check::{LossCheck, check_loss, check_loss_at},
+    loss::{Loss, MetricValue, TermReport},
+    precomputed::{ForwardProblem, PrecomputedForward},
+    record::{ReplayedStep, replay},
+    two_passes::CustomStep,
+};
+pub use error::{CallInfo, DatumProblem, Error, Result};
+pub use http::retry::RetryConfig;
+pub use observe::{
+    clock::{Clock, SystemClock},
+    metrics_writer::MetricsWriter,
+    progress::{Event, LogProgress, Progress, Severity, Traffic},
+};
+pub use protocol::{
+    chunking::ChunkLimits,
+    flavour::{Dialect, RequestOrder},
+    future::ApiFuture,
+};
 pub use report::{
     Drift, GradientReport, Normalization, PhaseTimes, Rescaling, ServerLoss, StepReport,
     SurrogateCheck, Warning,
 };
 pub use rest::{ArchiveUrl, RestClient};
-pub use retry::RetryConfig;
-pub use sampling::{SampleOptions, SamplingClient};
-pub use server::{Dialect, RequestOrder};
+pub use sampling::client::{SampleOptions, SamplingClient};
 pub use service::{ModelOptions, ServiceClient};
-pub use training::TrainingClient;
+pub use training::{
+    checkpoint::SaveOptions,
+    checkpoint_path::CheckpointPath,
+    client::TrainingClient,
+    combine::combine as combine_outputs,
+    optim::{LrSchedule, OptimStep},
+};
 
 pub use tinsmith_grad as grad;
 pub use tinsmith_losses as losses;

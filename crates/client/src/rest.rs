@@ -12,8 +12,8 @@ use ureq::http::Method;
 
 use crate::{
     CallInfo, CheckpointPath, Error, Result, capabilities,
-    retry::Kind,
-    transport::{Http, Payload, Request},
+    http::connection::{Http, Payload, Request},
+    http::retry::Kind,
 };
 
 /// A client for what the server keeps. It needs no session:

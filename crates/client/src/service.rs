@@ -10,8 +10,8 @@ use tinsmith_wire::{
 use crate::{
     ApiFuture, CallInfo, Capabilities, Dialect, Error, RequestOrder, RestClient, Result,
     SamplingClient, ServiceClientBuilder, Traffic, TrainingClient, capabilities,
-    session::{Session, Submission},
-    transport::Http,
+    http::connection::Http,
+    protocol::session::{Session, Submission},
 };
 
 /// A session with a training service. It lives on the server as long as this, or any client made

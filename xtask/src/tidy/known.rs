@@ -23,11 +23,16 @@ pub(super) const ARROWS: Known = Known {
         // To be cut.
         (
             "tinsmith_client",
-            "address auth batch builder capabilities checkpoint_path chunking completions credential \
-             custom_loss error future heartbeat history loss model notices order pending precomputed \
-             preflight record report rest retry sample sampling server service session training transport",
-            "one flat drawer: errors name results, the transport knows authentication and retries, these know the transport",
+            "builder capabilities custom_loss error http observe protocol report rest sampling service training",
+            "errors name results, HTTP knows services, sessions know their builder",
         ),
+        (
+            "tinsmith_client::http",
+            "auth connection retry",
+            "a connection knows its credential, and this renews itself on it",
+        ),
+        ("tinsmith_client::protocol", "chunking flavour", "how a service counts"),
+        ("tinsmith_client::protocol", "poll session", "a session gives out what polls it"),
     ],
 };
 

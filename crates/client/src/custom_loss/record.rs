@@ -1,0 +1,208 @@
+//! Steps of custom losses on disk, and the same steps again without a server.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use serde::{Deserialize, Serialize};
+use tinsmith_wire::{Datum, Metrics, TensorData};
+
+use crate::{Batch, Error, Loss, Result, TrainingClient, custom_loss::loss::Evaluated};
+
+impl TrainingClient {
+    /// From now on writes what each custom loss saw and gave to a file of its own in the folder
+    /// `dir`: the data with all their inputs, the logprobs of the first pass, the loss, its metrics
+    /// and its gradient. [`replay`] runs them again. The folder is made if it is missing; steps
+    /// that are in it already are kept, and counting goes on after them.
+    ///
+    /// A step that cannot be written is an error before its second pass is sent, so nothing is
+    /// trained that was not recorded.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn record(&self, dir: impl AsRef<Path>) -> Result<()> {
+        self.model.recorder.start(dir.as_ref())
+    }
+}
+
+/// Where the steps of a model are recorded, if they are.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder(Mutex<Option<Recording>>);
+
+#[derive(Debug)]
+struct Recording {
+    dir: PathBuf,
+    next: u64,
+}
+
+/// A step as it lies on disk.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    format: u32,
+    data: Vec<Datum>,
+    logprobs: Vec<TensorData>,
+    loss: f64,
+    metrics: Metrics,
+    /// By the packed logprobs, row-major.
+    gradient: Vec<f32>,
+}
+
+const FORMAT: u32 = 1;
+
+impl Recorder {
+    fn start(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir).map_err(|source| failed(dir, source))?;
+        let next = steps(dir)?.last().map_or(1, |(number, _)| number + 1);
+        let dir = dir.to_owned();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Recording { dir, next });
+        Ok(())
+    }
+
+    pub(crate) fn write(
+        &self,
+        data: &[Datum],
+        logprobs: &[TensorData],
+        evaluated: &Evaluated,
+    ) -> Result<()> {
+        let mut recording = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Recording { dir, next }) = &mut *recording else {
+            return Ok(());
+        };
+        let metrics = evaluated.metrics.iter().map(|(name, value)| (name.as_str(), *value));
+        let step = Recorded {
+            format: FORMAT,
+            data: data.to_vec(),
+            logprobs: logprobs.to_vec(),
+            loss: evaluated.value,
+            metrics: metrics.collect(),
+            gradient: evaluated.gradient.clone(),
+        };
+        let path = dir.join(format!("step-{next:06}.json"));
+        let unfinished = path.with_extension("unfinished");
+        let write = || -> io::Result<()> {
+            fs::write(&unfinished, serde_json::to_vec(&step)?)?;
+            fs::rename(&unfinished, &path)
+        };
+        write().map_err(|source| failed(&path, source))?;
+        *next += 1;
+        Ok(())
+    }
+}
+
+/// A recorded step, and what a loss function makes of it now.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ReplayedStep {
+    /// The file.
+    pub path: PathBuf,
+    /// The loss as recorded.
+    pub recorded_loss: f64,
+    /// The loss now.
+    pub loss: f64,
+    /// The metrics as recorded.
+    pub recorded_metrics: Metrics,
+    /// The metrics now.
+    pub metrics: Metrics,
+    /// The greatest difference between an element of the gradient recorded and now.
+    pub gradient_difference: f64,
+    /// Whether loss, metrics and gradient are the recorded ones, bit for bit.
+    pub is_identical: bool,
+}
+
+/// Runs a loss function on the steps that [`TrainingClient::record`] wrote to `dir`, in their
+/// order, without a server. The same loss function gives the same bits; a changed one shows what it
+/// would have given.
+///
+/// # Errors
+/// [`Error::File`] for a file that cannot be read or is no recorded step, and those of the loss
+/// function, as in [`forward_backward_custom`](TrainingClient::forward_backward_custom).
+///
+/// ```
+/// use tinsmith_client::{Datum, Loss, LoraConfig, ModelInput, ServiceClient, replay};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+/// # let dir = tempfile::tempdir()?;
+/// let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4]);
+/// let loss = |scale: f64| move |batch: &tinsmith_client::Batch| Ok(Loss::new(batch.logprobs().sum() * scale));
+/// training.record(dir.path())?;
+/// training.forward_backward_custom(&[datum], loss(1.0))?.result()?;
+///
+/// assert!(replay(dir.path(), loss(1.0))?[0].is_identical); // without a server
+/// let changed = &replay(dir.path(), loss(2.0))?[0];
+/// assert_eq!((changed.loss, changed.gradient_difference), (2.0 * changed.recorded_loss, 1.0));
+/// # anyhow::Ok(())
+/// ```
+#[track_caller]
+pub fn replay<F>(dir: impl AsRef<Path>, mut loss: F) -> Result<Vec<ReplayedStep>>
+where
+    F: FnMut(&Batch) -> anyhow::Result<Loss>,
+{
+    let at = std::panic::Location::caller();
+    let steps = steps(dir.as_ref())?.into_iter();
+    let replayed = steps.map(|(_, path)| {
+        let step = read(&path)?;
+        let batch = Batch::new(&step.data, &step.logprobs)?;
+        let now = loss(&batch)
+            .map_err(|source| Error::LossFailed { source, at })?
+            .evaluate(&batch, Vec::new())?;
+        Ok(compare(path, step, now))
+    });
+    replayed.collect()
+}
+
+fn compare(path: PathBuf, step: Recorded, now: Evaluated) -> ReplayedStep {
+    let metrics: Metrics =
+        now.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let both = || step.gradient.iter().zip(&now.gradient);
+    let difference = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).abs();
+    let is_identical = step.loss.to_bits() == now.value.to_bits()
+        && step.metrics == metrics
+        && step.gradient.len() == now.gradient.len()
+        && both().all(|(a, b)| a.to_bits() == b.to_bits());
+    ReplayedStep {
+        path,
+        recorded_loss: step.loss,
+        loss: now.value,
+        recorded_metrics: step.metrics,
+        metrics,
+        gradient_difference: both().map(difference).fold(0.0, f64::max),
+        is_identical,
+    }
+}
+
+fn read(path: &Path) -> Result<Recorded> {
+    let bytes = fs::read(path).map_err(|source| failed(path, source))?;
+    let step: Recorded =
+        serde_json::from_slice(&bytes).map_err(|error| failed(path, error.into()))?;
+    if step.format != FORMAT {
+        let found = step.format;
+        let why =
+            format!("the step is recorded in format {found}, and this version reads {FORMAT}");
+        return Err(failed(path, io::Error::new(io::ErrorKind::InvalidData, why)));
+    }
+    Ok(step)
+}
+
+/// The recorded steps of a folder, by number.
+fn steps(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = fs::read_dir(dir).map_err(|source| failed(dir, source))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|source| failed(dir, source))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let number = name.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".json"));
+        if let Some(number) = number.and_then(|number| number.parse().ok()) {
+            found.push((number, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    let path = path.to_owned();
+    Error::File { path, source }
+}

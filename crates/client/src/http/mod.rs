@@ -1,0 +1,13 @@
+//! HTTP to one server, with no word of training in it: a connection, the credential that is sent on
+//! it, and calls with their retries.
+
+pub(crate) mod address;
+pub(crate) mod api;
+pub(crate) mod auth;
+pub(crate) mod buffer_pool;
+pub(crate) mod connection;
+pub(crate) mod download;
+pub(crate) mod error_body;
+pub(crate) mod key_command;
+pub(crate) mod retry;
+pub(crate) mod semaphore;

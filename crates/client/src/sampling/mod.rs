@@ -1,0 +1,5 @@
+//! Sampling from a model.
+
+pub(crate) mod client;
+pub(crate) mod completions;
+pub(crate) mod sample;

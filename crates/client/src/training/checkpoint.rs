@@ -1,0 +1,300 @@
+//! Saving a model's weights and loading them.
+
+use std::{sync::Arc, time::Duration};
+
+use tinsmith_wire::{
+    CreateByLoadRequest, LoadWeightsRequest, LoadWeightsResponse, LoraConfig, SamplerKind,
+    SaveWeightsExternalRequest, SaveWeightsExternalResponse, SaveWeightsForSamplerRequest,
+    SaveWeightsForSamplerResponse, SaveWeightsRequest, SaveWeightsResponse, UserMetadata,
+};
+
+use crate::{
+    ApiFuture, CallInfo, Dialect, Error, RestClient, Result, SamplingClient, ServiceClient,
+    TrainingClient,
+    http::retry::Kind,
+    protocol::session::{Session, Submission},
+};
+
+/// How a checkpoint is kept. By default for good, and never in place of another.
+///
+/// ```
+/// use std::time::Duration;
+/// use tinsmith_client::SaveOptions;
+/// let options = SaveOptions::default().overwrite().ttl(Duration::from_secs(24 * 3600));
+/// # drop(options);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct SaveOptions {
+    /// Whether an existing checkpoint of that name is replaced.
+    pub overwrite: bool,
+    /// How long it is kept, in whole seconds; servers want an hour at least.
+    pub ttl: Option<Duration>,
+    /// Notes on it.
+    pub user_metadata: Option<UserMetadata>,
+    /// What a sampler is made for; a snapshot when absent. For
+    /// [`save_weights_for_sampler`](TrainingClient::save_weights_for_sampler_with) only.
+    pub kind: Option<SamplerKind>,
+}
+
+impl SaveOptions {
+    /// Replaces an existing checkpoint of that name.
+    #[must_use]
+    pub fn overwrite(mut self) -> Self {
+        self.overwrite = true;
+        self
+    }
+
+    /// Keeps it for so long.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Adds notes.
+    #[must_use]
+    pub fn user_metadata(mut self, notes: UserMetadata) -> Self {
+        self.user_metadata = Some(notes);
+        self
+    }
+
+    /// Says what a sampler is made for.
+    #[must_use]
+    pub fn kind(mut self, kind: SamplerKind) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
+    fn ttl_seconds(&self) -> Option<u64> {
+        self.ttl.map(|ttl| ttl.as_secs())
+    }
+}
+
+impl TrainingClient {
+    /// Saves weights and optimiser state under `name` (letters, digits, `-`, `_`); the result has
+    /// the path to load them by.
+    ///
+    /// # Errors
+    /// As [`optim_step`](Self::optim_step); [`Error::Status`] 409 when the name is taken.
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let saved = training.save_state("halfway")?.result()?;
+    /// assert!(saved.path.starts_with("tinker://") && saved.path.ends_with("/weights/halfway"));
+    /// training.load_state(&saved.path)?.result()?;
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn save_state(&self, name: &str) -> Result<ApiFuture<SaveWeightsResponse>> {
+        self.save_state_with(name, &SaveOptions::default())
+    }
+
+    /// As [`save_state`](Self::save_state), kept as `options` say.
+    ///
+    /// # Errors
+    /// As [`save_state`](Self::save_state).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tinsmith_client::{LoraConfig, SaveOptions, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let options = SaveOptions::default().overwrite().ttl(Duration::from_secs(24 * 3600));
+    /// training.save_state_with("latest", &options)?.result()?;
+    /// training.save_state_with("latest", &options)?.result()?; // in place of the first
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn save_state_with(
+        &self,
+        name: &str,
+        options: &SaveOptions,
+    ) -> Result<ApiFuture<SaveWeightsResponse>> {
+        let request = |seq_id| SaveWeightsRequest {
+            model_id: self.model.id.clone(),
+            path: Some(name.to_owned()),
+            seq_id,
+            overwrite: options.overwrite,
+            ttl_seconds: options.ttl_seconds(),
+            user_metadata: options.user_metadata.clone(),
+        };
+        let submission = Submission::new("save_weights", "SaveWeights").kind(Kind::Save);
+        let mut turn = self.model.turn()?;
+        self.model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))
+    }
+
+    /// Saves weights under `name` for use elsewhere: [`RestClient::external_weights_urls`] tells
+    /// where to fetch them. They are encrypted for the `recipients`, public keys of age; not at all
+    /// when there are none.
+    ///
+    /// # Errors
+    /// As [`save_state`](Self::save_state).
+    pub fn save_weights_external(
+        &self,
+        name: &str,
+        recipients: &[&str],
+        options: &SaveOptions,
+    ) -> Result<ApiFuture<SaveWeightsExternalResponse>> {
+        let keys: Vec<String> = recipients.iter().map(|&key| key.to_owned()).collect();
+        let request = |seq_id| SaveWeightsExternalRequest {
+            model_id: self.model.id.clone(),
+            path: name.to_owned(),
+            seq_id,
+            age_encryption_recipients: (!keys.is_empty()).then_some(keys),
+            ttl_seconds: options.ttl_seconds(),
+            user_metadata: options.user_metadata.clone(),
+        };
+        let submission =
+            Submission::new("save_weights_external", "SaveWeightsExternal").kind(Kind::Save);
+        let mut turn = self.model.turn()?;
+        self.model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))
+    }
+
+    /// Loads weights from a path of [`save_state`](Self::save_state); the optimiser starts anew.
+    ///
+    /// # Errors
+    /// As [`optim_step`](Self::optim_step).
+    pub fn load_state(&self, path: &str) -> Result<ApiFuture<LoadWeightsResponse>> {
+        self.load(path, false)
+    }
+
+    /// Loads weights and optimiser state from a path of [`save_state`](Self::save_state).
+    ///
+    /// # Errors
+    /// As [`optim_step`](Self::optim_step).
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let saved = training.save_state("halfway")?.result()?;
+    /// training.load_state_with_optimizer(&saved.path)?.result()?;
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn load_state_with_optimizer(&self, path: &str) -> Result<ApiFuture<LoadWeightsResponse>> {
+        self.load(path, true)
+    }
+
+    fn load(&self, path: &str, optimizer: bool) -> Result<ApiFuture<LoadWeightsResponse>> {
+        let request = |seq_id| LoadWeightsRequest {
+            model_id: self.model.id.clone(),
+            path: path.to_owned(),
+            seq_id,
+            optimizer,
+            ..LoadWeightsRequest::default()
+        };
+        let submission = Submission::new("load_weights", "LoadWeights");
+        let mut turn = self.model.turn()?;
+        let seq_id = turn.next_id();
+        let model = &self.model;
+        let loading = model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))?;
+        turn.history().loaded(seq_id);
+        Ok(loading)
+    }
+
+    /// A client that samples from the model as it is now. With a `name` the weights are kept under
+    /// it, to be sampled from again ([`SamplingClient::path`]); without, they go with the session.
+    ///
+    /// # Errors
+    /// As [`save_state`](Self::save_state).
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ModelInput, SamplingParams, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let sampler = training.save_weights_for_sampler(None)?.result()?;
+    /// let prompt = ModelInput::from_tokens(vec![1, 2, 3]);
+    /// sampler.sample(&prompt, 1, &SamplingParams::max_tokens(4))?.result()?;
+    ///
+    /// let kept = training.save_weights_for_sampler(Some("step-10"))?.result()?;
+    /// assert!(kept.path().unwrap().ends_with("step-10"));
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn save_weights_for_sampler(
+        &self,
+        name: Option<&str>,
+    ) -> Result<ApiFuture<SamplingClient>> {
+        self.save_weights_for_sampler_with(name, &SaveOptions::default())
+    }
+
+    /// As [`save_weights_for_sampler`](Self::save_weights_for_sampler), kept as `options` say.
+    ///
+    /// # Errors
+    /// As [`save_state`](Self::save_state).
+    pub fn save_weights_for_sampler_with(
+        &self,
+        name: Option<&str>,
+        options: &SaveOptions,
+    ) -> Result<ApiFuture<SamplingClient>> {
+        let session = &self.model.session;
+        let request = |seq_id| SaveWeightsForSamplerRequest {
+            model_id: self.model.id.clone(),
+            path: name.map(str::to_owned),
+            sampling_session_seq_id: name.is_none().then(|| session.next_sampler()),
+            seq_id,
+            overwrite: options.overwrite.then_some(true),
+            ttl_seconds: options.ttl_seconds(),
+            user_metadata: options.user_metadata.clone(),
+            kind: options.kind,
+        };
+        let submission =
+            Submission::new("save_weights_for_sampler", "SaveWeightsForSampler").kind(Kind::Save);
+        let mut turn = self.model.turn()?;
+        self.model.send_one(&mut turn, submission, request, sampler)
+    }
+
+    /// A new model made of a checkpoint. Servers of the protobuf dialect do it in one request; in
+    /// the other the model is created as the checkpoint says, and loads it as its first request.
+    pub(crate) fn from_state(session: &Arc<Session>, path: &str, optimizer: bool) -> Result<Self> {
+        if session.server.dialect == Dialect::Protobuf {
+            return Self::by_load(session, path, optimizer);
+        }
+        let info = RestClient::new(session.http.clone()).weights_info(path)?;
+        let config = LoraConfig {
+            rank: info.lora_rank.unwrap_or_default(),
+            train_unembed: info.train_unembed.unwrap_or(true),
+            train_mlp: info.train_mlp.unwrap_or(true),
+            train_attn: info.train_attn.unwrap_or(true),
+            ..LoraConfig::default()
+        };
+        let service = ServiceClient::within(session.clone());
+        let client = service.create_lora_training_client(&info.base_model, &config)?;
+        client.load(path, optimizer)?.result()?;
+        Ok(client)
+    }
+
+    fn by_load(session: &Arc<Session>, path: &str, optimizer: bool) -> Result<Self> {
+        let request = CreateByLoadRequest {
+            session_id: session.id.clone(),
+            model_seq_id: session.next_model(),
+            path: path.to_owned(),
+            optimizer,
+            ..CreateByLoadRequest::default()
+        };
+        let pending = session.submit(Submission::new("load_weights", "LoadWeights"), &request)?;
+        let loaded: LoadWeightsResponse =
+            ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)).result()?;
+        // Servers that do not say it name it so.
+        let id = loaded
+            .model_id
+            .unwrap_or_else(|| format!("{}:train:{}", session.id, request.model_seq_id));
+        Ok(TrainingClient::new(session.clone(), id))
+    }
+}
+
+/// A client for what was saved: its sampling session, or a new one on its path.
+fn sampler(session: &Arc<Session>, saved: SaveWeightsForSamplerResponse) -> Result<SamplingClient> {
+    match (saved.sampling_session_id, saved.path) {
+        (Some(id), path) => SamplingClient::new(session.clone(), id, path),
+        (None, Some(path)) => SamplingClient::create(session.clone(), &path),
+        (None, None) => Err(Error::Unexpected {
+            call: Box::new(CallInfo::of("save_weights_for_sampler")),
+            problem: "the answer has neither a path nor a sampling session".into(),
+        }),
+    }
+}

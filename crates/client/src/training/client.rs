@@ -1,0 +1,339 @@
+//! A model in training.
+
+use std::{panic::Location, sync::Arc};
+
+use tinsmith_wire::{
+    AdamParams, Datum, ForwardBackwardOutput, GetInfoRequest, GetInfoResponse, LossFn,
+    LossFnConfig, OptimStepRequest, OptimStepResponse, Pass, UnloadModelRequest,
+    UnloadModelResponse,
+};
+
+#[cfg(doc)]
+use crate::Error;
+use crate::{
+    ApiFuture, Batch, CallInfo, CustomStep, Loss, OptimStep, PrecomputedForward, Result,
+    custom_loss::record::Recorder,
+    custom_loss::two_passes as custom_loss,
+    http::retry::Kind,
+    protocol::fireworks,
+    protocol::flavour::Service,
+    protocol::session::{Session, Submission},
+    training::combine::combine,
+    training::model::{Model, PassOver},
+    training::preflight,
+    training::sequencer::Order,
+};
+
+/// A model in training. Clones share it.
+///
+/// Requests are executed in the order of the calls. A call returns when the server has accepted its
+/// request, so a `forward_backward` and the `optim_step` after it may both be under way.
+///
+/// When a request that reached the server cannot be brought to acceptance, the order of what
+/// follows cannot be kept: every later call fails with [`Error::Poisoned`], naming that first
+/// error. A request that the server accepts and then fails to execute does not have this effect,
+/// nor does an error before anything is sent, nor one in a loss function, nor a refusal by a server
+/// that orders requests [by arrival](crate::RequestOrder::ByArrival).
+///
+/// ```
+/// use tinsmith_client::{AdamParams, Datum, LoraConfig, LossFn, ModelInput, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+/// let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4]);
+/// let mut losses = Vec::new();
+/// for _ in 0..3 {
+///     let pass = training.forward_backward(std::slice::from_ref(&datum), LossFn::CrossEntropy, None)?;
+///     let step = training.optim_step(&AdamParams::default().learning_rate(0.01))?;
+///     losses.push(pass.result()?.metrics["loss:sum"]);
+///     step.result()?;
+/// }
+/// assert!(losses[2] < losses[0]);
+/// training.unload()?.result()?;
+/// # anyhow::Ok(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct TrainingClient {
+    pub(crate) model: Arc<Model>,
+}
+
+impl TrainingClient {
+    pub(crate) fn new(session: Arc<Session>, id: String) -> Self {
+        let order = Order::new();
+        TrainingClient {
+            model: Arc::new(Model { session, id, order, recorder: Recorder::default() }),
+        }
+    }
+
+    /// The model's id on the server.
+    pub fn model_id(&self) -> &str {
+        &self.model.id
+    }
+
+    /// What the server knows about the model.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
+    ///
+    /// ```
+    /// use tinsmith_client::{LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let info = training.get_info()?;
+    /// assert_eq!(info.model_data.model_name.as_deref(), Some("tiny-qwen3"));
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn get_info(&self) -> Result<GetInfoResponse> {
+        let model_id = self.model.id.clone();
+        let http = &self.model.session.http;
+        http.call(
+            "/api/v1/get_info",
+            &GetInfoRequest { model_id },
+            CallInfo::of("get_info"),
+            Kind::Query,
+        )
+    }
+
+    /// Runs the model and a loss of the server's, without a gradient.
+    ///
+    /// # Errors
+    /// As [`forward_backward`](Self::forward_backward).
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, LoraConfig, LossFn, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// # let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4]);
+    /// let output = training.forward(&[datum], LossFn::CrossEntropy, None)?.result()?;
+    /// assert_eq!(output.loss_fn_outputs[0]["logprobs"].shape()[..], [3]);
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn forward(
+        &self,
+        data: &[Datum],
+        loss_fn: LossFn,
+        config: Option<LossFnConfig>,
+    ) -> Result<ApiFuture<ForwardBackwardOutput>> {
+        self.pass(Pass::Forward, data, loss_fn, config)
+    }
+
+    /// Runs the model and a loss of the server's, and adds its gradient to the model's.
+    ///
+    /// A batch too large for one request goes in several ([`ChunkLimits`](crate::ChunkLimits));
+    /// their outputs come back in the order of `data`, their metrics combined.
+    ///
+    /// # Errors
+    /// [`Error::EmptyBatch`] or [`Error::Datum`] before anything is sent; [`Error::Status`],
+    /// [`Error::Deadline`], [`Error::Unreachable`] when the request is not accepted.
+    ///
+    /// ```
+    /// use tinsmith_client::{AdamParams, Datum, LoraConfig, LossFn, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let datum = Datum::new(ModelInput::from_tokens(vec![1, 2, 3]))
+    ///     .with("target_tokens", vec![2i64, 3, 4])
+    ///     .with("weights", vec![0.0f32, 1.0, 1.0]);
+    /// let step = training.forward_backward(&[datum], LossFn::CrossEntropy, None)?;
+    /// let optim = training.optim_step(&AdamParams::default())?;
+    /// println!("loss {}", step.result()?.metrics["loss:sum"]);
+    /// optim.result()?;
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn forward_backward(
+        &self,
+        data: &[Datum],
+        loss_fn: LossFn,
+        config: Option<LossFnConfig>,
+    ) -> Result<ApiFuture<ForwardBackwardOutput>> {
+        self.pass(Pass::ForwardBackward, data, loss_fn, config)
+    }
+
+    fn pass(
+        &self,
+        pass: Pass,
+        data: &[Datum],
+        loss_fn: LossFn,
+        config: Option<LossFnConfig>,
+    ) -> Result<ApiFuture<ForwardBackwardOutput>> {
+        preflight::check(data, |_| true)?;
+        self.model.check_data(data)?;
+        let session = &self.model.session;
+        let batch = PassOver {
+            pass,
+            data,
+            chunks: &session.server.chunks.split(data, session.server.service),
+            loss_fn: &loss_fn,
+            config: config.as_ref(),
+        };
+        let pending = self.model.send_pass(&mut self.model.turn()?, batch)?;
+        let tokens = (session.server.service == Service::Fireworks
+            && loss_fn == LossFn::CrossEntropy)
+            .then(|| fireworks::response_tokens(data));
+        Ok(ApiFuture::joined(session.clone(), pending, move |_, parts, _| {
+            let mut output = combine(parts);
+            fireworks::complete(&mut output.metrics, tokens);
+            Ok(output)
+        }))
+    }
+
+    /// Trains on a loss of your own, in two passes: the model's logprobs come from the server,
+    /// `loss` and its gradient are computed here, and the gradient goes back as the weights of a
+    /// cross-entropy pass, whose gradient by the model is then that of `loss`. Returns when the
+    /// server has accepted the second pass.
+    ///
+    /// Every datum needs `target_tokens`. Only they and `weights` (zeros when absent) travel; all
+    /// other inputs are for `loss`, through [`Batch::input`]. `loss` is called once, on this
+    /// thread; other threads that use this client wait until the second pass is accepted.
+    ///
+    /// # Errors
+    /// Before anything is sent: [`Error::EmptyBatch`], [`Error::Datum`]. Between the passes, so
+    /// that nothing is trained and the client can go on: [`Error::OutputCount`],
+    /// [`Error::Logprobs`], [`Error::LossFailed`], [`Error::Loss`], [`Error::LossNotScalar`],
+    /// [`Error::LossNotFinite`], [`Error::UnusedData`], [`Error::MetricNotScalar`],
+    /// [`Error::GradientNotFinite`]. And those of [`forward_backward`](Self::forward_backward) and
+    /// [`ApiFuture::result`].
+    ///
+    /// ```
+    /// # use tinsmith_client::{AdamParams, Datum, LoraConfig, Loss, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3]))
+    ///     .with("target_tokens", vec![2i64, 3, 4])
+    ///     .with("logprobs", vec![-6.0f32, -5.5, -5.0]) // when they were sampled
+    ///     .with("advantages", vec![0.0f32, 1.0, 1.0])];
+    /// let step = training.forward_backward_custom(&data, |batch| {
+    ///     let logprobs = batch.logprobs();
+    ///     let advantages = batch.input("advantages")?;
+    ///     let ratio = (&logprobs - batch.input("logprobs")?).exp();
+    ///     Ok(Loss::new(-(ratio * advantages).sum()).metric("mean logprob", logprobs.mean()))
+    /// })?;
+    /// println!("loss {}, gradient norm {}", step.report().loss, step.report().gradient.norm);
+    /// let optim = training.optim_step(&AdamParams::default().learning_rate(1e-5))?;
+    /// let output = step.result()?;
+    /// assert_eq!(output.loss_fn_outputs[0]["logprobs"].elem_count(), 3);
+    /// optim.result()?;
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn forward_backward_custom<F>(&self, data: &[Datum], loss: F) -> Result<CustomStep>
+    where
+        F: FnOnce(&Batch) -> anyhow::Result<Loss>,
+    {
+        custom_loss::run(&self.model, data, loss, Location::caller())
+    }
+
+    /// The first pass of a custom loss by itself, for
+    /// [`forward_backward_custom_after`](Self::forward_backward_custom_after): to look at the
+    /// logprobs before choosing a loss, or for several losses on one batch, which then pay for it
+    /// once.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and [`Error::OutputCount`] and [`Error::Logprobs`] of its
+    /// result.
+    pub fn precompute_forward(&self, data: &[Datum]) -> Result<ApiFuture<PrecomputedForward>> {
+        custom_loss::precompute(&self.model, data)
+    }
+
+    /// As [`forward_backward_custom`](Self::forward_backward_custom), with a forward pass that has
+    /// been made before, on the same tokens and targets. Other inputs of the data may be new.
+    ///
+    /// # Errors
+    /// As [`forward_backward_custom`](Self::forward_backward_custom); [`Error::StaleForward`] when
+    /// the weights have changed since, by an [`optim_step`](Self::optim_step) or by loading, or
+    /// when the batch is another.
+    ///
+    /// ```
+    /// # use tinsmith_client::{AdamParams, Datum, Error, LoraConfig, Loss, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4])];
+    /// let forward = training.precompute_forward(&data)?.result()?;
+    /// let surprise = -forward.logprobs()[0].as_f32().unwrap_or_default().iter().sum::<f32>();
+    ///
+    /// let step = training.forward_backward_custom_after(&forward, &data, |batch| Ok(Loss::new(-batch.logprobs().sum())))?;
+    /// assert!((step.report().loss - f64::from(surprise)).abs() < 1e-4);
+    ///
+    /// training.optim_step(&AdamParams::default())?.result()?; // the logprobs are others now
+    /// let late = training.forward_backward_custom_after(&forward, &data, |batch| Ok(Loss::new(-batch.logprobs().sum())));
+    /// assert!(matches!(late, Err(Error::StaleForward { .. })));
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn forward_backward_custom_after<F>(
+        &self,
+        forward: &PrecomputedForward,
+        data: &[Datum],
+        loss: F,
+    ) -> Result<CustomStep>
+    where
+        F: FnOnce(&Batch) -> anyhow::Result<Loss>,
+    {
+        custom_loss::run_after(&self.model, forward, data, loss, Location::caller())
+    }
+
+    /// Applies the gradient that has gathered, and clears it.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Unreachable`].
+    /// [`Error::may_have_been_applied`] tells whether the step may have been taken all the same.
+    ///
+    /// ```
+    /// # use tinsmith_client::{AdamParams, LoraConfig, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let step = training.optim_step(&AdamParams::default().learning_rate(1e-5))?.result()?;
+    /// assert_eq!(step.metrics["grad_norm"], 0.0); // nothing has gathered
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn optim_step(&self, params: &AdamParams) -> Result<ApiFuture<OptimStepResponse>> {
+        self.optim_step_with(params.clone().into())
+    }
+
+    /// As [`optim_step`](Self::optim_step), of another optimiser or of a normalised gradient.
+    ///
+    /// # Errors
+    /// As [`optim_step`](Self::optim_step); [`Error::NormalizedTwice`] before anything is sent.
+    ///
+    /// ```
+    /// use tinsmith_client::{AdamParams, LoraConfig, OptimStep, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let step = OptimStep::from(AdamParams { grad_clip_norm: 1.0, ..AdamParams::default() });
+    /// training.optim_step_with(step)?.result()?;
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn optim_step_with(&self, step: OptimStep) -> Result<ApiFuture<OptimStepResponse>> {
+        let request = |seq_id| OptimStepRequest {
+            params: step.params,
+            model_id: self.model.id.clone(),
+            seq_id,
+            grad_accumulation_normalization: step.grad_accumulation_normalization,
+        };
+        let submission = Submission::new("optim_step", "OptimStep");
+        let mut turn = self.model.turn()?;
+        turn.history().check_normalized_step(step.grad_accumulation_normalization)?;
+        let seq_id = turn.next_id();
+        let model = &self.model;
+        let stepping = model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))?;
+        turn.history().stepped(seq_id);
+        Ok(stepping)
+    }
+
+    /// Frees the model on the server. The end of the session does so too.
+    ///
+    /// # Errors
+    /// [`Error::Status`], [`Error::Deadline`], [`Error::Unreachable`].
+    pub fn unload(self) -> Result<ApiFuture<UnloadModelResponse>> {
+        let session = &self.model.session;
+        let request = UnloadModelRequest { model_id: self.model.id.clone() };
+        let pending = session.submit(Submission::new("unload_model", "UnloadModel"), &request)?;
+        Ok(ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)))
+    }
+}

@@ -1,0 +1,11 @@
+//! A model in training: its requests in order, its weights saved and loaded.
+
+pub(crate) mod checkpoint;
+pub(crate) mod checkpoint_path;
+pub(crate) mod client;
+pub(crate) mod combine;
+pub(crate) mod history;
+pub(crate) mod model;
+pub(crate) mod optim;
+pub(crate) mod preflight;
+pub(crate) mod sequencer;
