@@ -73,12 +73,12 @@ pub use capabilities::{Capabilities, Support};
 pub use custom_loss::{
     batch::Batch,
     check::{LossCheck, check_loss, check_loss_at},
-    loss::{Loss, MetricValue, TermReport},
-    precomputed::{ForwardProblem, PrecomputedForward},
+    loss::{Loss, MetricValue},
+    precomputed::PrecomputedForward,
     record::{ReplayedStep, replay},
-    two_passes::CustomStep,
+    step::CustomStep,
 };
-pub use error::{CallInfo, DatumProblem, Error, Result};
+pub use error::{CallInfo, DatumProblem, Error, ForwardProblem, Result};
 pub use http::retry::RetryConfig;
 pub use observe::{
     clock::{Clock, SystemClock},
@@ -92,7 +92,7 @@ pub use protocol::{
 };
 pub use report::{
     Drift, GradientReport, Normalization, PhaseTimes, Rescaling, ServerLoss, StepReport,
-    SurrogateCheck, Warning,
+    SurrogateCheck, TermReport, Warning,
 };
 pub use rest::{ArchiveUrl, RestClient};
 pub use sampling::client::{SampleOptions, SamplingClient};

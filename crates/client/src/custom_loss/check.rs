@@ -3,10 +3,11 @@ use std::{cell::RefCell, fmt, panic::Location};
 use tinsmith_grad::{DType, Gradcheck, GradcheckReport, Ragged, Var};
 use tinsmith_wire::{Datum, TensorData};
 
-use crate::{
-    Batch, DatumProblem, Error, Loss, Result, StepReport, custom_loss::two_passes as custom_loss,
-    training::preflight,
+use super::{
+    evaluate::{self, evaluate},
+    two_passes,
 };
+use crate::{Batch, DatumProblem, Error, Loss, Result, StepReport};
 
 /// Runs a loss function without a server, on made-up logprobs: every guard of
 /// [`forward_backward_custom`](crate::TrainingClient::forward_backward_custom), and its gradient
@@ -84,8 +85,8 @@ impl fmt::Display for LossCheck {
 }
 
 fn prepare(data: &[Datum]) -> Result<Vec<TensorData>> {
-    preflight::check(data, |name| matches!(name, "target_tokens" | "weights"))?;
-    custom_loss::targets(data)
+    two_passes::check_data(data)?;
+    two_passes::targets(data)
 }
 
 fn check<F>(
@@ -98,31 +99,30 @@ fn check<F>(
 where
     F: Fn(&Batch) -> anyhow::Result<Loss>,
 {
-    custom_loss::check_all_logprobs(logprobs.iter().map(Some), targets)?;
+    two_passes::check_all_logprobs(logprobs.iter().map(Some), targets)?;
     let batch = Batch::new(data, logprobs)?;
-    let run = |batch: &Batch| loss(batch).map_err(|source| Error::LossFailed { source, at });
-    let loss_here = run(&batch)?;
-    let hold_detached = loss_here.is_detached_allowed();
-    let evaluated = loss_here.evaluate(&batch, Vec::new())?;
+    let evaluated = evaluate(&batch, &loss, at, Vec::new())?;
 
     let failure = RefCell::new(None);
     let packed = batch.logprobs();
     let point = Var::new(packed.values().to_dtype(DType::F64).tensor().map_err(Error::Loss)?);
     let value = |leaves: &[Var]| {
         let logprobs = Ragged::new(leaves[0].clone(), packed.lengths());
-        let loss = run(&Batch::with_logprobs(data, logprobs)).and_then(|loss| loss.root());
-        loss.unwrap_or_else(|error| {
+        let batch = Batch::with_logprobs(data, logprobs);
+        let root = evaluate::call(&batch, &loss, at).and_then(|loss| loss.root());
+        root.unwrap_or_else(|error| {
             *failure.borrow_mut() = Some(error);
             leaves[0].sum()
         })
     };
+    let hold_detached = evaluated.is_detached_allowed;
     let check = Gradcheck { hold_detached, ..Gradcheck::default() };
     let derivatives = check.run(value, &[point]);
     if let Some(error) = failure.take() {
         return Err(error);
     }
     Ok(LossCheck {
-        report: custom_loss::report(&evaluated),
+        report: evaluated.report(),
         derivatives: derivatives
             .map_err(|cause| Error::WrongGradient { cause: Box::new(cause), at })?,
     })

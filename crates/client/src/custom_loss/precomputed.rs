@@ -1,13 +1,10 @@
 //! A forward pass whose logprobs several losses may use.
 
-use std::{
-    fmt,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
 use tinsmith_wire::{Datum, ModelInput, TensorData};
 
-use crate::{Error, Result, training::history::History, training::model::Model};
+use crate::{Error, ForwardProblem, Result, training::history::History, training::model::Model};
 
 /// The logprobs of a batch, of a forward pass made by
 /// [`TrainingClient::precompute_forward`](crate::TrainingClient::precompute_forward). They stay
@@ -19,48 +16,6 @@ pub struct PrecomputedForward {
     inputs: Vec<ModelInput>,
     targets: Vec<TensorData>,
     logprobs: Vec<TensorData>,
-}
-
-/// Why a finished forward pass cannot stand for the first pass of a custom loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ForwardProblem {
-    /// It was made through another training client.
-    OtherModel,
-    /// The weights have changed since.
-    WeightsChanged {
-        /// Sequence id of the `optim_step` or `load_weights`.
-        by: u64,
-    },
-    /// It was made on another number of data.
-    OtherCount {
-        /// Data of the forward pass.
-        expected: usize,
-        /// Data given now.
-        found: usize,
-    },
-    /// It was made on other tokens or targets.
-    OtherData {
-        /// The first datum that differs.
-        index: usize,
-    },
-}
-
-impl fmt::Display for ForwardProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ForwardProblem::OtherModel => f.write_str("it belongs to another training client"),
-            ForwardProblem::WeightsChanged { by } => {
-                write!(f, "request {by} has changed the weights since")
-            }
-            ForwardProblem::OtherCount { expected, found } => {
-                write!(f, "it was made on {expected} data, and these are {found}")
-            }
-            ForwardProblem::OtherData { index } => {
-                write!(f, "datum {index} has other tokens or target_tokens than then")
-            }
-        }
-    }
 }
 
 impl PrecomputedForward {

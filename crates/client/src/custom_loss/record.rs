@@ -2,14 +2,20 @@
 
 use std::{
     fs, io,
+    panic::Location,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
 use tinsmith_wire::{Datum, Metrics, TensorData};
 
-use crate::{Batch, Error, Loss, Result, TrainingClient, custom_loss::loss::Evaluated};
+use super::evaluate::{Evaluated, evaluate};
+#[cfg(doc)]
+use crate::Error;
+use crate::{
+    Batch, Loss, Result, TrainingClient,
+    observe::step_files::{StepFiles, failed, step_files},
+};
 
 impl TrainingClient {
     /// From now on writes what each custom loss saw and gave to a file of its own in the folder
@@ -23,18 +29,8 @@ impl TrainingClient {
     /// # Errors
     /// [`Error::File`].
     pub fn record(&self, dir: impl AsRef<Path>) -> Result<()> {
-        self.model.recorder.start(dir.as_ref())
+        self.model.step_files.start(dir.as_ref())
     }
-}
-
-/// Where the steps of a model are recorded, if they are.
-#[derive(Debug, Default)]
-pub(crate) struct Recorder(Mutex<Option<Recording>>);
-
-#[derive(Debug)]
-struct Recording {
-    dir: PathBuf,
-    next: u64,
 }
 
 /// A step as it lies on disk.
@@ -51,44 +47,24 @@ struct Recorded {
 
 const FORMAT: u32 = 1;
 
-impl Recorder {
-    fn start(&self, dir: &Path) -> Result<()> {
-        fs::create_dir_all(dir).map_err(|source| failed(dir, source))?;
-        let next = steps(dir)?.last().map_or(1, |(number, _)| number + 1);
-        let dir = dir.to_owned();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Recording { dir, next });
-        Ok(())
-    }
-
-    pub(crate) fn write(
-        &self,
-        data: &[Datum],
-        logprobs: &[TensorData],
-        evaluated: &Evaluated,
-    ) -> Result<()> {
-        let mut recording = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Recording { dir, next }) = &mut *recording else {
-            return Ok(());
-        };
-        let metrics = evaluated.metrics.iter().map(|(name, value)| (name.as_str(), *value));
+/// Writes a step, if steps are recorded.
+pub(super) fn write(
+    files: &StepFiles,
+    data: &[Datum],
+    logprobs: &[TensorData],
+    evaluated: &Evaluated,
+) -> Result<()> {
+    files.write(|| {
         let step = Recorded {
             format: FORMAT,
             data: data.to_vec(),
             logprobs: logprobs.to_vec(),
             loss: evaluated.value,
-            metrics: metrics.collect(),
+            metrics: evaluated.metrics.clone(),
             gradient: evaluated.gradient.clone(),
         };
-        let path = dir.join(format!("step-{next:06}.json"));
-        let unfinished = path.with_extension("unfinished");
-        let write = || -> io::Result<()> {
-            fs::write(&unfinished, serde_json::to_vec(&step)?)?;
-            fs::rename(&unfinished, &path)
-        };
-        write().map_err(|source| failed(&path, source))?;
-        *next += 1;
-        Ok(())
-    }
+        Ok(serde_json::to_vec(&step)?)
+    })
 }
 
 /// A recorded step, and what a loss function makes of it now.
@@ -140,26 +116,22 @@ pub fn replay<F>(dir: impl AsRef<Path>, mut loss: F) -> Result<Vec<ReplayedStep>
 where
     F: FnMut(&Batch) -> anyhow::Result<Loss>,
 {
-    let at = std::panic::Location::caller();
-    let steps = steps(dir.as_ref())?.into_iter();
+    let at = Location::caller();
+    let steps = step_files(dir.as_ref())?.into_iter();
     let replayed = steps.map(|(_, path)| {
         let step = read(&path)?;
         let batch = Batch::new(&step.data, &step.logprobs)?;
-        let now = loss(&batch)
-            .map_err(|source| Error::LossFailed { source, at })?
-            .evaluate(&batch, Vec::new())?;
+        let now = evaluate(&batch, &mut loss, at, Vec::new())?;
         Ok(compare(path, step, now))
     });
     replayed.collect()
 }
 
 fn compare(path: PathBuf, step: Recorded, now: Evaluated) -> ReplayedStep {
-    let metrics: Metrics =
-        now.metrics.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let both = || step.gradient.iter().zip(&now.gradient);
     let difference = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).abs();
     let is_identical = step.loss.to_bits() == now.value.to_bits()
-        && step.metrics == metrics
+        && step.metrics == now.metrics
         && step.gradient.len() == now.gradient.len()
         && both().all(|(a, b)| a.to_bits() == b.to_bits());
     ReplayedStep {
@@ -167,9 +139,9 @@ fn compare(path: PathBuf, step: Recorded, now: Evaluated) -> ReplayedStep {
         recorded_loss: step.loss,
         loss: now.value,
         recorded_metrics: step.metrics,
-        metrics,
         gradient_difference: both().map(difference).fold(0.0, f64::max),
         is_identical,
+        metrics: now.metrics,
     }
 }
 
@@ -184,25 +156,4 @@ fn read(path: &Path) -> Result<Recorded> {
         return Err(failed(path, io::Error::new(io::ErrorKind::InvalidData, why)));
     }
     Ok(step)
-}
-
-/// The recorded steps of a folder, by number.
-fn steps(dir: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let entries = fs::read_dir(dir).map_err(|source| failed(dir, source))?;
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|source| failed(dir, source))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number = name.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".json"));
-        if let Some(number) = number.and_then(|number| number.parse().ok()) {
-            found.push((number, path));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn failed(path: &Path, source: io::Error) -> Error {
-    let path = path.to_owned();
-    Error::File { path, source }
 }

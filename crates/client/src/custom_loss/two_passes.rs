@@ -1,17 +1,13 @@
-//! A loss of the user's own: forward on the server, loss and gradient here, and the gradient back
-//! as the weights of a second, linear pass.
-//!
-//! The server's cross entropy is `sum(-weights * logprobs)`. With `weights = -dL/dlogprobs` its
-//! gradient by the model is that of L, by the chain rule.
+//! What a custom loss asks of the rest of the client: to send its passes in order, and to tell when
+//! they are back.
 
-use std::{iter, panic::Location, sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
-use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Metrics, Pass, TensorData};
+use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Pass, TensorData};
 
+use super::evaluate::Evaluated;
 use crate::{
-    ApiFuture, Batch, DatumProblem, Drift, Error, GradientReport, Loss, PhaseTimes,
-    PrecomputedForward, RequestOrder, Rescaling, Result, StepReport, SurrogateCheck, Warning,
-    custom_loss::loss::Evaluated,
+    ApiFuture, DatumProblem, Error, RequestOrder, Result,
     protocol::poll::{Bytes, Pending},
     protocol::session::Session,
     training::combine::combine,
@@ -20,237 +16,158 @@ use crate::{
     training::sequencer::Turn,
 };
 
-/// A custom-loss step whose second pass is under way.
-#[must_use = "result() waits for the second pass and tells whether it failed"]
-#[derive(Debug)]
-pub struct CustomStep {
-    future: ApiFuture<(ForwardBackwardOutput, StepReport)>,
-    report: StepReport,
-}
-
-impl CustomStep {
-    /// What is known already: the loss, its terms, its gradient, the first phases.
-    pub fn report(&self) -> &StepReport {
-        &self.report
-    }
-
-    /// Waits for the second pass. The metrics are the server's, overridden by those of the loss
-    /// function; then `loss:sum` is the loss, and `surrogate_loss:sum` what the server gave as
-    /// `loss:sum`, if it did.
-    ///
-    /// # Errors
-    /// As [`ApiFuture::result`].
-    pub fn result(self) -> Result<ForwardBackwardOutput> {
-        self.future.result().map(|(output, _)| output)
-    }
-
-    /// As [`result`](Self::result), with the full report.
-    ///
-    /// # Errors
-    /// As [`ApiFuture::result`].
-    pub fn result_with_report(self) -> Result<(ForwardBackwardOutput, StepReport)> {
-        self.future.result()
-    }
-
-    /// As [`ApiFuture::result_timeout`].
-    ///
-    /// # Errors
-    /// As [`ApiFuture::result_timeout`].
-    pub fn result_timeout(
-        &mut self,
-        limit: Duration,
-    ) -> Result<(ForwardBackwardOutput, StepReport)> {
-        self.future.result_timeout(limit)
-    }
-
-    /// As [`ApiFuture::try_result`].
-    ///
-    /// # Errors
-    /// As [`ApiFuture::try_result`].
-    pub fn try_result(&mut self) -> Result<Option<(ForwardBackwardOutput, StepReport)>> {
-        self.future.try_result()
-    }
-}
-
-/// Both passes, up to the acceptance of the second.
-pub(crate) fn run<F>(
-    model: &Arc<Model>,
-    data: &[Datum],
-    loss: F,
-    at: &'static Location<'static>,
-) -> Result<CustomStep>
-where
-    F: FnOnce(&Batch) -> anyhow::Result<Loss>,
-{
-    let targets = prepare(model, data)?;
-    // Holding the turn until the end reserves the ids of both passes. If something fails in
-    // between, those of the second have not been sent and nobody can have taken a later one, so the
-    // next request takes them.
-    let mut turn = model.turn()?;
-    let forward = send_forward(model, &mut turn, data, &targets, |forward| forward)?.result()?;
-    backward(model, turn, data, &targets, forward, loss, at)
-}
-
-/// The first pass by itself.
-pub(crate) fn precompute(
-    model: &Arc<Model>,
-    data: &[Datum],
-) -> Result<ApiFuture<PrecomputedForward>> {
-    let targets = prepare(model, data)?;
-    let mut turn = model.turn()?;
-    let seq_id = turn.next_id();
-    let batch = PrecomputedForward::new(model, seq_id, data, &targets);
-    let finish = |forward: Forward| batch.with_logprobs(forward.logprobs);
-    send_forward(model, &mut turn, data, &targets, finish)
-}
-
-/// The second pass, after a first that has been made before.
-pub(crate) fn run_after<F>(
-    model: &Arc<Model>,
-    forward: &PrecomputedForward,
-    data: &[Datum],
-    loss: F,
-    at: &'static Location<'static>,
-) -> Result<CustomStep>
-where
-    F: FnOnce(&Batch) -> anyhow::Result<Loss>,
-{
-    let targets = prepare(model, data)?;
-    let turn = model.turn()?;
-    forward.check(model, &turn.history(), data, &targets)?;
-    let forward = Forward {
-        logprobs: forward.logprobs().to_vec(),
-        time: Duration::ZERO,
-        bytes: Bytes::default(),
-    };
-    backward(model, turn, data, &targets, forward, loss, at)
-}
-
-/// The targets of a batch that is fit to be sent.
-fn prepare(model: &Model, data: &[Datum]) -> Result<Vec<TensorData>> {
-    preflight::check(data, |name| matches!(name, "target_tokens" | "weights"))?;
-    model.check_data(data)?;
-    targets(data)
+/// The two passes over a batch.
+pub(super) struct Passes<'a> {
+    pub model: &'a Arc<Model>,
+    pub data: &'a [Datum],
+    pub targets: Vec<TensorData>,
 }
 
 /// A first pass that has come back.
-struct Forward {
-    logprobs: Vec<TensorData>,
-    time: Duration,
-    bytes: Bytes,
+pub(super) struct Forward {
+    pub logprobs: Vec<TensorData>,
+    pub time: Duration,
+    pub bytes: Bytes,
 }
 
-fn send_forward<T: 'static>(
-    model: &Model,
-    turn: &mut Turn<'_>,
-    data: &[Datum],
-    targets: &[TensorData],
-    finish: impl FnOnce(Forward) -> T + Send + 'static,
-) -> Result<ApiFuture<T>> {
-    let session = model.session.clone();
-    let start = session.http.clock.now();
-    let pending = send(model, turn, Pass::Forward, &first_pass(data, targets)?)?;
-    let targets = targets.to_vec();
-    let finish = move |session: &Arc<Session>, parts, bytes| {
-        let time = session.http.since(start);
-        let logprobs = logprobs(combine(parts), &targets)?;
-        Ok(finish(Forward { logprobs, time, bytes }))
-    };
-    Ok(ApiFuture::joined(session, pending, finish))
+/// A second pass that has been accepted.
+pub(super) struct Backward {
+    seq_id: u64,
+    pending: Vec<Pending<ForwardBackwardOutput>>,
+    /// `weights[i]` were sent for datum i.
+    pub weights: Vec<TensorData>,
+    pub sent_at: Duration,
 }
 
-/// The loss, and the second pass up to its acceptance.
-fn backward<F>(
-    model: &Arc<Model>,
-    mut turn: Turn<'_>,
-    data: &[Datum],
-    targets: &[TensorData],
-    forward: Forward,
-    loss: F,
-    at: &'static Location<'static>,
-) -> Result<CustomStep>
-where
-    F: FnOnce(&Batch) -> anyhow::Result<Loss>,
-{
-    let session = model.session.clone();
-    let http = &session.http;
-    let start = http.clock.now();
-    let batch = Batch::new(data, &forward.logprobs)?;
-    let loss = loss(&batch).map_err(|source| Error::LossFailed { source, at })?;
-    let evaluated = loss.evaluate(&batch, session.gradients.take())?;
-    if evaluated.normalization.is_some() {
-        turn.history().check_normalized_pass()?;
-    }
-    model.recorder.write(data, &forward.logprobs, &evaluated)?;
-    let computed = http.clock.now();
+/// A second pass that has come back.
+pub(super) struct Answer {
+    pub output: ForwardBackwardOutput,
+    pub time: Duration,
+    pub bytes: Bytes,
+    /// Whether the server may have divided the weights without a word.
+    pub may_rescale: bool,
+}
 
-    let reads_csr = session.server.reads_csr();
-    let second = second_pass(data, targets, &evaluated.gradient, reads_csr)?;
-    let seq_id = turn.next_id();
-    let pending = send(model, &mut turn, Pass::ForwardBackward, &second)?;
-    if evaluated.normalization.is_some() {
-        turn.history().normalized(seq_id);
+impl<'a> Passes<'a> {
+    /// Over a batch that is fit to be sent.
+    pub fn prepare(model: &'a Arc<Model>, data: &'a [Datum]) -> Result<Self> {
+        check_data(data)?;
+        model.check_data(data)?;
+        Ok(Passes { model, data, targets: targets(data)? })
     }
-    drop(turn);
-    let sent = http.clock.now();
 
-    let weights: Vec<TensorData> =
-        second.iter().filter_map(|datum| datum.input("weights").cloned()).collect();
-    let max_drift = evaluated.max_drift;
-    let mut report = report(&evaluated);
-    session.gradients.give(evaluated.gradient);
-    report.times = PhaseTimes {
-        forward: forward.time,
-        loss: computed.saturating_sub(start),
-        submit: sent.saturating_sub(computed),
-        backward: Duration::ZERO,
-    };
-    let bytes_of_second: Bytes = pending.iter().map(|pending| pending.bytes).sum();
-    report.bytes_sent = forward.bytes.sent + bytes_of_second.sent;
-    report.bytes_received = forward.bytes.received;
-    let so_far = report.clone();
-    let finish = move |session: &Arc<Session>, parts, bytes: Bytes| {
-        report.times.backward = session.http.since(sent);
-        report.bytes_received += bytes.received;
-        let (output, mut report) = finish(combine(parts), report, &forward.logprobs, &weights);
-        if session.server.order() == RequestOrder::ByArrival {
-            let rescaling = Rescaling::of(&weights).map(Warning::Rescaled);
-            report.warnings.extend(rescaling);
+    /// The time by the session's clock.
+    pub fn now(&self) -> Duration {
+        self.model.session.http.clock.now()
+    }
+
+    /// Memory for a gradient, to be given back.
+    pub fn gradient_buffer(&self) -> Vec<f32> {
+        self.model.session.gradients.take()
+    }
+
+    pub fn keep_buffer(&self, gradient: Vec<f32>) {
+        self.model.session.gradients.give(gradient);
+    }
+
+    /// A gradient that was divided by its own count is not added to another such.
+    pub fn check_normalized(&self, turn: &Turn<'_>, evaluated: &Evaluated) -> Result<()> {
+        match evaluated.normalization {
+            Some(_) => turn.history().check_normalized_pass(),
+            None => Ok(()),
         }
-        match (report.drift, max_drift) {
-            (Some(drift), Some(limit)) if drift.exceeds(limit) => {
-                Err(Error::Drift { drift, limit })
-            }
-            _ => Ok((output, report)),
+    }
+
+    pub fn send_forward<T: 'static>(
+        &self,
+        turn: &mut Turn<'_>,
+        finish: impl FnOnce(Forward) -> T + Send + 'static,
+    ) -> Result<ApiFuture<T>> {
+        let start = self.now();
+        let pending = self.send(turn, Pass::Forward, &first_pass(self.data, &self.targets)?)?;
+        let targets = self.targets.clone();
+        let finish = move |session: &Arc<Session>, parts, bytes| {
+            let time = session.http.since(start);
+            let logprobs = logprobs(combine(parts), &targets)?;
+            Ok(finish(Forward { logprobs, time, bytes }))
+        };
+        Ok(ApiFuture::joined(self.model.session.clone(), pending, finish))
+    }
+
+    pub fn send_backward(&self, turn: &mut Turn<'_>, evaluated: &Evaluated) -> Result<Backward> {
+        let reads_csr = self.model.session.server.reads_csr();
+        let second = second_pass(self.data, &self.targets, &evaluated.gradient, reads_csr)?;
+        let seq_id = turn.next_id();
+        let pending = self.send(turn, Pass::ForwardBackward, &second)?;
+        if evaluated.normalization.is_some() {
+            turn.history().normalized(seq_id);
         }
-    };
-    let is_one_request = pending.len() == 1;
-    let mut future = ApiFuture::joined(session, pending, finish);
-    if is_one_request {
+        let weights = second.iter().filter_map(|datum| datum.input("weights").cloned());
+        Ok(Backward { seq_id, pending, weights: weights.collect(), sent_at: self.now() })
+    }
+
+    fn send(
+        &self,
+        turn: &mut Turn<'_>,
+        pass: Pass,
+        data: &[Datum],
+    ) -> Result<Vec<Pending<ForwardBackwardOutput>>> {
+        let server = &self.model.session.server;
+        let batch = PassOver {
+            pass,
+            data,
+            chunks: &server.chunks.split(data, server.service),
+            loss_fn: &LossFn::CrossEntropy,
+            config: None,
+        };
+        self.model.send_pass(turn, batch)
+    }
+}
+
+impl Forward {
+    /// One that costs nothing now.
+    pub fn made_before(logprobs: &[TensorData]) -> Self {
+        let (time, bytes) = Default::default();
+        Forward { logprobs: logprobs.to_vec(), time, bytes }
+    }
+}
+
+impl Backward {
+    pub fn bytes_sent(&self) -> u64 {
+        self.pending.iter().map(|pending| pending.bytes.sent).sum()
+    }
+
+    /// What `complete` makes of the answer, once it is there.
+    pub fn into_future<T: 'static>(
+        self,
+        model: &Arc<Model>,
+        complete: impl FnOnce(Answer) -> Result<T> + Send + 'static,
+    ) -> ApiFuture<T> {
+        let Backward { seq_id, pending, sent_at, .. } = self;
+        let is_one_request = pending.len() == 1;
+        let finish = move |session: &Arc<Session>, parts, bytes| {
+            complete(Answer {
+                output: combine(parts),
+                time: session.http.since(sent_at),
+                bytes,
+                may_rescale: session.server.order() == RequestOrder::ByArrival,
+            })
+        };
+        let future = ApiFuture::joined(model.session.clone(), pending, finish);
+        if !is_one_request {
+            return future;
+        }
         let model = model.clone();
-        future = future.when_failed(move || model.order.history().failed(seq_id));
+        future.when_failed(move || model.order.history().failed(seq_id))
     }
-    Ok(CustomStep { future, report: so_far })
 }
 
-fn send(
-    model: &Model,
-    turn: &mut Turn<'_>,
-    pass: Pass,
-    data: &[Datum],
-) -> Result<Vec<Pending<ForwardBackwardOutput>>> {
-    let server = &model.session.server;
-    let batch = PassOver {
-        pass,
-        data,
-        chunks: &server.chunks.split(data, server.service),
-        loss_fn: &LossFn::CrossEntropy,
-        config: None,
-    };
-    model.send_pass(turn, batch)
+/// What is wrong with the data whatever the server.
+pub(super) fn check_data(data: &[Datum]) -> Result<()> {
+    preflight::check(data, |name| matches!(name, "target_tokens" | "weights"))
 }
 
-pub(crate) fn targets(data: &[Datum]) -> Result<Vec<TensorData>> {
+pub(super) fn targets(data: &[Datum]) -> Result<Vec<TensorData>> {
     let dense = |(index, datum): (usize, &Datum)| {
         let fail = |problem| Error::Datum { index, field: "target_tokens".into(), problem };
         let targets = datum.input("target_tokens").ok_or_else(|| fail(DatumProblem::Missing))?;
@@ -319,7 +236,7 @@ fn logprobs(forward: ForwardBackwardOutput, targets: &[TensorData]) -> Result<Ve
 }
 
 /// One tensor of logprobs for each of `targets`, of its shape.
-pub(crate) fn check_all_logprobs<'a>(
+pub(super) fn check_all_logprobs<'a>(
     logprobs: impl ExactSizeIterator<Item = Option<&'a TensorData>>,
     targets: &[TensorData],
 ) -> Result<()> {
@@ -350,44 +267,4 @@ fn check_logprobs(logprobs: &TensorData, targets: &TensorData) -> Result<(), Dat
         return Err(DatumProblem::Shape { found, expected });
     }
     preflight::check_finite(logprobs)
-}
-
-pub(crate) fn report(evaluated: &Evaluated) -> StepReport {
-    let gradient = GradientReport::of(&evaluated.gradient);
-    let metrics = evaluated.metrics.iter();
-    let metrics: Metrics = metrics.map(|(name, x)| (name.as_str(), *x)).collect();
-    StepReport {
-        loss: evaluated.value,
-        terms: evaluated.terms.clone(),
-        server_metrics: Metrics::default(),
-        gradient,
-        normalization: evaluated.normalization,
-        drift: None,
-        surrogate: None,
-        warnings: Warning::about(&gradient, None, None, &metrics),
-        metrics,
-        times: PhaseTimes::default(),
-        bytes_sent: 0,
-        bytes_received: 0,
-    }
-}
-
-fn finish(
-    mut output: ForwardBackwardOutput,
-    mut report: StepReport,
-    first: &[TensorData],
-    weights: &[TensorData],
-) -> (ForwardBackwardOutput, StepReport) {
-    report.drift = Drift::between(first, &output);
-    report.surrogate = SurrogateCheck::of(weights, &output);
-    report.warnings =
-        Warning::about(&report.gradient, report.drift, report.surrogate, &report.metrics);
-    report.server_metrics = output.metrics.clone();
-    let surrogate = output.metrics.remove("loss:sum");
-    output.metrics.extend(report.metrics.iter());
-    output.metrics.insert("loss:sum", report.loss);
-    if let Some(surrogate) = surrogate {
-        output.metrics.insert("surrogate_loss:sum", surrogate);
-    }
-    (output, report)
 }

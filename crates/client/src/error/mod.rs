@@ -2,16 +2,18 @@
 
 mod call_info;
 mod datum_problem;
+mod forward_problem;
 
 pub use call_info::CallInfo;
 pub use datum_problem::DatumProblem;
+pub use forward_problem::ForwardProblem;
 
 use std::{fmt, panic::Location, path::PathBuf, time::Duration};
 
 use tinsmith_grad as grad;
 use tinsmith_wire::{self as wire, ErrorCategory};
 
-use crate::{Dialect, Drift, ForwardProblem};
+use crate::{Dialect, Drift};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

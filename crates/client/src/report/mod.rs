@@ -6,20 +6,20 @@ mod normalization;
 mod rescaling;
 mod surrogate;
 mod table;
+mod term;
 mod warning;
 
 use std::time::Duration;
 
 use serde::Serialize;
-use tinsmith_wire::Metrics;
+use tinsmith_wire::{ForwardBackwardOutput, Metrics, TensorData};
 
 pub use drift::Drift;
 pub use normalization::Normalization;
 pub use rescaling::Rescaling;
 pub use surrogate::{ServerLoss, SurrogateCheck};
+pub use term::TermReport;
 pub use warning::Warning;
-
-use crate::TermReport;
 
 /// What happened in one step of a custom loss, beside its metrics. Prints as a table;
 /// [`MetricsWriter`](crate::MetricsWriter) writes it as a line of JSON.
@@ -52,6 +52,52 @@ pub struct StepReport {
     pub bytes_sent: u64,
     /// Bytes of their results: of both passes, once the second has answered.
     pub bytes_received: u64,
+}
+
+impl StepReport {
+    /// Before anything is sent.
+    pub(crate) fn of_loss(
+        loss: f64,
+        terms: Vec<TermReport>,
+        metrics: Metrics,
+        gradient: GradientReport,
+        normalization: Option<Normalization>,
+    ) -> Self {
+        StepReport {
+            loss,
+            terms,
+            server_metrics: Metrics::default(),
+            gradient,
+            normalization,
+            drift: None,
+            surrogate: None,
+            warnings: Warning::about(&gradient, None, None, &metrics),
+            metrics,
+            times: PhaseTimes::default(),
+            bytes_sent: 0,
+            bytes_received: 0,
+        }
+    }
+
+    /// Compares the answer of the second pass with the logprobs of the `first` and the `weights` it
+    /// was sent, and puts the loss and its metrics in it.
+    pub(crate) fn complete(
+        &mut self,
+        output: &mut ForwardBackwardOutput,
+        first: &[TensorData],
+        weights: &[TensorData],
+    ) {
+        self.drift = Drift::between(first, output);
+        self.surrogate = SurrogateCheck::of(weights, output);
+        self.warnings = Warning::about(&self.gradient, self.drift, self.surrogate, &self.metrics);
+        self.server_metrics = output.metrics.clone();
+        let surrogate = output.metrics.remove("loss:sum");
+        output.metrics.extend(self.metrics.iter());
+        output.metrics.insert("loss:sum", self.loss);
+        if let Some(surrogate) = surrogate {
+            output.metrics.insert("surrogate_loss:sum", surrogate);
+        }
+    }
 }
 
 /// The gradient of a loss by the logprobs.

@@ -14,8 +14,8 @@ use tinsmith_wire::{Datum, ForwardBackwardOutput, LossFn, LossFnConfig, Pass, Pa
 
 use crate::{
     ApiFuture, DatumProblem, Dialect, Error, RequestOrder, Result,
-    custom_loss::record::Recorder,
     http::connection::Payload,
+    observe::step_files::StepFiles,
     protocol::chunking::estimated_bytes,
     protocol::poll::{Answer, Pending},
     protocol::session::{Session, Submission},
@@ -31,7 +31,8 @@ pub(crate) struct Model {
     pub session: Arc<Session>,
     pub id: String,
     pub order: Order,
-    pub recorder: Recorder,
+    /// What each custom loss saw and gave, if that is recorded.
+    pub step_files: StepFiles,
 }
 
 /// A pass over a batch that is cut into chunks.
