@@ -70,7 +70,7 @@ fn check(loss: impl Fn(&Batch, &Case) -> anyhow::Result<Loss>) {
         let proxy = proxy.unwrap();
         let training = train_in_json(proxy.url()).unwrap();
         let step = training.forward_backward_custom(&case.data(), |batch| loss(batch, &case));
-        let output = step.unwrap().result().unwrap();
+        let output = step.unwrap().result().unwrap().output;
 
         let (id, expected) = (&case.0["id"], &case.0["f32"]);
         let value = [output.metrics["loss:sum"]];

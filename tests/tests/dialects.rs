@@ -30,7 +30,7 @@ fn trained(url: &str, dialect: Dialect) -> Vec<ForwardBackwardOutput> {
         seen.push(server.unwrap().result().unwrap());
         let own = training
             .forward_backward_custom(&data, |batch| Ok(Loss::new(batch.logprobs().square().sum())));
-        seen.push(own.unwrap().result().unwrap());
+        seen.push(own.unwrap().result().unwrap().output);
         let adam = AdamParams::default().learning_rate(1e-2);
         training.optim_step(&adam).unwrap().result().unwrap();
     }

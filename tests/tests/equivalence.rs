@@ -54,7 +54,7 @@ impl Trained {
     fn by_custom(data: &[Datum], loss: impl Fn(&Batch) -> anyhow::Result<Loss>) -> Self {
         Self::by(|training| {
             let pass = training.forward_backward_custom(data, &loss).unwrap();
-            let (_, report) = pass.result_with_report().unwrap();
+            let report = pass.result().unwrap().report;
             assert_eq!(report.drift.unwrap().max_abs, 0.0);
         })
     }

@@ -37,7 +37,7 @@ fn run(trainer: &Trainer, url: &str) -> (Outcome, StillClock, String) {
         });
         let optim = training.optim_step(&adam()).unwrap();
         losses.push(plain.unwrap().result().unwrap().metrics["loss:sum"]);
-        losses.push(custom.unwrap().result().unwrap().metrics["loss:sum"]);
+        losses.push(custom.unwrap().result().unwrap().report.loss);
         optim.result().unwrap();
     };
     step();

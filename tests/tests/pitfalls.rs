@@ -2,7 +2,7 @@
 //! here.
 
 use tinsmith_client::{
-    Batch, Datum, Error, Loss, ModelInput, OptimStep, Warning, check_loss, losses,
+    Batch, Datum, Error, Loss, ModelInput, OptimStep, StepOutput, Warning, check_loss, losses,
 };
 use tinsmith_tests::{adam, data, train};
 use tinsmith_trainer::Trainer;
@@ -77,7 +77,7 @@ fn metrics_that_would_replace_the_loss() {
     for name in ["loss:sum", "surrogate_loss:sum"] {
         let loss = |batch: &Batch| Ok(cross_entropy(batch)?.metric(name, 12_345.0));
         let step = training.forward_backward_custom(&data(), loss).unwrap();
-        let (output, report) = step.result_with_report().unwrap();
+        let StepOutput { output, report, .. } = step.result().unwrap();
         assert_eq!(report.warnings, [Warning::MetricReplaced(name)]);
         assert_ne!(output.metrics[name], 12_345.0);
     }
@@ -91,7 +91,7 @@ fn the_loss_and_the_servers_own_do_not_overwrite_each_other() {
     let training = train(&trainer.url()).unwrap();
     let step = training
         .forward_backward_custom(&data(), |batch| Ok(Loss::new(batch.logprobs().square().sum())));
-    let (output, report) = step.unwrap().result_with_report().unwrap();
+    let StepOutput { output, report, .. } = step.unwrap().result().unwrap();
     // The gradient of l² is 2l, so the linear loss is Σ 2l·l: twice the loss.
     let (loss, linear) = (output.metrics["loss:sum"], output.metrics["surrogate_loss:sum"]);
     assert_eq!(loss, report.loss);

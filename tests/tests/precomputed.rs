@@ -33,7 +33,7 @@ fn it_trains_what_a_pass_of_its_own_trains() {
                 }
                 false => training.forward_backward_custom(&data, loss),
             };
-            let (_, report) = step.unwrap().result_with_report().unwrap();
+            let report = step.unwrap().result().unwrap().report;
             assert_eq!(report.drift.unwrap().max_abs, 0.0);
         }
         let optim = training.optim_step(&adam()).unwrap().result().unwrap();
@@ -55,7 +55,7 @@ fn one_pass_serves_several_losses_and_is_paid_once() {
     let mut losses = Vec::new();
     for loss in [squares, sum] {
         let step = training.forward_backward_custom_after(&forward, &data, loss).unwrap();
-        let (_, report) = step.result_with_report().unwrap();
+        let report = step.result().unwrap().report;
         assert_eq!(report.times.forward.as_nanos(), 0);
         losses.push(report.loss);
     }

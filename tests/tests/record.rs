@@ -24,7 +24,7 @@ fn a_recorded_step_gives_the_same_bits_again() {
         for _ in 0..2 {
             let step = training.forward_backward_custom(&data(), loss).unwrap();
             let optim = training.optim_step(&adam()).unwrap();
-            seen.push(step.result_with_report().unwrap().1);
+            seen.push(step.result().unwrap().report);
             optim.result().unwrap();
         }
     }

@@ -49,7 +49,7 @@ fn main() -> Result<()> {
             Ok(Loss::new(loss).metric("kl", target_forward_kl(&lp, &p).mean()))
         })?;
         let optim = student.optim_step(&adam)?;
-        let metrics = step.result()?.metrics;
+        let metrics = step.result()?.output.metrics;
         optim.result()?;
 
         let shown = [metrics["kl"], metrics["loss:sum"]];

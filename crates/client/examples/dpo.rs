@@ -53,7 +53,7 @@ fn main() -> Result<()> {
                 .metric("chosen reward", watch.chosen_reward))
         })?;
         let optim = training.optim_step(&adam)?;
-        let (_, report) = step.result_with_report()?;
+        let report = step.result()?.report;
         optim.result()?;
 
         let metrics = &report.metrics;

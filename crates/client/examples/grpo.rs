@@ -69,7 +69,7 @@ fn main() -> Result<()> {
                 .metric("clipped", aggregate(&outside, &weights, Aggregation::TokenMean)))
         })?;
         let optim = training.optim_step(&adam)?;
-        let (_, report) = pass.result_with_report()?;
+        let report = pass.result()?.report;
         optim.result()?;
         sampler = training.save_weights_for_sampler(None)?.result()?;
 

@@ -19,7 +19,7 @@
 //! })?;
 //! let optim = training.optim_step(&AdamParams::default().learning_rate(1e-5))?;
 //!
-//! println!("loss {}", step.result()?.metrics["loss:sum"]);
+//! println!("loss {}", step.result()?.output.metrics["loss:sum"]);
 //! optim.result()?;
 //! # anyhow::Ok(())
 //! ```
@@ -76,7 +76,7 @@ pub use custom_loss::{
     loss::{Loss, MetricValue},
     precomputed::PrecomputedForward,
     record::{ReplayedStep, replay},
-    step::CustomStep,
+    step::{CustomStep, StepOutput},
 };
 pub use error::{CallInfo, DatumProblem, Error, ForwardProblem, Result};
 pub use http::retry::RetryConfig;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use support::{Fake, datum, status, vectors};
 use tinsmith_client::{
     AdamParams, Batch, ChunkLimits, Datum, DatumProblem, Error, Loss, LossFn, ModelInput,
-    TensorData,
+    StepOutput, TensorData,
     grad::{Device, Var},
 };
 
@@ -86,7 +86,7 @@ fn both_passes_are_those_of_the_sdk() {
             Ok(metrics.fold(loss(name, batch)?, |loss, (key, value)| loss.metric(key, value)))
         });
         let step = step.unwrap();
-        let (output, report) = step.result_with_report().unwrap();
+        let StepOutput { output, report, .. } = step.result().unwrap();
 
         for (call, input, expected) in [
             ("forward", "forward_input", &case["expected_forward_inputs"]),
@@ -181,7 +181,7 @@ fn both_passes_take_their_ids_before_anything_later_and_keep_their_chunks() {
         output.loss_fn_outputs.iter().map(|o| o["logprobs"].elem_count()).collect();
     assert_eq!(rows, [1, 2, 3, 4, 5]);
     assert_eq!(output.metrics["loss:sum"], 12.0);
-    let output = step.result().unwrap();
+    let output = step.result().unwrap().output;
     assert_eq!((output.metrics["loss:sum"], output.metrics["surrogate_loss:sum"]), (-15.0, 12.0));
     optim.result().unwrap();
 }
@@ -210,7 +210,7 @@ fn the_report_tells_terms_gradient_and_bytes() {
         (so_far.gradient.norm, so_far.gradient.max_abs, so_far.gradient.zeros),
         (0.0, 0.0, 1.0)
     );
-    let (_, report) = step.result_with_report().unwrap();
+    let report = step.result().unwrap().report;
     let drift = report.drift.unwrap();
     assert_eq!((drift.max_abs, drift.mean_abs), (0.5, 0.125));
     assert!(report.bytes_received > so_far.bytes_received);

@@ -86,7 +86,7 @@ fn parallel_chunks_arrive_with_the_first_one_last() {
         outputs.map(|o| o["logprobs"].elem_count()).collect()
     };
     assert_eq!(rows(output.result().unwrap()), [1, 2, 3, 4, 5]);
-    assert_eq!(rows(step.result().unwrap()), [1, 2, 3, 4, 5]);
+    assert_eq!(rows(step.result().unwrap().output), [1, 2, 3, 4, 5]);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn matrices_of_targets_go_both_ways_and_sparse_gradients_as_csr() {
         let weights = batch.input("weights")?;
         Ok(Loss::new((lp * weights).sum() * 2.0))
     });
-    assert_eq!(step.unwrap().result().unwrap().metrics["loss:sum"], -1.0);
+    assert_eq!(step.unwrap().result().unwrap().output.metrics["loss:sum"], -1.0);
     let passes: Vec<_> = fake.requests("forward_backward").iter().map(|r| r.pass()).collect();
     assert_eq!(passes[0].data[0].input("weights"), Some(&weights));
     let sent = &passes[1].data[0];

@@ -5,7 +5,7 @@ mod support;
 use serde_json::json;
 use support::{Fake, datum, ok, protobuf};
 use tinsmith_client::{
-    Error, ForwardBackwardOutput, Loss, ServerLoss, StepReport, Warning, grad::Var,
+    Error, ForwardBackwardOutput, Loss, ServerLoss, StepOutput, StepReport, Warning, grad::Var,
 };
 
 /// One step over two tokens, whose weights are -1 and 3, on a server that answers pass 2 with this.
@@ -30,7 +30,7 @@ fn try_step(
         let loss = lp.narrow(0, 0, 1).sum() - lp.narrow(0, 1, 1).sum() * 3.0;
         Ok(set(Loss::new(loss)))
     });
-    Ok(step?.result_with_report()?.1)
+    Ok(step?.result()?.report)
 }
 
 /// `-w · lp` is -1 for the first token and 1.5 for the second.
@@ -170,7 +170,7 @@ fn a_metric_that_would_hide_the_loss_is_replaced_with_a_warning() {
     let step = training.forward_backward_custom(&[datum(2)], |batch| {
         Ok(Loss::new(batch.logprobs().sum()).metric("loss:sum", 7.0))
     });
-    let (output, report) = step.unwrap().result_with_report().unwrap();
+    let StepOutput { output, report, .. } = step.unwrap().result().unwrap();
     assert_eq!(output.metrics["loss:sum"], -2.0);
     assert!(report.warnings.contains(&Warning::MetricReplaced("loss:sum")));
     assert!(report.to_string().contains("rename it"), "{report}");
@@ -218,6 +218,6 @@ fn logprobs_that_became_nan_are_a_drift_and_a_disagreement() {
     let step = training.forward_backward_custom(&[datum(2)], |batch| {
         Ok(Loss::new(batch.logprobs().square().sum()).max_drift(f64::INFINITY))
     });
-    let error = step.unwrap().result_with_report().unwrap_err();
+    let error = step.unwrap().result().unwrap_err();
     assert!(matches!(error, Error::Drift { drift, .. } if drift.max_abs.is_nan()), "{error}");
 }

@@ -39,7 +39,7 @@ fn step(training: &TrainingClient, by: By) -> Result<CustomStep> {
 fn weights_are_the_negative_gradient_over_the_count() {
     for (by, count) in [(By::None, 1.0), (By::NumLossTokens, 4.0), (By::NumSequences, 2.0)] {
         let fake = fake();
-        let (_, report) = step(&fake.training(), by).unwrap().result_with_report().unwrap();
+        let report = step(&fake.training(), by).unwrap().result().unwrap().report;
         let body = fake.requests("forward_backward")[0].body();
         for datum in body["forward_backward_input"]["data"].as_array().unwrap() {
             let sent = &datum["loss_fn_inputs"]["weights"]["data"];

@@ -105,7 +105,7 @@ fn six_steps(loss: fn(&Batch) -> anyhow::Result<Loss>) -> String {
     for step in 1..=6 {
         let custom = training.forward_backward_custom(&data, loss).unwrap();
         let optim = training.optim_step(&adam()).unwrap();
-        let report = custom.result_with_report().unwrap().1;
+        let report = custom.result().unwrap().report;
         optim.result().unwrap();
         let (loss, margin) = (report.loss, report.metrics["margin"]);
         writeln!(lines, "step {step}  loss {loss:5.2}  margin {margin:4.1}").unwrap();
@@ -154,7 +154,7 @@ fn served(
     });
     let training = train_in_json(proxy.unwrap().url()).unwrap();
     let step = training.forward_backward_custom(&data(), loss).unwrap();
-    step.result_with_report().unwrap().1
+    step.result().unwrap().report
 }
 
 /// The logprobs of the page, and what the server says its loss is.

@@ -55,7 +55,7 @@ pub fn custom_step(
 ) -> Result<StepReport> {
     let step = training.forward_backward_custom(data, loss)?;
     let optim = training.optim_step(adam)?;
-    let (_, report) = step.result_with_report()?;
+    let report = step.result()?.report;
     optim.result()?;
     Ok(report)
 }

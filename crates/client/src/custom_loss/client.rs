@@ -43,7 +43,7 @@ impl TrainingClient {
     /// })?;
     /// println!("loss {}, gradient norm {}", step.report().loss, step.report().gradient.norm);
     /// let optim = training.optim_step(&AdamParams::default().learning_rate(1e-5))?;
-    /// let output = step.result()?;
+    /// let output = step.result()?.output;
     /// assert_eq!(output.loss_fn_outputs[0]["logprobs"].elem_count(), 3);
     /// optim.result()?;
     /// # anyhow::Ok(())

@@ -11,8 +11,36 @@ use crate::{ApiFuture, Error, Rescaling, Result, StepReport, Warning, training::
 #[must_use = "result() waits for the second pass and tells whether it failed"]
 #[derive(Debug)]
 pub struct CustomStep {
-    future: ApiFuture<(ForwardBackwardOutput, StepReport)>,
+    future: ApiFuture<StepOutput>,
     report: StepReport,
+}
+
+/// What a step of a custom loss gave.
+///
+/// ```
+/// # use tinsmith_client::{Datum, LoraConfig, Loss, ModelInput, ServiceClient};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+/// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+/// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3])];
+/// let loss = |batch: &tinsmith_client::Batch| {
+///     Ok(Loss::new(-batch.logprobs().sum()).metric("p", batch.logprobs().exp().mean()))
+/// };
+/// let done = training.forward_backward_custom(&data, loss)?.result()?;
+/// assert_eq!(done.output.metrics["loss:sum"], done.report.loss);
+/// assert_eq!(done.output.metrics["p"], done.report.metrics["p"]);
+/// assert!(done.report.surrogate.is_some_and(|check| check.agrees));
+/// # anyhow::Ok(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct StepOutput {
+    /// The server's answer to the second pass. Its metrics are overridden by those of the loss
+    /// function; then `loss:sum` is the loss, and `surrogate_loss:sum` what the server gave as
+    /// `loss:sum`, if it did.
+    pub output: ForwardBackwardOutput,
+    /// What happened on the way, complete.
+    pub report: StepReport,
 }
 
 impl CustomStep {
@@ -21,40 +49,27 @@ impl CustomStep {
         &self.report
     }
 
-    /// Waits for the second pass. The metrics are the server's, overridden by those of the loss
-    /// function; then `loss:sum` is the loss, and `surrogate_loss:sum` what the server gave as
-    /// `loss:sum`, if it did.
+    /// Waits for the second pass.
     ///
     /// # Errors
-    /// As [`ApiFuture::result`].
-    pub fn result(self) -> Result<ForwardBackwardOutput> {
-        self.future.result().map(|(output, _)| output)
-    }
-
-    /// As [`result`](Self::result), with the full report.
-    ///
-    /// # Errors
-    /// As [`ApiFuture::result`].
-    pub fn result_with_report(self) -> Result<(ForwardBackwardOutput, StepReport)> {
+    /// As [`ApiFuture::result`]; [`Error::Drift`] beyond [`Loss::max_drift`](crate::Loss::max_drift).
+    pub fn result(self) -> Result<StepOutput> {
         self.future.result()
     }
 
     /// As [`ApiFuture::result_timeout`].
     ///
     /// # Errors
-    /// As [`ApiFuture::result_timeout`].
-    pub fn result_timeout(
-        &mut self,
-        limit: Duration,
-    ) -> Result<(ForwardBackwardOutput, StepReport)> {
+    /// As [`result`](Self::result) and [`ApiFuture::result_timeout`].
+    pub fn result_timeout(&mut self, limit: Duration) -> Result<StepOutput> {
         self.future.result_timeout(limit)
     }
 
     /// As [`ApiFuture::try_result`].
     ///
     /// # Errors
-    /// As [`ApiFuture::try_result`].
-    pub fn try_result(&mut self) -> Result<Option<(ForwardBackwardOutput, StepReport)>> {
+    /// As [`result`](Self::result) and [`ApiFuture::try_result`].
+    pub fn try_result(&mut self) -> Result<Option<StepOutput>> {
         self.future.try_result()
     }
 }
@@ -81,7 +96,7 @@ pub(super) fn finish(
             (Some(drift), Some(limit)) if drift.exceeds(limit) => {
                 Err(Error::Drift { drift, limit })
             }
-            _ => Ok((output, report)),
+            _ => Ok(StepOutput { output, report }),
         }
     };
     CustomStep { future: second.into_future(model, complete), report: so_far }

@@ -88,7 +88,7 @@ fn run(
         let loss = loss(case, batch)?;
         Ok(case.user_metrics.iter().fold(loss, |loss, (name, &x)| loss.metric(name, x)))
     })?;
-    let output = step.result()?;
+    let output = step.result()?.output;
 
     let passes = ["forward", "forward_backward"].iter().flat_map(|call| server.requests(call));
     let passes = passes.map(|request| request.pass()).collect::<Result<Vec<_>>>()?;
