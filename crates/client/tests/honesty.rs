@@ -133,6 +133,7 @@ fn terms_tell_how_they_weigh_against_each_other() {
         Ok(Loss::new(lp.sum() * 2.0)
             .regularize("square", 0.5, lp.square().sum())
             .regularize("rest", 1.0, constant)
+            .allow_constant_terms()
             .gradient_norms())
     });
     let step = step.unwrap();

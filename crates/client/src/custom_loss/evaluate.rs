@@ -3,7 +3,7 @@
 
 use std::{ops::Range, panic::Location};
 
-use tinsmith_grad::{Backward, Error as GradError, Tensor, Var, grad, reached_rows};
+use tinsmith_grad::{Backward, DType, Error as GradError, Tensor, Var, grad, reached_rows};
 use tinsmith_wire::Metrics;
 
 use super::loss::{Loss, MetricValue, Term};
@@ -61,7 +61,7 @@ where
     let logprobs = batch.logprobs();
     let leaf = logprobs.values();
     let root = loss.root()?;
-    loss.check_reach(&root, batch)?;
+    loss.check_reach(batch)?;
 
     let norms = loss.gradient_norms_by(leaf)?;
     let values = loss.terms.iter().map(|term| &term.value);
@@ -69,7 +69,10 @@ where
     gradient.resize(leaf.elem_count(), 0.0);
     let backward = Backward::new(&root).allow_unused().aux(&beside);
     let values = backward.run_into(&[leaf], &mut [&mut gradient]).map_err(Error::Loss)?;
-    loss.check_value(values.value(), &root, leaf)?;
+    let beside = values.aux().iter().map(number).collect::<Result<Vec<f64>>>()?;
+    let (terms, beside) = beside.split_at(loss.terms.len());
+    let (norms, lazy) = beside.split_at(norms.len());
+    loss.check_value(values.value(), terms, &root, leaf)?;
     loss.check_gradient(&gradient, &root, batch)?;
 
     let normalization = Normalization::of(loss.normalized_by, &gradient, logprobs.offsets());
@@ -77,9 +80,6 @@ where
     if factor != 1.0 {
         gradient.iter_mut().for_each(|g| *g = (f64::from(*g) * factor) as f32);
     }
-    let beside = values.aux().iter().map(number).collect::<Result<Vec<f64>>>()?;
-    let (terms, beside) = beside.split_at(loss.terms.len());
-    let (norms, lazy) = beside.split_at(norms.len());
     Ok(Evaluated {
         value: values.value(),
         terms: loss.term_reports(terms, norms, factor),
@@ -96,27 +96,33 @@ impl Loss {
     /// of its own.
     pub(super) fn root(&self) -> Result<Var> {
         self.check_names()?;
-        let is_scalar = |var: &Var| match var.error() {
-            Some(error) => Err(Error::Loss(error.clone())),
-            None => Ok(var.elem_count() == 1),
-        };
-        for Term { value, .. } in &self.terms {
-            if !is_scalar(value)? {
-                let shape = value.shape().to_vec();
-                return Err(Error::LossNotScalar { shape, at: self.at });
+        for term in &self.terms {
+            if let Some(error) = term.value.error() {
+                return Err(self.term_failed(term, error.clone()));
+            }
+            if term.value.elem_count() != 1 {
+                let (term, shape, at) = (self.named(term), term.value.shape().to_vec(), term.at);
+                return Err(Error::LossNotScalar { term, shape, at });
             }
         }
         for (name, value) in &self.metrics {
-            if let MetricValue::Lazy(var) = value
-                && !is_scalar(var)?
-            {
-                let (name, shape) = (name.clone(), var.shape().to_vec());
-                return Err(Error::MetricNotScalar { name, shape, at: self.at });
+            let MetricValue::Lazy(var) = value else { continue };
+            let (name, at) = (name.clone(), self.at);
+            if let Some(error) = var.error() {
+                return Err(Error::Metric { name, cause: Box::new(error.clone()), at });
+            }
+            if var.elem_count() != 1 {
+                return Err(Error::MetricNotScalar { name, shape: var.shape().to_vec(), at });
             }
         }
-        let mut weighted = self.terms.iter().map(Term::weighted);
-        let first = weighted.next().unwrap_or_else(|| Var::scalar(0.0));
-        Ok(weighted.fold(first, |sum, term| sum + term))
+        // A constant that the user made may be f64 beside logprobs in f32.
+        let dtype = |term: &Term| term.value.dtype();
+        let is_mixed = self.terms.iter().any(|term| dtype(term) != dtype(&self.terms[0]));
+        let weighted = self.terms.iter().map(|term| match is_mixed {
+            true => term.weighted().to_dtype(DType::F64),
+            false => term.weighted(),
+        });
+        Ok(weighted.reduce(|sum, term| sum + term).unwrap_or_else(|| Var::scalar(0.0)))
     }
 
     /// Every term and every metric has a name of its own.
@@ -134,25 +140,54 @@ impl Loss {
         Ok(())
     }
 
-    /// Every datum is trained on, unless the user does not want that.
-    fn check_reach(&self, root: &Var, batch: &Batch) -> Result<()> {
-        if self.unused_allowed {
-            return Ok(());
+    /// The name of a term, where there are several.
+    fn named(&self, term: &Term) -> Option<String> {
+        (self.terms.len() > 1).then(|| term.name.clone())
+    }
+
+    fn term_failed(&self, term: &Term, cause: GradError) -> Error {
+        match self.named(term) {
+            Some(name) => Error::Term { name, cause: Box::new(cause), at: term.at },
+            None => Error::Loss(cause),
         }
+    }
+
+    /// Every term trains, and every datum is trained on, unless the user does not want that.
+    fn check_reach(&self, batch: &Batch) -> Result<()> {
         let logprobs = batch.logprobs();
-        let data = unused(&reached_rows(root, logprobs.values()), logprobs.offsets());
-        match data.is_empty() {
+        let mut reached = Vec::new();
+        for term in &self.terms {
+            let rows = reached_rows(&term.value, logprobs.values());
+            if rows.is_empty() && self.terms.len() > 1 && !self.constant_terms_allowed {
+                return Err(Error::ConstantTerm { name: term.name.clone(), at: term.at });
+            }
+            reached.extend(rows);
+        }
+        let data = unused(&joined(reached), logprobs.offsets());
+        match self.unused_allowed || data.is_empty() {
             true => Ok(()),
             false => Err(Error::UnusedData { data, at: self.at }),
         }
     }
 
-    fn check_value(&self, value: f64, root: &Var, leaf: &Var) -> Result<()> {
+    /// `terms` are the values of the terms.
+    fn check_value(&self, value: f64, terms: &[f64], root: &Var, leaf: &Var) -> Result<()> {
         if value.is_finite() {
             return Ok(());
         }
-        let cause = culprit(root, leaf);
-        Err(Error::LossNotFinite { value, cause, at: self.at })
+        let mut terms = self.terms.iter().zip(terms);
+        let first = terms.find(|(term, value)| !(term.weight * **value).is_finite());
+        Err(match first.filter(|_| self.terms.len() > 1) {
+            Some((term, &value)) => Error::LossNotFinite {
+                term: self.named(term),
+                value,
+                cause: culprit(&term.weighted(), leaf),
+                at: term.at,
+            },
+            None => {
+                Error::LossNotFinite { term: None, value, cause: culprit(root, leaf), at: self.at }
+            }
+        })
     }
 
     fn check_gradient(&self, gradient: &[f32], root: &Var, batch: &Batch) -> Result<()> {
@@ -163,13 +198,28 @@ impl Loss {
         let row_len = gradient.len() / logprobs.total().max(1);
         let offsets = logprobs.offsets();
         let index = offsets.partition_point(|&start| start * row_len <= element) - 1;
+        let term = self.term_without_gradient(element, logprobs.values());
+        let root = term.map_or_else(|| root.clone(), Term::weighted);
         Err(Error::GradientNotFinite {
+            term: term.and_then(|term| self.named(term)),
             index,
             position: element - offsets[index] * row_len,
             value: gradient[element],
-            cause: culprit(root, logprobs.values()),
-            at: self.at,
+            cause: culprit(&root, logprobs.values()),
+            at: term.map_or(self.at, |term| term.at),
         })
+    }
+
+    /// The first term whose own gradient is not finite at this element.
+    fn term_without_gradient(&self, element: usize, leaf: &Var) -> Option<&Term> {
+        let is_finite = |term: &Term| -> Option<bool> {
+            let mut own = vec![0f32; leaf.elem_count()];
+            let root = term.weighted();
+            let backward = Backward::new(&root).allow_unused();
+            backward.run_into(&[leaf], &mut [&mut own]).ok()?;
+            Some(own[element].is_finite())
+        };
+        self.terms.iter().find(|term| is_finite(term) == Some(false))
     }
 
     /// One for each term, if they are asked for.
@@ -231,6 +281,19 @@ fn culprit(root: &Var, leaf: &Var) -> Option<Box<GradError>> {
     Backward::new(root).allow_unused().check_finite().run(&[leaf]).err().map(Box::new)
 }
 
+/// The same rows as sorted, disjoint ranges.
+fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
 /// The sequences of which no row is reached. One without rows needs none.
 fn unused(reached: &[Range<usize>], offsets: &[usize]) -> Vec<usize> {
     let is_unused = |seq: &[usize]| {
@@ -247,7 +310,14 @@ fn number(tensor: &Tensor) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::unused;
+    use super::{joined, unused};
+
+    #[test]
+    fn rows_of_several_terms_are_joined() {
+        let joined = |ranges: &[std::ops::Range<usize>]| joined(ranges.to_vec());
+        assert_eq!(joined(&[4..6, 0..2, 1..3, 6..7, 5..6]), [0..3, 4..7]);
+        assert!(joined(&[]).is_empty());
+    }
 
     #[test]
     fn a_sequence_is_unused_when_no_row_of_it_is_reached() {

@@ -21,6 +21,7 @@ pub struct Loss {
     pub(super) terms: Vec<Term>,
     pub(super) metrics: Vec<(String, MetricValue)>,
     pub(super) unused_allowed: bool,
+    pub(super) constant_terms_allowed: bool,
     pub(super) detached_allowed: bool,
     pub(super) has_norms: bool,
     pub(super) normalized_by: GradAccumulationNormalization,
@@ -33,6 +34,7 @@ pub(super) struct Term {
     pub name: String,
     pub weight: f64,
     pub value: Var,
+    pub at: &'static Location<'static>,
 }
 
 /// A number to report beside a loss: known already, or evaluated with the loss.
@@ -66,15 +68,17 @@ impl Loss {
     /// A loss of this value, a scalar.
     #[track_caller]
     pub fn new(value: Var) -> Self {
+        let at = Location::caller();
         Loss {
-            terms: vec![Term { name: "loss".into(), weight: 1.0, value }],
+            terms: vec![Term { name: "loss".into(), weight: 1.0, value, at }],
             metrics: Vec::new(),
             unused_allowed: false,
+            constant_terms_allowed: false,
             detached_allowed: false,
             has_norms: false,
             normalized_by: GradAccumulationNormalization::None,
             max_drift: None,
-            at: Location::caller(),
+            at,
         }
     }
 
@@ -84,9 +88,12 @@ impl Loss {
         self
     }
 
-    /// Adds `weight * value` to the loss, and reports the term by `name`.
+    /// Adds `weight * value` to the loss, and reports the term by `name`. A term that does not
+    /// depend on the logprobs, because it was detached say, is an error unless
+    /// [`allow_constant_terms`](Self::allow_constant_terms) accepts it.
+    #[track_caller]
     pub fn regularize(mut self, name: impl Into<String>, weight: f64, value: Var) -> Self {
-        self.terms.push(Term { name: name.into(), weight, value });
+        self.terms.push(Term { name: name.into(), weight, value, at: Location::caller() });
         self
     }
 
@@ -173,6 +180,25 @@ impl Loss {
     /// ```
     pub fn allow_unused(mut self) -> Self {
         self.unused_allowed = true;
+        self
+    }
+
+    /// Accepts terms that do not depend on the logprobs: they are part of the loss's value and
+    /// train nothing.
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss, grad::Var};
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3])];
+    /// let with_offset = |batch: &tinsmith_client::Batch| {
+    ///     Ok(Loss::new(-batch.logprobs().sum()).regularize("offset", 1.0, Var::scalar(3.0)))
+    /// };
+    /// let error = check_loss(&data, with_offset).unwrap_err();
+    /// assert!(error.to_string().contains("the term \"offset\" of the loss"));
+    /// check_loss(&data, |batch| Ok(with_offset(batch)?.allow_constant_terms()))?;
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn allow_constant_terms(mut self) -> Self {
+        self.constant_terms_allowed = true;
         self
     }
 

@@ -52,7 +52,8 @@ impl CustomStep {
     /// Waits for the second pass.
     ///
     /// # Errors
-    /// As [`ApiFuture::result`]; [`Error::Drift`] beyond [`Loss::max_drift`](crate::Loss::max_drift).
+    /// As [`ApiFuture::result`]; [`Error::Drift`] beyond
+    /// [`Loss::max_drift`](crate::Loss::max_drift).
     pub fn result(self) -> Result<StepOutput> {
         self.future.result()
     }

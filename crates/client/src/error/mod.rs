@@ -3,11 +3,13 @@
 mod call_info;
 mod datum_problem;
 mod forward_problem;
+mod phrases;
 
 pub use call_info::CallInfo;
 pub use datum_problem::DatumProblem;
 pub use forward_problem::ForwardProblem;
 
+use phrases::{Because, List, Whose};
 use std::{fmt, panic::Location, path::PathBuf, time::Duration};
 
 use tinsmith_grad as grad;
@@ -100,24 +102,67 @@ pub enum Error {
     /// The loss could not be recorded or evaluated: shapes, dtypes or lengths that do not fit.
     #[error("the loss cannot be computed: {0}; nothing was trained")]
     Loss(grad::Error),
-    /// The loss is not one number.
+    /// A term of a loss could not be recorded: shapes, dtypes or lengths that do not fit.
     #[error(
-        "the loss (made at {at}) has shape {shape:?}, not one number: reduce it with .sum() or .mean(); nothing was trained"
+        "the term {name:?} of the loss (added at {at}) cannot be computed: {cause}; nothing was trained"
     )]
-    LossNotScalar {
-        /// Its shape.
-        shape: Vec<usize>,
+    Term {
+        /// Its name.
+        name: String,
+        /// What does not fit, and where.
+        cause: Box<grad::Error>,
+        /// Where [`Loss::regularize`](crate::Loss::regularize) was called.
+        at: &'static Location<'static>,
+    },
+    /// A metric could not be recorded: shapes, dtypes or lengths that do not fit.
+    #[error(
+        "metric {name:?} of the loss (made at {at}) cannot be computed: {cause}; nothing was trained"
+    )]
+    Metric {
+        /// Its name.
+        name: String,
+        /// What does not fit, and where.
+        cause: Box<grad::Error>,
         /// Where [`Loss::new`](crate::Loss::new) was called.
         at: &'static Location<'static>,
     },
+    /// The loss, or a term of it, is not one number.
+    #[error(
+        "{} (made at {at}) has shape {shape:?}, not one number: reduce it with .sum() or .mean(); nothing was trained",
+        Whose(term)
+    )]
+    LossNotScalar {
+        /// The term, of a loss that has several.
+        term: Option<String>,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Where [`Loss::new`](crate::Loss::new) or [`Loss::regularize`](crate::Loss::regularize)
+        /// was called.
+        at: &'static Location<'static>,
+    },
     /// The loss is NaN or infinite.
-    #[error("the loss (made at {at}) is {value}{}; nothing was trained", Because(cause))]
+    #[error("{} (made at {at}) is {value}{}; nothing was trained", Whose(term), Because(cause))]
     LossNotFinite {
+        /// The first term that is, of a loss that has several; none if all of them are finite and
+        /// only their sum is not.
+        term: Option<String>,
         /// Its value.
         value: f64,
         /// The first op that gave such a value.
         cause: Option<Box<grad::Error>>,
-        /// Where [`Loss::new`](crate::Loss::new) was called.
+        /// Where [`Loss::new`](crate::Loss::new) or [`Loss::regularize`](crate::Loss::regularize)
+        /// was called.
+        at: &'static Location<'static>,
+    },
+    /// A term of a loss does not depend on the logprobs.
+    #[error(
+        "the term {name:?} of the loss (added at {at}) does not depend on the logprobs, so it would be added to the loss and train \
+         nothing: compute it from batch.logprobs(), make it a metric, or call Loss::allow_constant_terms; nothing was trained"
+    )]
+    ConstantTerm {
+        /// Its name.
+        name: String,
+        /// Where [`Loss::regularize`](crate::Loss::regularize) was called.
         at: &'static Location<'static>,
     },
     /// A metric is not one number.
@@ -156,10 +201,14 @@ pub enum Error {
     },
     /// The gradient has a NaN or an infinity.
     #[error(
-        "the gradient of the loss (made at {at}) is {value} for datum {index}, element {position}{}; nothing was trained",
+        "the gradient of {} (made at {at}) is {value} for datum {index}, element {position}{}; nothing was trained",
+        Whose(term),
         Because(cause)
     )]
     GradientNotFinite {
+        /// The first term of which the gradient is so, of a loss that has several; none if only the
+        /// sum is.
+        term: Option<String>,
         /// Place of the datum in the batch.
         index: usize,
         /// Element of its logprobs, row-major.
@@ -168,7 +217,8 @@ pub enum Error {
         value: f32,
         /// The first op that gave such a value.
         cause: Option<Box<grad::Error>>,
-        /// Where [`Loss::new`](crate::Loss::new) was called.
+        /// Where [`Loss::new`](crate::Loss::new) or [`Loss::regularize`](crate::Loss::regularize)
+        /// was called.
         at: &'static Location<'static>,
     },
     /// A finished forward pass cannot stand for the first pass of a custom loss.
@@ -419,32 +469,10 @@ fn other_dialect_name(dialect: Dialect) -> &'static str {
     }
 }
 
-struct Because<'a>(&'a Option<Box<grad::Error>>);
-
-impl fmt::Display for Because<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |cause| write!(f, ": {cause}"))
-    }
-}
-
 struct Last<'a>(&'a Option<String>);
 
 impl fmt::Display for Last<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.as_ref().map_or(Ok(()), |last| write!(f, "; last: {last}"))
-    }
-}
-
-/// A few numbers in full, many cut short.
-struct List<'a>(&'a [usize]);
-
-impl fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown: Vec<String> = self.0.iter().take(8).map(usize::to_string).collect();
-        f.write_str(&shown.join(", "))?;
-        match self.0.len() {
-            n if n > 8 => write!(f, " and {} more", n - 8),
-            _ => Ok(()),
-        }
     }
 }
