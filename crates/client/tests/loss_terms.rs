@@ -2,9 +2,10 @@
 
 mod support;
 
+use proptest::prelude::*;
 use support::{Fake, datum};
 use tinsmith_client::{
-    Batch, Error, Loss, Result, StepReport,
+    Batch, Datum, Error, Loss, ModelInput, Result, StepReport, TensorData, check_loss_at,
     grad::{Device, Var},
 };
 
@@ -129,4 +130,95 @@ fn a_term_whose_gradient_is_not_finite_is_named() {
     let Error::GradientNotFinite { term, index, position, .. } = &error else { panic!("{error}") };
     assert_eq!((term.as_deref(), *index, *position), (Some("kl"), 1, 1));
     says(&error, &["the gradient of the term \"kl\" of the loss (made at", "datum 1, element 1"]);
+}
+
+#[test]
+fn the_result_has_the_numbers_of_every_term() {
+    let step = Fake::start().training().forward_backward_custom(&[datum(2), datum(2)], |batch| {
+        let lp = batch.logprobs();
+        Ok(Loss::new(lp.sum() * 2.0)
+            .term_metric("tokens", 4.0)
+            .regularize("square", 0.5, lp.square().sum())
+            .term_metric("mean", lp.square().mean() * 3.0)
+            .metric("own", lp.mean() * 5.0)
+            .gradient_norms())
+    });
+    let done = step.unwrap().result().unwrap();
+    // Four logprobs of -1.
+    let expected = [
+        ("loss:sum", -6.0),
+        ("loss/loss", -8.0),
+        ("loss/loss:weighted", -8.0),
+        ("loss/loss:grad_norm", 4.0),
+        ("loss/loss/tokens", 4.0),
+        ("loss/square", 4.0),
+        ("loss/square:weighted", 2.0),
+        ("loss/square:grad_norm", 2.0),
+        ("loss/square/mean", 3.0),
+        ("own", -5.0),
+    ];
+    for (name, x) in expected {
+        assert_eq!(done.output.metrics.get(name), Some(x), "{name}: {:?}", done.output.metrics);
+    }
+    let shown = done.report.to_string();
+    assert!(shown.contains("\n  square "), "{shown}");
+    assert!(shown.contains("\n    mean ") && shown.contains("\n    tokens "), "{shown}");
+    assert_eq!(done.report.metrics.len(), 1, "the metrics of terms are theirs");
+}
+
+#[test]
+fn a_metric_that_takes_the_name_of_a_terms_number_is_refused() {
+    let error = step(|batch| {
+        let loss = with_term(|batch| batch.logprobs().square().sum())(batch)?;
+        Ok(loss.metric("loss/kl:weighted", 1.0))
+    });
+    says(&error.unwrap_err(), &["the name \"loss/kl:weighted\" twice"]);
+    let error = step(|batch| {
+        let loss = Loss::new(batch.logprobs().sum());
+        Ok(loss.term_metric("max", 1.0).term_metric("max", 2.0))
+    });
+    says(&error.unwrap_err(), &["the name \"max\" twice"]);
+}
+
+fn near(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-5 * (1.0 + a.abs().max(b.abs()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// The loss is the sum of its weighted terms, and its gradient that of their gradients.
+    #[test]
+    fn a_loss_is_the_sum_of_its_weighted_terms(
+        values in prop::collection::vec(-4f32..-0.01, 1..9),
+        weights in prop::array::uniform2(0.01f64..3.0),
+    ) {
+        let tokens = values.len();
+        let data = [Datum::new(ModelInput::from_tokens(vec![1; tokens]))
+            .with("target_tokens", vec![2i64; tokens])];
+        let logprobs = [TensorData::from(values.clone())];
+        let check = check_loss_at(&data, &logprobs, |batch| {
+            let lp = batch.logprobs();
+            Ok(Loss::new(-lp.mean())
+                .regularize("square", weights[0], lp.square().sum())
+                .regularize("p", weights[1], lp.exp().sum())
+                .gradient_norms())
+        });
+        let report = check.unwrap().report;
+        let sum: f64 = report.terms.iter().map(|term| term.weighted()).sum();
+        prop_assert!(near(sum, report.loss), "{sum} and {}", report.loss);
+
+        let gradients = values.iter().map(|&l| {
+            let l = f64::from(l);
+            [-1.0 / tokens as f64, 2.0 * weights[0] * l, weights[1] * l.exp()]
+        });
+        let gradients: Vec<[f64; 3]> = gradients.collect();
+        let norm = |of: &dyn Fn(&[f64; 3]) -> f64| {
+            gradients.iter().map(|g| of(g).powi(2)).sum::<f64>().sqrt()
+        };
+        prop_assert!(near(norm(&|g| g.iter().sum()), report.gradient.norm));
+        for (i, term) in report.terms.iter().enumerate() {
+            prop_assert!(near(norm(&|g| g[i]), term.gradient_norm.unwrap()), "{}", term.name);
+        }
+    }
 }

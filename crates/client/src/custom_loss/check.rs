@@ -7,7 +7,7 @@ use super::{
     evaluate::{self, evaluate},
     two_passes,
 };
-use crate::{Batch, DatumProblem, Error, Loss, Result, StepReport};
+use crate::{Batch, Clock, DatumProblem, Error, Loss, Result, StepReport, SystemClock};
 
 /// Runs a loss function without a server, on made-up logprobs: every guard of
 /// [`forward_backward_custom`](crate::TrainingClient::forward_backward_custom), and its gradient
@@ -101,7 +101,8 @@ where
 {
     two_passes::check_all_logprobs(logprobs.iter().map(Some), targets)?;
     let batch = Batch::new(data, logprobs)?;
-    let evaluated = evaluate(&batch, &loss, at, Vec::new())?;
+    let clock = SystemClock::default();
+    let evaluated = evaluate(&batch, &loss, at, Vec::new(), || clock.now())?;
 
     let failure = RefCell::new(None);
     let packed = batch.logprobs();

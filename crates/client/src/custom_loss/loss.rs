@@ -24,6 +24,7 @@ pub struct Loss {
     pub(super) constant_terms_allowed: bool,
     pub(super) detached_allowed: bool,
     pub(super) has_norms: bool,
+    pub(super) has_times: bool,
     pub(super) normalized_by: GradAccumulationNormalization,
     pub(super) max_drift: Option<f64>,
     pub(super) at: &'static Location<'static>,
@@ -34,7 +35,15 @@ pub(super) struct Term {
     pub name: String,
     pub weight: f64,
     pub value: Var,
+    pub metrics: Vec<(String, MetricValue)>,
     pub at: &'static Location<'static>,
+}
+
+impl Term {
+    #[track_caller]
+    fn new(name: String, weight: f64, value: Var) -> Self {
+        Term { name, weight, value, metrics: Vec::new(), at: Location::caller() }
+    }
 }
 
 /// A number to report beside a loss: known already, or evaluated with the loss.
@@ -68,17 +77,17 @@ impl Loss {
     /// A loss of this value, a scalar.
     #[track_caller]
     pub fn new(value: Var) -> Self {
-        let at = Location::caller();
         Loss {
-            terms: vec![Term { name: "loss".into(), weight: 1.0, value, at }],
+            terms: vec![Term::new("loss".into(), 1.0, value)],
             metrics: Vec::new(),
             unused_allowed: false,
             constant_terms_allowed: false,
             detached_allowed: false,
             has_norms: false,
+            has_times: false,
             normalized_by: GradAccumulationNormalization::None,
             max_drift: None,
-            at,
+            at: Location::caller(),
         }
     }
 
@@ -91,9 +100,81 @@ impl Loss {
     /// Adds `weight * value` to the loss, and reports the term by `name`. A term that does not
     /// depend on the logprobs, because it was detached say, is an error unless
     /// [`allow_constant_terms`](Self::allow_constant_terms) accepts it.
+    ///
+    /// Each term of a loss that has several is in the report, and in the metrics of the result:
+    /// `loss/NAME` is its value, `loss/NAME:weighted` what it adds to the loss,
+    /// `loss/NAME:grad_norm` what [`gradient_norms`](Self::gradient_norms) asks for,
+    /// `loss/NAME:seconds` what [`time_terms`](Self::time_terms) asks for and `loss/NAME/OWN` its
+    /// [`term_metric`](Self::term_metric) OWN. The value given to [`new`](Self::new) is the term
+    /// `loss`.
+    ///
+    /// ```
+    /// # use tinsmith_client::{Datum, LoraConfig, Loss, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3])];
+    /// let step = training.forward_backward_custom(&data, |batch| {
+    ///     let lp = batch.logprobs();
+    ///     Ok(Loss::new(-lp.sum())
+    ///         .regularize("l2", 0.5, lp.square().sum())
+    ///         .term_metric("largest", lp.square().values().max()))
+    /// })?;
+    /// let metrics = step.result()?.output.metrics;
+    /// assert_eq!(metrics["loss/l2:weighted"], 0.5 * metrics["loss/l2"]);
+    /// assert!(metrics["loss/l2/largest"] < metrics["loss/l2"]);
+    /// let sum = metrics["loss/loss"] + metrics["loss/l2:weighted"];
+    /// assert!((sum - metrics["loss:sum"]).abs() < 1e-4);
+    /// # anyhow::Ok(())
+    /// ```
     #[track_caller]
     pub fn regularize(mut self, name: impl Into<String>, weight: f64, value: Var) -> Self {
-        self.terms.push(Term { name: name.into(), weight, value, at: Location::caller() });
+        self.terms.push(Term::new(name.into(), weight, value));
+        self
+    }
+
+    /// Reports a number about the term that was given last, to [`regularize`](Self::regularize) or
+    /// [`new`](Self::new): in the term's report, and as `loss/TERM/NAME` in the metrics of the
+    /// result.
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss};
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3])];
+    /// let check = check_loss(&data, |batch| {
+    ///     let lp = batch.logprobs();
+    ///     Ok(Loss::new(-lp.sum())
+    ///         .term_metric("tokens", 2.0)
+    ///         .regularize("l2", 0.5, lp.square().sum())
+    ///         .term_metric("tokens", 1.0))
+    /// })?;
+    /// let tokens: Vec<f64> = check.report.terms.iter().map(|term| term.metrics["tokens"]).collect();
+    /// assert_eq!(tokens, [2.0, 1.0]);
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn term_metric(mut self, name: impl Into<String>, value: impl Into<MetricValue>) -> Self {
+        if let Some(term) = self.terms.last_mut() {
+            term.metrics.push((name.into(), value.into()));
+        }
+        self
+    }
+
+    /// Reports what each term and its gradient take to evaluate. For that each is evaluated once
+    /// more by itself, after the loss, so a step costs about twice as much as it did, and more if
+    /// terms share much; their times need not add up to that of the loss, where they are evaluated
+    /// together. In the first two steps of a batch's lengths the time includes planning.
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss};
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2])).with("target_tokens", vec![2i64, 3])];
+    /// let check = check_loss(&data, |batch| {
+    ///     let lp = batch.logprobs();
+    ///     Ok(Loss::new(-lp.sum()).regularize("l2", 0.5, lp.square().sum()).time_terms())
+    /// })?;
+    /// assert!(check.report.terms.iter().all(|term| term.time.is_some()));
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn time_terms(mut self) -> Self {
+        self.has_times = true;
         self
     }
 

@@ -8,6 +8,7 @@ pub(crate) mod batch;
 pub(crate) mod check;
 mod client;
 mod evaluate;
+mod guards;
 pub(crate) mod loss;
 pub(crate) mod precomputed;
 pub(crate) mod record;
@@ -84,7 +85,7 @@ where
 {
     let started = passes.now();
     let batch = Batch::new(passes.data, &forward.logprobs)?;
-    let evaluated = evaluate(&batch, loss, at, passes.gradient_buffer())?;
+    let evaluated = evaluate(&batch, loss, at, passes.gradient_buffer(), || passes.now())?;
     passes.check_normalized(&turn, &evaluated)?;
     record::write(&passes.model.step_files, passes.data, &forward.logprobs, &evaluated)?;
     let evaluated_at = passes.now();

@@ -13,7 +13,7 @@ use super::evaluate::{Evaluated, evaluate};
 #[cfg(doc)]
 use crate::Error;
 use crate::{
-    Batch, Loss, Result, TrainingClient,
+    Batch, Clock, Loss, Result, SystemClock, TrainingClient,
     observe::step_files::{StepFiles, failed, step_files},
 };
 
@@ -116,12 +116,12 @@ pub fn replay<F>(dir: impl AsRef<Path>, mut loss: F) -> Result<Vec<ReplayedStep>
 where
     F: FnMut(&Batch) -> anyhow::Result<Loss>,
 {
-    let at = Location::caller();
+    let (at, clock) = (Location::caller(), SystemClock::default());
     let steps = step_files(dir.as_ref())?.into_iter();
     let replayed = steps.map(|(_, path)| {
         let step = read(&path)?;
         let batch = Batch::new(&step.data, &step.logprobs)?;
-        let now = evaluate(&batch, &mut loss, at, Vec::new())?;
+        let now = evaluate(&batch, &mut loss, at, Vec::new(), || clock.now())?;
         Ok(compare(path, step, now))
     });
     replayed.collect()

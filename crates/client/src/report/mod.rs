@@ -19,6 +19,7 @@ pub use normalization::Normalization;
 pub use rescaling::Rescaling;
 pub use surrogate::{ServerLoss, SurrogateCheck};
 pub use term::TermReport;
+pub(crate) use term::metrics_of;
 pub use warning::Warning;
 
 /// What happened in one step of a custom loss, beside its metrics. Prints as a table;
@@ -92,6 +93,7 @@ impl StepReport {
         self.warnings = Warning::about(&self.gradient, self.drift, self.surrogate, &self.metrics);
         self.server_metrics = output.metrics.clone();
         let surrogate = output.metrics.remove("loss:sum");
+        output.metrics.extend(metrics_of(&self.terms));
         output.metrics.extend(self.metrics.iter());
         output.metrics.insert("loss:sum", self.loss);
         if let Some(surrogate) = surrogate {

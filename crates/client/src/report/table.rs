@@ -3,24 +3,28 @@ use std::time::Duration;
 
 use tinsmith_wire::GradAccumulationNormalization;
 
-use super::{Normalization, StepReport};
+use super::{Normalization, StepReport, metrics_of};
 
 /// Several lines, aligned.
 impl fmt::Display for StepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows = vec![("loss".to_owned(), number(self.loss))];
-        if let [_, _, ..] = self.terms[..] {
+        if !metrics_of(&self.terms).is_empty() {
             for term in &self.terms {
                 let norm =
                     term.gradient_norm.map(|norm| format!(", gradient norm {}", number(norm)));
+                let time = term.time.map(|time| format!(", {}", duration(time)));
                 let value = format!(
-                    "{} = {} x {}{}",
+                    "{} = {} x {}{}{}",
                     number(term.weighted()),
                     number(term.weight),
                     number(term.value),
-                    norm.unwrap_or_default()
+                    norm.unwrap_or_default(),
+                    time.unwrap_or_default()
                 );
                 rows.push((format!("  {}", term.name), value));
+                let own = term.metrics.iter();
+                rows.extend(own.map(|(name, x)| (format!("    {name}"), number(x))));
             }
         }
         rows.extend(self.metrics.iter().map(|(name, value)| (name.to_owned(), number(value))));
