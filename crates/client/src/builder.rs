@@ -6,18 +6,20 @@ use tinsmith_wire::UserMetadata;
 use ureq::http::{HeaderName, HeaderValue};
 
 use crate::{
-    ChunkLimits, Clock, Dialect, Error, LogProgress, Progress, RequestOrder, RestClient, Result,
-    RetryConfig, ServiceClient, SystemClock,
-    http::address::Address,
-    http::auth::Auth,
-    http::connection::Http,
-    http::key_command::{KeyCommand, is_usable},
-    protocol::flavour::Service,
+    CancelToken, ChunkLimits, Clock, Dialect, Error, LogProgress, Progress, RequestOrder,
+    RestClient, Result, RetryConfig, ServiceClient, SystemClock,
+    http::{
+        address::Address,
+        api::Api,
+        auth::Auth,
+        connection::Connection,
+        key_command::{KeyCommand, is_usable},
+    },
+    protocol::{
+        flavour::{FlavourSettings, Service},
+        session::SessionSettings,
+    },
 };
-
-/// Where the hosted services are.
-const TINKER_BASE_URL: &str = "https://tinker.thinkingmachines.dev/services/tinker-prod";
-const FIREWORKS_BASE_URL: &str = "https://api.fireworks.ai/training/v1/serverless";
 
 /// Settings of a [`ServiceClient`], from [`ServiceClient::builder`]. What is not set comes from the
 /// environment: `TINKER_BASE_URL`, `TINKER_API_KEY` or else `TINKER_CREDENTIAL_CMD` (a command that
@@ -37,20 +39,17 @@ const FIREWORKS_BASE_URL: &str = "https://api.fireworks.ai/training/v1/serverles
 #[derive(Clone)]
 #[must_use = "connect starts the session"]
 pub struct ServiceClientBuilder {
-    pub(crate) base_url: Option<String>,
-    pub(crate) api_key: Option<String>,
+    base_url: Option<String>,
+    api_key: Option<String>,
     key_command: Option<String>,
-    pub(crate) tags: Option<Vec<String>>,
-    pub(crate) user_metadata: UserMetadata,
-    pub(crate) project_id: Option<String>,
-    pub(crate) display_name: Option<String>,
-    pub(crate) sdk_version: String,
-    pub(crate) chunks: Option<ChunkLimits>,
-    pub(crate) dialect: Option<Dialect>,
-    pub(crate) order: Option<RequestOrder>,
-    pub(crate) service: Service,
+    tags: Option<Vec<String>>,
+    user_metadata: UserMetadata,
+    project_id: Option<String>,
+    display_name: Option<String>,
+    flavour: FlavourSettings,
     headers: Vec<(String, String)>,
     retry: RetryConfig,
+    cancel: Option<CancelToken>,
     plain_http_allowed: bool,
     clock: Arc<dyn Clock>,
     progress: Arc<dyn Progress>,
@@ -78,17 +77,36 @@ impl Default for ServiceClientBuilder {
             user_metadata: UserMetadata::new(),
             project_id: None,
             display_name: None,
-            sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
-            chunks: None,
-            dialect: None,
-            order: None,
-            service: Service::Tinker,
+            flavour: FlavourSettings {
+                service: Service::Tinker,
+                dialect: None,
+                order: None,
+                chunks: None,
+                sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
             headers: Vec::new(),
             retry: RetryConfig::default(),
+            cancel: None,
             plain_http_allowed: false,
             clock: Arc::new(SystemClock::default()),
             progress: Arc::new(LogProgress),
         }
+    }
+}
+
+impl ServiceClient {
+    /// Starts a session with the server that the environment names: `TINKER_BASE_URL` (the hosted
+    /// service when unset), `TINKER_API_KEY` or `TINKER_CREDENTIAL_CMD`, `TINKER_TAGS`.
+    ///
+    /// # Errors
+    /// As [`ServiceClientBuilder::connect`].
+    pub fn from_env() -> Result<Self> {
+        Self::builder().connect()
+    }
+
+    /// Settings, to start a session with.
+    pub fn builder() -> ServiceClientBuilder {
+        ServiceClientBuilder::default()
     }
 }
 
@@ -162,8 +180,8 @@ impl ServiceClientBuilder {
     /// # anyhow::Ok(())
     /// ```
     pub fn fireworks(mut self) -> Self {
-        self.service = Service::Fireworks;
-        self.dialect = Some(Dialect::Json);
+        self.flavour.service = Service::Fireworks;
+        self.flavour.dialect = Some(Dialect::Json);
         self
     }
 
@@ -176,7 +194,7 @@ impl ServiceClientBuilder {
     /// The client version to report; a server may choose its behaviour by it. This crate's own by
     /// default.
     pub fn sdk_version(mut self, version: impl Into<String>) -> Self {
-        self.sdk_version = version.into();
+        self.flavour.sdk_version = version.into();
         self
     }
 
@@ -188,20 +206,20 @@ impl ServiceClientBuilder {
 
     /// How much one training request may hold, in place of what the server says.
     pub fn chunk_limits(mut self, limits: ChunkLimits) -> Self {
-        self.chunks = Some(limits);
+        self.flavour.chunks = Some(limits);
         self
     }
 
     /// What the server speaks, in place of what its `client/config` suggests.
     pub fn dialect(mut self, dialect: Dialect) -> Self {
-        self.dialect = Some(dialect);
+        self.flavour.dialect = Some(dialect);
         self
     }
 
     /// By what the server orders requests. By sequence id unless set, or unless it is recognised as
     /// SkyRL-tx.
     pub fn request_order(mut self, order: RequestOrder) -> Self {
-        self.order = Some(order);
+        self.flavour.order = Some(order);
         self
     }
 
@@ -217,6 +235,12 @@ impl ServiceClientBuilder {
     /// ```
     pub fn progress(mut self, progress: impl Progress) -> Self {
         self.progress = Arc::new(progress);
+        self
+    }
+
+    /// Ends every wait of this session's clients when it is cancelled.
+    pub fn cancel_token(mut self, token: &CancelToken) -> Self {
+        self.cancel = Some(token.clone());
         self
     }
 
@@ -252,8 +276,15 @@ impl ServiceClientBuilder {
     /// # anyhow::Ok(())
     /// ```
     pub fn connect(self) -> Result<ServiceClient> {
-        let http = self.http()?;
-        ServiceClient::start(http, &self)
+        let api = self.api()?;
+        let settings = SessionSettings {
+            tags: self.session_tags(),
+            flavour: self.flavour,
+            user_metadata: self.user_metadata,
+            project_id: self.project_id,
+            display_name: self.display_name,
+        };
+        ServiceClient::start(api, settings)
     }
 
     /// A client for what the server keeps, without a session.
@@ -270,17 +301,16 @@ impl ServiceClientBuilder {
     /// # anyhow::Ok(())
     /// ```
     pub fn rest(self) -> Result<RestClient> {
-        Ok(RestClient::new(Arc::new(self.http()?)))
+        Ok(RestClient::new(Arc::new(self.api()?)))
     }
 
-    fn http(&self) -> Result<Http> {
-        let (default_base, key_name) = match self.service {
-            Service::Tinker => (TINKER_BASE_URL, "TINKER_API_KEY"),
-            Service::Fireworks => (FIREWORKS_BASE_URL, "FIREWORKS_API_KEY"),
-        };
+    fn api(&self) -> Result<Api> {
+        let service = self.flavour.service;
+        let (default_base, key_name) = (service.base_url(), service.key_variable());
         let base = self.base_url.clone().or_else(|| variable("TINKER_BASE_URL"));
         let base = base.as_deref().unwrap_or(default_base);
-        let (key, command) = self.credentials(key_name, variable);
+        let (key, command) = self.credentials(variable);
+        let headers = self.all_headers()?;
         let has_key = key.is_some() || command.is_some();
         if !has_key && base == default_base {
             return Err(Error::Config {
@@ -291,37 +321,37 @@ impl ServiceClientBuilder {
                 ),
             });
         }
-        let address = Address::new(base, has_key, self.plain_http_allowed)?;
+        let has_secret = has_key || headers.iter().any(|(name, _)| is_secret(name));
+        let address = Address::new(base, has_secret, self.plain_http_allowed)?;
         if key.as_deref().is_some_and(|key| !is_usable(key)) {
             return Err(Error::Config {
                 what: "API key",
                 reason: "it is empty or holds characters that no key has, such as spaces".into(),
             });
         }
-        Ok(Http::new(
-            address,
-            self.service,
-            Auth::new(key, command, &*self.clock)?,
-            self.all_headers()?,
+        Ok(Api::new(
+            Connection::new(address, self.retry.connect_timeout, self.cancel.clone()),
+            Auth::new(key, command, headers, self.clock.clone())?,
             self.retry.clone(),
             self.clock.clone(),
             self.progress.clone(),
+            self.cancel.clone(),
+            service.may_conflict_pass(),
         ))
     }
 
     /// The key and the command for one, where they were set; else where the environment has them.
     fn credentials(
         &self,
-        key_name: &str,
         variable: impl Fn(&str) -> Option<String>,
     ) -> (Option<String>, Option<KeyCommand>) {
-        let command = self.key_command.clone();
-        let (key, command) = match (self.api_key.clone(), command, self.service) {
-            (None, None, Service::Tinker) => {
-                (variable(key_name), variable("TINKER_CREDENTIAL_CMD"))
-            }
-            (None, None, Service::Fireworks) => (variable(key_name), None),
-            set => (set.0, set.1),
+        let service = self.flavour.service;
+        let (key, command) = match (self.api_key.clone(), self.key_command.clone()) {
+            (None, None) => (
+                variable(service.key_variable()),
+                service.key_command_variable().and_then(variable),
+            ),
+            set => set,
         };
         (key, command.map(KeyCommand))
     }
@@ -348,7 +378,7 @@ impl ServiceClientBuilder {
         Ok(all)
     }
 
-    pub(crate) fn session_tags(&self) -> Vec<String> {
+    fn session_tags(&self) -> Vec<String> {
         self.tags.clone().unwrap_or_else(|| {
             let tags = variable("TINKER_TAGS").unwrap_or_default();
             tags.split(',')
@@ -358,6 +388,14 @@ impl ServiceClientBuilder {
                 .collect()
         })
     }
+}
+
+/// Whether a header of this name holds what nobody may read on the way.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["authorization", "secret", "token", "key", "cookie", "password"]
+        .iter()
+        .any(|word| name.contains(word))
 }
 
 /// An environment variable; empty counts as unset.
@@ -372,8 +410,8 @@ mod tests {
     #[test]
     fn what_was_set_comes_before_what_the_environment_has() {
         let environment = |name: &str| Some(format!("of {name}"));
-        let found = |builder: ServiceClientBuilder, key_name: &str| {
-            let (key, command) = builder.credentials(key_name, environment);
+        let found = |builder: ServiceClientBuilder| {
+            let (key, command) = builder.credentials(environment);
             (key, command.map(|command| command.0))
         };
         let of = |key: &str, command: &str| {
@@ -381,14 +419,11 @@ mod tests {
             (given(key), given(command))
         };
         let new = ServiceClientBuilder::default;
-        assert_eq!(
-            found(new(), "TINKER_API_KEY"),
-            of("of TINKER_API_KEY", "of TINKER_CREDENTIAL_CMD")
-        );
-        assert_eq!(found(new().fireworks(), "FIREWORKS_API_KEY"), of("of FIREWORKS_API_KEY", ""));
-        assert_eq!(found(new().api_key("k"), "TINKER_API_KEY"), of("k", ""));
-        assert_eq!(found(new().key_command("c"), "TINKER_API_KEY"), of("", "c"));
+        assert_eq!(found(new()), of("of TINKER_API_KEY", "of TINKER_CREDENTIAL_CMD"));
+        assert_eq!(found(new().fireworks()), of("of FIREWORKS_API_KEY", ""));
+        assert_eq!(found(new().api_key("k")), of("k", ""));
+        assert_eq!(found(new().key_command("c")), of("", "c"));
         let both = new().api_key("k").key_command("c");
-        assert_eq!(found(both, "TINKER_API_KEY"), of("k", "c"));
+        assert_eq!(found(both), of("k", "c"));
     }
 }

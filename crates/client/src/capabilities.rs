@@ -1,12 +1,14 @@
 //! What a server supports.
 
 use serde::Serialize;
-use serde_json::Value;
-use tinsmith_wire::{ClientConfig, ServerCapabilities, SupportedModel};
+use tinsmith_wire::{ClientConfig, SupportedModel};
 
 use crate::{
-    CallInfo, Dialect, Error, RequestOrder, Result, http::connection::Http,
-    protocol::session::Session,
+    Dialect, Error, RequestOrder, Result,
+    protocol::{
+        endpoints::{ALL_CHECKPOINTS, CAPABILITIES, HEALTH, SESSIONS, TRAINING_RUNS},
+        session::Session,
+    },
 };
 
 /// What a server supports, as far as harmless questions can tell.
@@ -63,33 +65,28 @@ pub enum Support {
     Refused,
 }
 
-pub(crate) fn models(http: &Http) -> Result<ServerCapabilities> {
-    let info = CallInfo::of("get_server_capabilities");
-    http.get("/api/v1/get_server_capabilities", info)
-}
-
 pub(crate) fn probe(session: &Session) -> Result<Capabilities> {
-    let http = &session.http;
-    let models = match models(http) {
+    let api = &session.api;
+    let models = match CAPABILITIES.get(api, "") {
         Ok(answer) => answer.supported_models,
         Err(Error::Status { .. } | Error::Reply { .. }) => Vec::new(),
         Err(error) => return Err(error),
     };
+    let first = "limit=1&offset=0";
     Ok(Capabilities {
-        dialect: session.server.dialect,
-        request_order: session.server.order(),
-        client_config: session.server.config.clone(),
+        dialect: session.flavour.dialect,
+        request_order: session.flavour.order(),
+        client_config: session.flavour.config.clone(),
         models,
-        health: ask(http, "healthz")?,
-        training_runs: ask(http, "training_runs?limit=1&offset=0")?,
-        checkpoints: ask(http, "checkpoints?limit=1&offset=0")?,
-        sessions: ask(http, "sessions")?,
+        health: support(HEALTH.get(api, ""))?,
+        training_runs: support(TRAINING_RUNS.get(api, first))?,
+        checkpoints: support(ALL_CHECKPOINTS.get(api, first))?,
+        sessions: support(SESSIONS.get(api, ""))?,
     })
 }
 
-fn ask(http: &Http, path: &str) -> Result<Support> {
-    let path = format!("/api/v1/{path}");
-    match http.get::<Value>(&path, CallInfo::of("probe")) {
+fn support<T>(answer: Result<T>) -> Result<Support> {
+    match answer {
         Ok(_) => Ok(Support::Yes),
         Err(Error::Status { status: 404 | 405 | 501, .. }) => Ok(Support::No),
         Err(Error::Status { .. } | Error::Reply { .. }) => Ok(Support::Refused),

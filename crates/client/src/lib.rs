@@ -58,6 +58,7 @@
 mod builder;
 mod capabilities;
 mod custom_loss;
+mod dialect;
 mod error;
 mod http;
 mod observe;
@@ -78,29 +79,27 @@ pub use custom_loss::{
     record::{ReplayedStep, replay},
     step::{CustomStep, StepOutput},
 };
+pub use dialect::{Dialect, RequestOrder};
 pub use error::{CallInfo, DatumProblem, Error, ForwardProblem, Result};
 pub use http::retry::RetryConfig;
 pub use observe::{
+    cancel::CancelToken,
     clock::{Clock, SystemClock},
     metrics_writer::MetricsWriter,
     progress::{Event, LogProgress, Progress, Severity, Traffic},
 };
-pub use protocol::{
-    chunking::ChunkLimits,
-    flavour::{Dialect, RequestOrder},
-    future::ApiFuture,
-};
+pub use protocol::{chunking::ChunkLimits, future::ApiFuture};
 pub use report::{
     Drift, GradientReport, Normalization, PhaseTimes, Rescaling, ServerLoss, StepReport,
     SurrogateCheck, TermReport, Warning,
 };
 pub use rest::{ArchiveUrl, RestClient};
 pub use sampling::client::{SampleOptions, SamplingClient};
-pub use service::{ModelOptions, ServiceClient};
+pub use service::ServiceClient;
 pub use training::{
     checkpoint::SaveOptions,
     checkpoint_path::CheckpointPath,
-    client::TrainingClient,
+    client::{ModelOptions, TrainingClient},
     combine::combine as combine_outputs,
     optim::{LrSchedule, OptimStep},
 };

@@ -2,18 +2,22 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use tinsmith_wire::{
     Checkpoint, CheckpointsResponse, Cursor, ExternalWeightsUrls, SamplerInfo, ServerCapabilities,
-    SessionInfo, SessionsResponse, SetTtlRequest, TrainingRun, TrainingRunsResponse,
-    WeightsInfoRequest, WeightsInfoResponse,
+    SessionInfo, SetTtlRequest, TrainingRun, TrainingRunsResponse, WeightsInfoRequest,
+    WeightsInfoResponse,
 };
-use ureq::http::Method;
 
 use crate::{
-    CallInfo, CheckpointPath, Error, Result, capabilities,
-    http::connection::{Http, Payload, Request},
-    http::retry::Kind,
+    CallInfo, CheckpointPath, Error, Result,
+    http::api::Api,
+    protocol::endpoints::{
+        ALL_CHECKPOINTS, ARCHIVE, CAPABILITIES, DELETE_CHECKPOINT, EXTERNAL_WEIGHTS, Endpoint,
+        Nothing, PUBLISH_CHECKPOINT, RUN_CHECKPOINTS, SAMPLER, SESSION, SESSIONS, SET_TTL,
+        TRAINING_RUN, TRAINING_RUNS, UNPUBLISH_CHECKPOINT, WEIGHTS_INFO,
+    },
+    training::checkpoint_path::escaped,
 };
 
 /// A client for what the server keeps. It needs no session:
@@ -35,7 +39,7 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 pub struct RestClient {
-    http: Arc<Http>,
+    api: Arc<Api>,
 }
 
 /// Where a checkpoint can be fetched.
@@ -50,10 +54,12 @@ pub struct ArchiveUrl {
 
 /// Entries asked for at once.
 const PAGE: u64 = 100;
+/// Most pages of a list.
+const MAX_PAGES: u32 = 10_000;
 
 impl RestClient {
-    pub(crate) fn new(http: Arc<Http>) -> Self {
-        RestClient { http }
+    pub(crate) fn new(api: Arc<Api>) -> Self {
+        RestClient { api }
     }
 
     /// All training runs of the user, page by page.
@@ -71,7 +77,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn training_runs(&self) -> Result<Vec<TrainingRun>> {
-        self.pages("training_runs", |page: TrainingRunsResponse| (page.training_runs, page.cursor))
+        self.pages(&TRAINING_RUNS, |page: TrainingRunsResponse| (page.training_runs, page.cursor))
     }
 
     /// One training run, by the id of its model.
@@ -89,7 +95,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn training_run(&self, id: &str) -> Result<TrainingRun> {
-        self.get("training_runs", &format!("training_runs/{}", escaped(id)))
+        TRAINING_RUN.get(&self.api, &escaped(id))
     }
 
     /// The checkpoints of a training run.
@@ -108,9 +114,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn checkpoints(&self, run: &str) -> Result<Vec<Checkpoint>> {
-        let path = format!("training_runs/{}/checkpoints", escaped(run));
-        let answer: CheckpointsResponse = self.get("checkpoints", &path)?;
-        Ok(answer.checkpoints)
+        Ok(RUN_CHECKPOINTS.get(&self.api, &escaped(run))?.checkpoints)
     }
 
     /// All checkpoints of the user, page by page.
@@ -128,7 +132,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn all_checkpoints(&self) -> Result<Vec<Checkpoint>> {
-        self.pages("checkpoints", |page: CheckpointsResponse| (page.checkpoints, page.cursor))
+        self.pages(&ALL_CHECKPOINTS, |page: CheckpointsResponse| (page.checkpoints, page.cursor))
     }
 
     /// Deletes a checkpoint (`tinker://..`), for good.
@@ -148,7 +152,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn delete_checkpoint(&self, path: &str) -> Result<()> {
-        self.act(Method::DELETE, path, "")
+        DELETE_CHECKPOINT.act_on(&self.api, &below_runs(path)?)
     }
 
     /// Lets everybody read a checkpoint.
@@ -156,7 +160,7 @@ impl RestClient {
     /// # Errors
     /// As [`delete_checkpoint`](Self::delete_checkpoint).
     pub fn publish_checkpoint(&self, path: &str) -> Result<()> {
-        self.act(Method::POST, path, "/publish")
+        PUBLISH_CHECKPOINT.act_on(&self.api, &below_runs(path)?)
     }
 
     /// Takes back [`publish_checkpoint`](Self::publish_checkpoint).
@@ -164,7 +168,7 @@ impl RestClient {
     /// # Errors
     /// As [`delete_checkpoint`](Self::delete_checkpoint).
     pub fn unpublish_checkpoint(&self, path: &str) -> Result<()> {
-        self.act(Method::DELETE, path, "/publish")
+        UNPUBLISH_CHECKPOINT.act_on(&self.api, &below_runs(path)?)
     }
 
     /// Keeps a checkpoint for so long from now, in whole seconds; for good when `None`.
@@ -187,11 +191,8 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn set_checkpoint_ttl(&self, path: &str, ttl: Option<Duration>) -> Result<()> {
-        let payload = Payload::json(&SetTtlRequest { ttl_seconds: ttl.map(|ttl| ttl.as_secs()) })?;
-        let path = address(path, "/ttl")?;
-        let request = Request { method: Method::PUT, ..Request::post(&path, &payload) };
-        let mut info = CallInfo::of("checkpoints/ttl");
-        self.http.exchange(&request, &mut info, Kind::Query).map(drop)
+        let request = SetTtlRequest { ttl_seconds: ttl.map(|ttl| ttl.as_secs()) };
+        SET_TTL.act(&self.api, &below_runs(path)?, &request)
     }
 
     /// Where a checkpoint can be fetched as a tar file. Servers of SDK 0.38 have
@@ -214,18 +215,12 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn archive_url(&self, path: &str) -> Result<ArchiveUrl> {
-        let mut info = CallInfo::of("checkpoints/archive");
-        let path = address(path, "/archive")?;
-        let request = Request::bare(Method::GET, &path);
-        let reply = self.http.exchange_for_redirect(&request, &mut info, Kind::Query)?;
+        let (reply, info) = ARCHIVE.redirect(&self.api, &below_runs(path)?)?;
         match reply.location {
-            Some(url) => Ok(ArchiveUrl { url: self.http.absolute(&url), expires: reply.expires }),
+            Some(url) => Ok(ArchiveUrl { url: self.api.absolute(&url), expires: reply.expires }),
             None => Err(Error::Unexpected {
                 call: Box::new(info),
-                problem: format!(
-                    "no redirect to an archive, but: {}",
-                    self.http.words(&reply.body)
-                ),
+                problem: format!("no redirect to an archive, but: {}", self.api.words(&reply.body)),
             }),
         }
     }
@@ -235,9 +230,7 @@ impl RestClient {
     /// # Errors
     /// As [`delete_checkpoint`](Self::delete_checkpoint).
     pub fn external_weights_urls(&self, path: &str) -> Result<ExternalWeightsUrls> {
-        let path = address(path, "/external_weights_urls")?;
-        let info = CallInfo::of("checkpoints/external_weights_urls");
-        self.http.get(&path, info)
+        EXTERNAL_WEIGHTS.get(&self.api, &below_runs(path)?)
     }
 
     /// Writes what is at `url`, an address of [`archive_url`](Self::archive_url) or
@@ -245,9 +238,9 @@ impl RestClient {
     /// bytes. The API key is not sent there.
     ///
     /// # Errors
-    /// [`Error::Status`], [`Error::Unreachable`], the latter also when `to` cannot be written.
+    /// [`Error::Status`], [`Error::Unreachable`]; [`Error::Write`] when `to` cannot be written.
     pub fn download(&self, url: &str, to: &mut impl io::Write) -> Result<u64> {
-        self.http.download(url, to)
+        self.api.download(url, to)
     }
 
     /// What a checkpoint (`tinker://..`) was trained from.
@@ -267,7 +260,7 @@ impl RestClient {
     /// ```
     pub fn weights_info(&self, path: &str) -> Result<WeightsInfoResponse> {
         let request = WeightsInfoRequest { tinker_path: path.to_owned() };
-        self.post("weights_info", &request)
+        WEIGHTS_INFO.call(&self.api, &request)
     }
 
     /// Ids of all sessions of the user.
@@ -283,8 +276,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn sessions(&self) -> Result<Vec<String>> {
-        let answer: SessionsResponse = self.get("sessions", "sessions")?;
-        Ok(answer.sessions)
+        Ok(SESSIONS.get(&self.api, "")?.sessions)
     }
 
     /// What was made in a session.
@@ -302,7 +294,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn session(&self, id: &str) -> Result<SessionInfo> {
-        self.get("sessions", &format!("sessions/{}", escaped(id)))
+        SESSION.get(&self.api, &escaped(id))
     }
 
     /// What a sampling session samples from.
@@ -320,7 +312,7 @@ impl RestClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn sampler(&self, id: &str) -> Result<SamplerInfo> {
-        self.get("samplers", &format!("samplers/{}", escaped(id)))
+        SAMPLER.get(&self.api, &escaped(id))
     }
 
     /// The models that the server offers.
@@ -328,35 +320,19 @@ impl RestClient {
     /// # Errors
     /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
     pub fn get_server_capabilities(&self) -> Result<ServerCapabilities> {
-        capabilities::models(&self.http)
-    }
-
-    fn get<T: DeserializeOwned>(&self, name: &'static str, path: &str) -> Result<T> {
-        self.http.get(&format!("/api/v1/{path}"), CallInfo::of(name))
-    }
-
-    fn post<T: DeserializeOwned>(&self, name: &'static str, body: &impl Serialize) -> Result<T> {
-        let path = format!("/api/v1/{name}");
-        self.http.call(&path, body, CallInfo::of(name), Kind::Query)
-    }
-
-    /// Does something to a checkpoint, of which there is nothing to tell.
-    fn act(&self, method: Method, path: &str, what: &str) -> Result<()> {
-        let path = address(path, what)?;
-        let mut info = CallInfo::of("checkpoints");
-        self.http.exchange(&Request::bare(method, &path), &mut info, Kind::Query).map(drop)
+        CAPABILITIES.get(&self.api, "")
     }
 
     /// All entries of a list, however many pages it has.
     fn pages<P: DeserializeOwned, T>(
         &self,
-        name: &'static str,
+        list: &Endpoint<Nothing, P>,
         open: impl Fn(P) -> (Vec<T>, Option<Cursor>),
     ) -> Result<Vec<T>> {
         let mut all = Vec::new();
-        loop {
+        for _ in 0..MAX_PAGES {
             let offset = all.len();
-            let page = self.get(name, &format!("{name}?limit={PAGE}&offset={offset}"))?;
+            let page = list.get(&self.api, &format!("limit={PAGE}&offset={offset}"))?;
             let (entries, cursor) = open(page);
             let is_last = entries.is_empty();
             all.extend(entries);
@@ -366,43 +342,13 @@ impl RestClient {
                 return Ok(all);
             }
         }
+        Err(Error::Unexpected {
+            call: Box::new(CallInfo::of(list.name)),
+            problem: format!("the list has more than {MAX_PAGES} pages"),
+        })
     }
 }
 
-fn address(path: &str, what: &str) -> Result<String> {
-    let path: CheckpointPath = path.parse()?;
-    Ok(format!(
-        "/api/v1/training_runs/{}/checkpoints/{}{what}",
-        escaped(&path.run),
-        path.checkpoint_id.split('/').map(escaped).collect::<Vec<_>>().join("/")
-    ))
-}
-
-/// One segment of a path, with all but letters, digits and `-._~:` as `%XX`.
-fn escaped(segment: &str) -> String {
-    let write = |byte: u8| match byte {
-        b'-' | b'.' | b'_' | b'~' | b':' => (byte as char).to_string(),
-        byte if byte.is_ascii_alphanumeric() => (byte as char).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    segment.bytes().map(write).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_checkpoint_has_an_address_below_its_run() {
-        let of = |path| address(path, "/ttl").unwrap();
-        assert_eq!(
-            of("tinker://s:train:0/weights/a-1"),
-            "/api/v1/training_runs/s:train:0/checkpoints/weights/a-1/ttl"
-        );
-        assert_eq!(
-            of("tinker://model_1/a?b"),
-            "/api/v1/training_runs/model_1/checkpoints/a%3Fb/ttl"
-        );
-        assert!(address("weights/a", "").is_err());
-    }
+fn below_runs(path: &str) -> Result<String> {
+    Ok(path.parse::<CheckpointPath>()?.below_runs())
 }

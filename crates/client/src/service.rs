@@ -3,15 +3,21 @@
 use std::sync::Arc;
 
 use tinsmith_wire::{
-    CreateModelRequest, CreateModelResponse, FinishReason, Health, LoraConfig, OptimizerConfig,
-    ServerCapabilities, UserMetadata, WeightsInfoResponse,
+    CustomLossInput, FinishReason, Health, LoraConfig, LossFn, LossFnConfig, LossGraph,
+    ServerCapabilities, WeightsInfoResponse,
 };
 
+#[cfg(doc)]
+use crate::Error;
 use crate::{
-    ApiFuture, CallInfo, Capabilities, Dialect, Error, RequestOrder, RestClient, Result,
-    SamplingClient, ServiceClientBuilder, Traffic, TrainingClient, capabilities,
-    http::connection::Http,
-    protocol::session::{Session, Submission},
+    Capabilities, Dialect, ModelOptions, RequestOrder, RestClient, Result, SamplingClient, Traffic,
+    TrainingClient, capabilities,
+    custom_loss::server_side,
+    http::api::Api,
+    protocol::{
+        endpoints::{CAPABILITIES, HEALTH},
+        session::{Session, SessionSettings},
+    },
 };
 
 /// A session with a training service. It lives on the server as long as this, or any client made
@@ -31,64 +37,9 @@ pub struct ServiceClient {
     session: Arc<Session>,
 }
 
-/// What a new model is besides its adapter.
-///
-/// ```
-/// use tinsmith_client::{ModelOptions, OptimizerConfig};
-/// let notes = [("purpose".to_owned(), "a test".into())].into();
-/// let options = ModelOptions::default().optimizer(OptimizerConfig::Dimuon { version: 1 }).user_metadata(notes);
-/// assert_eq!(options.user_metadata.unwrap()["purpose"], "a test");
-/// ```
-#[derive(Debug, Clone, Default, PartialEq)]
-#[non_exhaustive]
-pub struct ModelOptions {
-    /// Its optimiser, for good; the server's AdamW when absent.
-    pub optimizer: Option<OptimizerConfig>,
-    /// Notes on it.
-    pub user_metadata: Option<UserMetadata>,
-}
-
-impl ModelOptions {
-    /// Sets the optimiser.
-    #[must_use]
-    pub fn optimizer(mut self, optimizer: OptimizerConfig) -> Self {
-        self.optimizer = Some(optimizer);
-        self
-    }
-
-    /// Adds notes.
-    #[must_use]
-    pub fn user_metadata(mut self, notes: UserMetadata) -> Self {
-        self.user_metadata = Some(notes);
-        self
-    }
-}
-
 impl ServiceClient {
-    /// Starts a session with the server that the environment names: `TINKER_BASE_URL` (the hosted
-    /// service when unset), `TINKER_API_KEY` or `TINKER_CREDENTIAL_CMD`, `TINKER_TAGS`.
-    ///
-    /// # Errors
-    /// As [`ServiceClientBuilder::connect`].
-    pub fn from_env() -> Result<Self> {
-        Self::builder().connect()
-    }
-
-    /// Settings, to start a session with.
-    pub fn builder() -> ServiceClientBuilder {
-        ServiceClientBuilder::default()
-    }
-
-    pub(crate) fn within(session: Arc<Session>) -> Self {
-        ServiceClient { session }
-    }
-
-    pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    pub(crate) fn start(http: Http, settings: &ServiceClientBuilder) -> Result<Self> {
-        let session = Arc::new(Session::start(http, settings)?);
+    pub(crate) fn start(api: Api, settings: SessionSettings) -> Result<Self> {
+        let session = Arc::new(Session::start(api, settings)?);
         Ok(ServiceClient { session })
     }
 
@@ -99,18 +50,18 @@ impl ServiceClient {
 
     /// What is spoken with the server.
     pub fn dialect(&self) -> Dialect {
-        self.session.server.dialect
+        self.session.flavour.dialect
     }
 
     /// By what the server orders requests, as far as is known: SkyRL-tx is recognised when it
     /// accepts the first model.
     pub fn request_order(&self) -> RequestOrder {
-        self.session.server.order()
+        self.session.flavour.order()
     }
 
     /// What this session has sent and received so far.
     pub fn traffic(&self) -> Traffic {
-        self.session.http.traffic()
+        self.session.api.traffic()
     }
 
     /// The models that the server offers.
@@ -127,7 +78,7 @@ impl ServiceClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn get_server_capabilities(&self) -> Result<ServerCapabilities> {
-        capabilities::models(&self.session.http)
+        CAPABILITIES.get(&self.session.api, "")
     }
 
     /// What the server supports, as it says itself and as harmless questions show.
@@ -154,13 +105,12 @@ impl ServiceClient {
     /// # Errors
     /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
     pub fn health(&self) -> Result<Health> {
-        let info = CallInfo::of("healthz");
-        self.session.http.get("/api/v1/healthz", info)
+        HEALTH.get(&self.session.api, "")
     }
 
     /// A client for what the server keeps: runs, checkpoints, sessions.
     pub fn rest(&self) -> RestClient {
-        RestClient::new(self.session.http.clone())
+        RestClient::new(self.session.api.clone())
     }
 
     /// What a checkpoint (`tinker://..`) was trained from.
@@ -216,21 +166,7 @@ impl ServiceClient {
         config: &LoraConfig,
         options: ModelOptions,
     ) -> Result<TrainingClient> {
-        check_lora(config)?;
-        let session = &self.session;
-        let request = CreateModelRequest {
-            session_id: session.id.clone(),
-            model_seq_id: session.next_model(),
-            base_model: base_model.to_owned(),
-            lora_config: config.clone(),
-            optimizer_config: options.optimizer,
-            user_metadata: options.user_metadata,
-        };
-        let submission = Submission::new("create_model", "CreateModel");
-        let pending = session.submit(submission, &request)?;
-        let created: CreateModelResponse =
-            ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)).result()?;
-        Ok(TrainingClient::new(session.clone(), created.model_id))
+        TrainingClient::create(&self.session, base_model, config, options)
     }
 
     /// Creates a model that goes on from a checkpoint (`tinker://..`) of
@@ -331,15 +267,42 @@ impl ServiceClient {
     pub fn finish(&self, reason: FinishReason, detail: Option<&str>) -> Result<()> {
         self.session.finish(reason, detail.map(str::to_owned))
     }
-}
 
-fn check_lora(config: &LoraConfig) -> Result<()> {
-    let reason = if config.rank == 0 {
-        "the rank must be at least 1"
-    } else if !(config.train_attn || config.train_mlp || config.train_unembed) {
-        "at least one of train_attn, train_mlp and train_unembed must be set"
-    } else {
-        return Ok(());
-    };
-    Err(Error::Config { what: "LoraConfig", reason: reason.into() })
+    /// Hands a loss function, as a graph of PyTorch's operations, to a server that evaluates such
+    /// losses itself, and gives what [`forward_backward`](TrainingClient::forward_backward) then
+    /// takes. One pass is enough there; the data need all of the `inputs` but the first, which is
+    /// `logprobs`. The loss is known within this session only; create it once.
+    ///
+    /// The function is of one datum, and gives its loss and a dictionary of metrics named
+    /// `custom/..:sum` or `custom/..:mean`. Which operations a server knows it says in its error.
+    ///
+    /// # Errors
+    /// [`Error::Config`], before anything is sent, for a server without the switch
+    /// [`custom_loss_server_side`](tinsmith_wire::ClientConfig::custom_loss_server_side) and for
+    /// inputs that no server takes; [`Error::RequestFailed`], [`Error::Status`] for a graph that it
+    /// refuses.
+    ///
+    /// ```
+    /// use tinsmith_client::{ServiceClient, wire::{CustomLossInput, LossGraph, json}};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// let negative_sum: LossGraph = json::from_slice(br#"{"format": 1, "nodes": [
+    ///     {"op": "placeholder", "name": "logprobs", "target": "logprobs"},
+    ///     {"op": "call_method", "name": "sum_1", "target": "sum", "args": [{"ref": "logprobs"}]},
+    ///     {"op": "call_function", "name": "neg", "target": "operator.neg", "args": [{"ref": "sum_1"}]},
+    ///     {"op": "output", "name": "output", "target": "output", "args": [{"tuple": [{"ref": "neg"}, {"dict": {}}]}]}]}"#)?;
+    /// let inputs = [CustomLossInput { name: "logprobs".into(), rank: 1 }];
+    /// // The local trainer is no such server; elsewhere this gives a loss_fn and its config.
+    /// let error = service.create_custom_loss("negative_sum", &inputs, &negative_sum).unwrap_err();
+    /// assert!(error.to_string().contains("forward_backward_custom"));
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn create_custom_loss(
+        &self,
+        name: &str,
+        inputs: &[CustomLossInput],
+        graph: &LossGraph,
+    ) -> Result<(LossFn, LossFnConfig)> {
+        server_side::create(&self.session, name, inputs, graph)
+    }
 }

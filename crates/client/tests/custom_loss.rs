@@ -462,7 +462,7 @@ fn bad_data_are_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn a_second_pass_that_is_refused_poisons_and_a_first_pass_that_fails_does_not() {
+fn neither_a_first_pass_that_fails_nor_a_second_that_is_refused_ends_the_run() {
     let fake = Fake::start();
     let training = fake.training();
     let sum = |batch: &Batch| Ok(Loss::new(batch.logprobs().sum()));
@@ -481,6 +481,10 @@ fn a_second_pass_that_is_refused_poisons_and_a_first_pass_that_fails_does_not() 
     fake.script("forward_backward", [status(422, json!({"detail": "too long"}))]);
     let error = training.forward_backward_custom(&[datum(2)], sum).unwrap_err();
     assert!(matches!(error, Error::Status { status: 422, .. }), "{error}");
-    let later = training.forward_backward_custom(&[datum(2)], sum).unwrap_err();
-    assert!(matches!(&later, Error::Poisoned { first } if first.contains("too long")), "{later}");
+    // The refused id is that of the next request.
+    assert!(training.forward_backward_custom(&[datum(2)], sum).is_ok());
+    assert_eq!(
+        fake.order()[3..],
+        ["forward 4", "forward_backward 5", "forward 5", "forward_backward 6"]
+    );
 }

@@ -6,7 +6,17 @@ use super::foreign::Shown;
 
 pub(super) const ARROWS: Known = Known {
     // From the lowest to the highest. Elsewhere any order will do, so long as there is one.
-    orders: &[("tinsmith_grad", "error sealed graph ops ragged autobatch exec diagnose calculus")],
+    orders: &[
+        ("tinsmith_grad", "error sealed graph ops ragged autobatch exec diagnose calculus"),
+        (
+            "tinsmith_client",
+            "dialect report error observe http protocol sampling training custom_loss capabilities rest service builder",
+        ),
+        (
+            "tinsmith_client::http",
+            "message address phase buffer_pool semaphore error_body key_command connection auth retry api download",
+        ),
+    ],
     up: &[],
     circles: &[
         // Types that contain each other.
@@ -20,19 +30,6 @@ pub(super) const ARROWS: Known = Known {
             "arith erf exp hyper log loops polynomial pow real trig",
             "the trait of numbers has each function as a method, and each is written for any such number",
         ),
-        // To be cut.
-        (
-            "tinsmith_client",
-            "builder capabilities custom_loss error http observe protocol report rest sampling service training",
-            "errors name results, HTTP knows services, sessions know their builder",
-        ),
-        (
-            "tinsmith_client::http",
-            "auth connection retry",
-            "a connection knows its credential, and this renews itself on it",
-        ),
-        ("tinsmith_client::protocol", "chunking flavour", "how a service counts"),
-        ("tinsmith_client::protocol", "poll session", "a session gives out what polls it"),
     ],
 };
 

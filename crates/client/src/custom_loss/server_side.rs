@@ -1,78 +1,44 @@
 //! Custom losses that the server evaluates.
 
-use tinsmith_wire::{
-    CreateCustomLossRequest, CreateCustomLossResponse, CustomLossInput, LossFn, LossFnConfig,
-    LossGraph,
-};
+use std::sync::Arc;
 
-#[cfg(doc)]
-use crate::TrainingClient;
-use crate::{ApiFuture, Error, Result, ServiceClient, protocol::session::Submission};
+use tinsmith_wire::{CreateCustomLossRequest, CustomLossInput, LossFn, LossFnConfig, LossGraph};
+
+use crate::{
+    ApiFuture, Error, Result,
+    protocol::{endpoints::CREATE_CUSTOM_LOSS, session::Session},
+};
 
 /// Most arguments of a loss.
 const MAX_INPUTS: usize = 16;
 /// Longest name of an argument.
 const MAX_NAME: usize = 64;
 
-impl ServiceClient {
-    /// Hands a loss function, as a graph of PyTorch's operations, to a server that evaluates such
-    /// losses itself, and gives what [`forward_backward`](TrainingClient::forward_backward) then
-    /// takes. One pass is enough there; the data need all of the `inputs` but the first, which is
-    /// `logprobs`. The loss is known within this session only; create it once.
-    ///
-    /// The function is of one datum, and gives its loss and a dictionary of metrics named
-    /// `custom/..:sum` or `custom/..:mean`. Which operations a server knows it says in its error.
-    ///
-    /// # Errors
-    /// [`Error::Config`], before anything is sent, for a server without the switch
-    /// [`custom_loss_server_side`](tinsmith_wire::ClientConfig::custom_loss_server_side) and for
-    /// inputs that no server takes; [`Error::RequestFailed`], [`Error::Status`] for a graph that it
-    /// refuses.
-    ///
-    /// ```
-    /// use tinsmith_client::{ServiceClient, wire::{CustomLossInput, LossGraph, json}};
-    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
-    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
-    /// let negative_sum: LossGraph = json::from_slice(br#"{"format": 1, "nodes": [
-    ///     {"op": "placeholder", "name": "logprobs", "target": "logprobs"},
-    ///     {"op": "call_method", "name": "sum_1", "target": "sum", "args": [{"ref": "logprobs"}]},
-    ///     {"op": "call_function", "name": "neg", "target": "operator.neg", "args": [{"ref": "sum_1"}]},
-    ///     {"op": "output", "name": "output", "target": "output", "args": [{"tuple": [{"ref": "neg"}, {"dict": {}}]}]}]}"#)?;
-    /// let inputs = [CustomLossInput { name: "logprobs".into(), rank: 1 }];
-    /// // The local trainer is no such server; elsewhere this gives a loss_fn and its config.
-    /// let error = service.create_custom_loss("negative_sum", &inputs, &negative_sum).unwrap_err();
-    /// assert!(error.to_string().contains("forward_backward_custom"));
-    /// # anyhow::Ok(())
-    /// ```
-    pub fn create_custom_loss(
-        &self,
-        name: &str,
-        inputs: &[CustomLossInput],
-        graph: &LossGraph,
-    ) -> Result<(LossFn, LossFnConfig)> {
-        let session = self.session();
-        let config = session.server.config.as_ref();
-        if !config.is_some_and(|config| config.custom_loss_server_side) {
-            return Err(Error::Config {
-                what: "custom loss",
-                reason: "this server evaluates none itself: use forward_backward_custom".into(),
-            });
-        }
-        check(inputs)?;
-        let request = CreateCustomLossRequest {
-            session_id: session.id.clone(),
-            custom_loss_seq_id: session.next_custom_loss(),
-            name: name.to_owned(),
-            inputs: inputs.to_vec(),
-            graph: graph.clone(),
-        };
-        let submission = Submission::new("create_custom_loss", "CreateCustomLoss");
-        let pending = session.submit(submission, &request)?;
-        let created: CreateCustomLossResponse =
-            ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)).result()?;
-        let config = [("loss_id".to_owned(), created.loss_id.as_str().into())];
-        Ok((LossFn::Other("custom".to_owned()), config.into()))
+/// Hands a loss to the server; what it is called in a pass.
+pub(crate) fn create(
+    session: &Arc<Session>,
+    name: &str,
+    inputs: &[CustomLossInput],
+    graph: &LossGraph,
+) -> Result<(LossFn, LossFnConfig)> {
+    if !session.flavour.evaluates_losses {
+        return Err(Error::Config {
+            what: "custom loss",
+            reason: "this server evaluates none itself: use forward_backward_custom".into(),
+        });
     }
+    check(inputs)?;
+    let request = CreateCustomLossRequest {
+        session_id: session.id.clone(),
+        custom_loss_seq_id: session.next_custom_loss(),
+        name: name.to_owned(),
+        inputs: inputs.to_vec(),
+        graph: graph.clone(),
+    };
+    let pending = session.submit(&CREATE_CUSTOM_LOSS, None, &request)?;
+    let created = ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)).result()?;
+    let config = [("loss_id".to_owned(), created.loss_id.as_str().into())];
+    Ok((LossFn::Other("custom".to_owned()), config.into()))
 }
 
 /// What is known of the limits that servers have.

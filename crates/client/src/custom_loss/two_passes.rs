@@ -7,7 +7,7 @@ use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Pass, TensorDat
 
 use super::evaluate::Evaluated;
 use crate::{
-    ApiFuture, DatumProblem, Error, RequestOrder, Result,
+    ApiFuture, DatumProblem, Error, Result,
     protocol::poll::{Bytes, Pending},
     protocol::session::Session,
     training::combine::combine,
@@ -52,13 +52,13 @@ impl<'a> Passes<'a> {
     /// Over a batch that is fit to be sent.
     pub fn prepare(model: &'a Arc<Model>, data: &'a [Datum]) -> Result<Self> {
         check_data(data)?;
-        model.check_data(data)?;
+        model.session.flavour.check_data(data)?;
         Ok(Passes { model, data, targets: targets(data)? })
     }
 
     /// The time by the session's clock.
     pub fn now(&self) -> Duration {
-        self.model.session.http.clock.now()
+        self.model.session.api.clock.now()
     }
 
     /// Memory for a gradient, to be given back.
@@ -87,7 +87,7 @@ impl<'a> Passes<'a> {
         let pending = self.send(turn, Pass::Forward, &first_pass(self.data, &self.targets)?)?;
         let targets = self.targets.clone();
         let finish = move |session: &Arc<Session>, parts, bytes| {
-            let time = session.http.since(start);
+            let time = session.api.since(start);
             let logprobs = logprobs(combine(parts), &targets)?;
             Ok(finish(Forward { logprobs, time, bytes }))
         };
@@ -95,7 +95,7 @@ impl<'a> Passes<'a> {
     }
 
     pub fn send_backward(&self, turn: &mut Turn<'_>, evaluated: &Evaluated) -> Result<Backward> {
-        let reads_csr = self.model.session.server.reads_csr();
+        let reads_csr = self.model.session.flavour.reads_sparse;
         let second = second_pass(self.data, &self.targets, &evaluated.gradient, reads_csr)?;
         let seq_id = turn.next_id();
         let pending = self.send(turn, Pass::ForwardBackward, &second)?;
@@ -112,11 +112,11 @@ impl<'a> Passes<'a> {
         pass: Pass,
         data: &[Datum],
     ) -> Result<Vec<Pending<ForwardBackwardOutput>>> {
-        let server = &self.model.session.server;
+        let flavour = &self.model.session.flavour;
         let batch = PassOver {
             pass,
             data,
-            chunks: &server.chunks.split(data, server.service),
+            chunks: &flavour.chunks.split(data, flavour.byte_count),
             loss_fn: &LossFn::CrossEntropy,
             config: None,
         };
@@ -148,9 +148,9 @@ impl Backward {
         let finish = move |session: &Arc<Session>, parts, bytes| {
             complete(Answer {
                 output: combine(parts),
-                time: session.http.since(sent_at),
+                time: session.api.since(sent_at),
                 bytes,
-                may_rescale: session.server.order() == RequestOrder::ByArrival,
+                may_rescale: session.flavour.rescales_weights(),
             })
         };
         let future = ApiFuture::joined(model.session.clone(), pending, finish);
@@ -158,7 +158,7 @@ impl Backward {
             return future;
         }
         let model = model.clone();
-        future.when_failed(move || model.order.history().failed(seq_id))
+        future.when_failed(move || model.sequencer.history().failed(seq_id))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is known of a call under way, for errors to tell.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 /// What was going on when a call failed. Prints as one line.
 ///
@@ -25,6 +25,9 @@ pub struct CallInfo {
     /// Where it was sent, for calls that are answered at once: the first of them show whether that
     /// is a trainer.
     pub url: Option<String>,
+    /// The data that the request holds, where a batch goes in several requests: the server numbers
+    /// those of each request from 0.
+    pub data: Option<Range<usize>>,
     /// HTTP requests made in this phase.
     pub attempts: u32,
     /// Status of the last answer.
@@ -33,8 +36,8 @@ pub struct CallInfo {
     pub queue_state: Option<String>,
     /// Why, in the server's words.
     pub queue_state_reason: Option<String>,
-    /// Whether some attempt may have reached the server.
-    pub(crate) maybe_received: bool,
+    /// Whether some attempt may have been executed: nothing came back, or nothing definite.
+    pub(crate) is_uncertain: bool,
     /// Whether the server knows a repetition of the request when it sees one.
     pub(crate) knows_repetition: bool,
 }
@@ -47,11 +50,12 @@ impl CallInfo {
             seq_id: None,
             request_id: None,
             url: None,
+            data: None,
             attempts: 0,
             last_status: None,
             queue_state: None,
             queue_state_reason: None,
-            maybe_received: false,
+            is_uncertain: false,
             knows_repetition: true,
         }
     }
@@ -62,6 +66,9 @@ impl fmt::Display for CallInfo {
         f.write_str(self.call)?;
         if let Some(seq_id) = self.seq_id {
             write!(f, " (seq {seq_id})")?;
+        }
+        if let Some(Range { start, end }) = self.data {
+            write!(f, " with data {start}..{end} of the batch as its 0..{}", end - start)?;
         }
         match (&self.request_id, &self.url) {
             (Some(id), _) => write!(f, ", waiting for the result of request {id}")?,

@@ -1,6 +1,7 @@
 //! Everything that can go wrong, in words for the person who has to act on it.
 
 mod call_info;
+mod consequences;
 mod datum_problem;
 mod forward_problem;
 mod phrases;
@@ -287,7 +288,8 @@ pub enum Error {
     /// An earlier request of this training client could not be delivered, so no later one can be
     /// put in order.
     #[error(
-        "an earlier request of this training client failed for good, and requests are executed in order: {first}; create a new training client"
+        "nobody can tell whether an earlier request of this training client was executed, so none is sent after it: {first}; save_state \
+         still works, and a new training client goes on from there"
     )]
     Poisoned {
         /// That request's error.
@@ -353,6 +355,20 @@ pub enum Error {
         /// Whether the server may have received the request all the same.
         maybe_received: bool,
     },
+    /// What was fetched cannot be written where it was to go.
+    #[error("{call}: what was fetched cannot be written: {source}")]
+    Write {
+        /// What was asked.
+        call: Box<CallInfo>,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A [`CancelToken`](crate::CancelToken) ended the wait.
+    #[error("{call}: cancelled by this program")]
+    Cancelled {
+        /// What was asked, and how far it came.
+        call: Box<CallInfo>,
+    },
     /// Time ran out.
     #[error("{call}: not done within {limit:?}{}", Last(last))]
     Deadline {
@@ -384,67 +400,6 @@ pub enum Error {
     /// The result of a future was taken before.
     #[error("the result of this future was taken already")]
     ResultTaken,
-}
-
-impl Error {
-    /// Whether the same call may succeed later, unchanged.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Error::Status { status, .. } => matches!(status, 402 | 408 | 409 | 425 | 429 | 500..),
-            Error::RequestFailed { category, .. } => *category == ErrorCategory::Server,
-            Error::Unreachable { .. } | Error::Deadline { .. } => true,
-            _ => false,
-        }
-    }
-
-    /// Whether time ran out.
-    pub fn is_timeout(&self) -> bool {
-        matches!(self, Error::Deadline { .. })
-    }
-
-    /// Whether the server may have executed the request, or may execute it yet. Sending it anew
-    /// under a new sequence id, an optimiser step say, could then do the work twice.
-    ///
-    /// ```
-    /// use tinsmith_client::{AdamParams, LoraConfig, ServiceClient};
-    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
-    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
-    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
-    /// match training.optim_step(&AdamParams::default())?.result() {
-    ///     Err(error) if error.may_have_been_applied() => eprintln!("go on from the last checkpoint: {error}"),
-    ///     other => println!("{:?}", other?.metrics),
-    /// }
-    /// # anyhow::Ok(())
-    /// ```
-    pub fn may_have_been_applied(&self) -> bool {
-        match self {
-            Error::Deadline { call, .. } => call.request_id.is_some() || call.maybe_received,
-            Error::Unreachable { maybe_received, .. } => *maybe_received,
-            Error::Status { status, .. } => matches!(status, 408 | 500..),
-            Error::Expired { .. } | Error::Reply { .. } | Error::Unexpected { .. } => true,
-            _ => false,
-        }
-    }
-
-    /// Whether the server took the request and said that it did not execute it.
-    pub(crate) fn is_failure(&self) -> bool {
-        match self {
-            Error::RequestFailed { .. } => true,
-            // SkyRL-tx's way.
-            Error::Status { status, .. } => *status == 400,
-            _ => false,
-        }
-    }
-
-    /// Whether the request reached the server, or may have.
-    pub(crate) fn was_seen_by_server(&self) -> bool {
-        match self {
-            Error::Encode(_) | Error::SessionOver => false,
-            Error::Unreachable { maybe_received, .. } => *maybe_received,
-            Error::Deadline { call, .. } => call.maybe_received,
-            _ => true,
-        }
-    }
 }
 
 fn category_name(category: &ErrorCategory) -> &'static str {

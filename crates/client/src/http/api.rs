@@ -1,55 +1,134 @@
-//! One call, however many HTTP requests it takes.
+//! One call to a server, however many HTTP requests it takes.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use serde::{Serialize, de::DeserializeOwned};
-use tinsmith_wire::json;
+use serde::de::DeserializeOwned;
+use tinsmith_wire::{AuthTokenRequest, AuthTokenResponse, json};
 use ureq::http::Method;
 
 use crate::{
-    CallInfo, Error, Event, Result,
-    http::connection::{Failure, Http, Payload, Reply, Request},
-    http::retry::{BillingPauses, Kind, Verdict, verdict},
-    protocol::fireworks,
-    protocol::flavour::Service,
+    CallInfo, CancelToken, Clock, Error, Event, Progress, Result, RetryConfig, Traffic,
+    http::{
+        auth::{Auth, TOKEN_PATH},
+        connection::{Connection, Failure, Limits},
+        error_body,
+        message::{Payload, Reply, Request},
+        retry::{BillingPauses, Purpose, RetryDecision, decide, leaves_open},
+    },
 };
 
+/// Most times in a row that a success whose body cannot be read is asked for again.
+const MAX_UNREADABLE: u32 = 3;
+/// Between two looks whether a wait is cancelled.
+const CANCEL_SLICE: Duration = Duration::from_millis(400);
+
+/// A server, the key to it, and the manners to talk to it.
+pub(crate) struct Api {
+    pub connection: Connection,
+    pub auth: Auth,
+    pub retry: RetryConfig,
+    pub clock: Arc<dyn Clock>,
+    pub progress: Arc<dyn Progress>,
+    cancel: Option<CancelToken>,
+    /// Whether a conflict (409) of this body may pass.
+    may_conflict_pass: fn(&[u8]) -> bool,
+    /// Whether anything was answered with success: until then this may be the wrong server.
+    is_met: AtomicBool,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api")
+            .field("connection", &self.connection)
+            .field("auth", &self.auth)
+            .finish_non_exhaustive()
+    }
+}
+
 /// An attempt without success.
-struct Setback {
+struct FailedAttempt {
     error: Error,
-    verdict: Verdict,
+    decision: RetryDecision,
     asked_wait: Option<Duration>,
 }
 
-impl Http {
-    /// Posts the JSON form of `body` until it is answered with success, refused, or given up on,
-    /// and reads the answer.
-    pub fn call<B: Serialize, T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &B,
-        mut info: CallInfo,
-        kind: Kind,
-    ) -> Result<T> {
-        let payload = Payload::json(body)?;
-        let reply = self.exchange(&Request::post(path, &payload), &mut info, kind)?;
-        self.read(&reply, info)
+impl Api {
+    pub fn new(
+        connection: Connection,
+        auth: Auth,
+        retry: RetryConfig,
+        clock: Arc<dyn Clock>,
+        progress: Arc<dyn Progress>,
+        cancel: Option<CancelToken>,
+        may_conflict_pass: fn(&[u8]) -> bool,
+    ) -> Self {
+        let is_met = AtomicBool::new(false);
+        Api { connection, auth, retry, clock, progress, cancel, may_conflict_pass, is_met }
     }
 
-    /// Gets what is at `path`.
-    pub fn get<T: DeserializeOwned>(&self, path: &str, mut info: CallInfo) -> Result<T> {
-        let request = Request::bare(Method::GET, path);
-        let reply = self.exchange(&request, &mut info, Kind::Query)?;
-        self.read(&reply, info)
+    /// Exchanges the key for a token, which is sent in its place from then on.
+    pub fn exchange_key(&self) -> Result<()> {
+        let payload = Payload::json(&AuthTokenRequest {})?;
+        let mut info = CallInfo::of("auth/token");
+        let reply =
+            self.exchange(&Request::post(TOKEN_PATH, &payload), &mut info, Purpose::Start)?;
+        let answer: AuthTokenResponse =
+            json::from_slice(&reply.body).map_err(|source| Error::Reply {
+                call: Box::new(info),
+                source: Box::new(source),
+                // The body may hold a secret.
+                excerpt: String::new(),
+            })?;
+        self.auth.use_token(answer.jwt);
+        Ok(())
     }
 
     /// Reads a JSON answer.
-    pub fn read<T: DeserializeOwned>(&self, reply: &Reply, info: CallInfo) -> Result<T> {
+    fn read<T: DeserializeOwned>(&self, reply: &Reply, info: &CallInfo) -> Result<T> {
         json::from_slice(&reply.body).map_err(|source| Error::Reply {
-            call: Box::new(info),
+            call: Box::new(info.clone()),
             source: Box::new(source),
             excerpt: self.words(&reply.body),
         })
+    }
+
+    /// As [`exchange`](Self::exchange), and reads the answer, which is given too. A success that
+    /// nobody can read, a login page say, is no answer: where the request may be repeated it is.
+    pub fn exchange_and_read<T: DeserializeOwned>(
+        &self,
+        request: &Request<'_>,
+        info: &mut CallInfo,
+        purpose: Purpose,
+    ) -> Result<(T, Reply)> {
+        let mut unreadable = 0;
+        // What has never answered as a trainer is none.
+        let is_stranger = purpose == Purpose::Start || !self.is_met.load(Ordering::Relaxed);
+        loop {
+            let reply = self.exchange(request, info, purpose)?;
+            let error = match self.read(&reply, info) {
+                Ok(answer) => {
+                    self.is_met.store(true, Ordering::Relaxed);
+                    return Ok((answer, reply));
+                }
+                Err(error) => error,
+            };
+            info.is_uncertain = true;
+            self.connection.start_anew();
+            unreadable += 1;
+            if is_stranger || unreadable >= MAX_UNREADABLE || self.may_do_twice(info, purpose) {
+                return Err(error);
+            }
+            let wait = self.retry.delay(unreadable, self.clock.random());
+            self.tell_retry(info, error.to_string(), wait);
+            self.sleep(wait, info)?;
+        }
     }
 
     /// Sends the same bytes until they are answered with success, refused, or given up on.
@@ -57,9 +136,19 @@ impl Http {
         &self,
         request: &Request<'_>,
         info: &mut CallInfo,
-        kind: Kind,
+        purpose: Purpose,
     ) -> Result<Reply> {
-        self.exchange_until(request, info, kind, |_| false)
+        self.exchange_until(request, info, purpose, |_| false)
+    }
+
+    /// As [`exchange`](Self::exchange), where a redirect is the answer that is hoped for.
+    pub fn exchange_for_redirect(
+        &self,
+        request: &Request<'_>,
+        info: &mut CallInfo,
+        purpose: Purpose,
+    ) -> Result<Reply> {
+        self.exchange_until(request, info, purpose, |reply| reply.location.is_some())
     }
 
     /// As [`exchange`](Self::exchange); `is_success` tells of an answer besides 2xx whether it is
@@ -68,70 +157,65 @@ impl Http {
         &self,
         request: &Request<'_>,
         info: &mut CallInfo,
-        kind: Kind,
+        purpose: Purpose,
         is_success: fn(&Reply) -> bool,
     ) -> Result<Reply> {
         let retry = &self.retry;
         let start = self.clock.now();
-        if matches!(kind, Kind::Start | Kind::Query) {
-            info.url = Some(format!("{}{}", self.base, request.path));
+        if matches!(purpose, Purpose::Start | Purpose::Query) {
+            info.url = Some(format!("{}{}", self.connection.base, request.path));
         }
         let mut key = self.idempotency_key();
         let mut billing = BillingPauses::default();
         let mut paused = Duration::ZERO;
-        let limit = match kind {
-            Kind::Start => retry.start_timeout,
-            Kind::Query if !self.is_met.load(Ordering::Relaxed) => retry.start_timeout,
-            _ => retry.submit_timeout,
+        let limit = match purpose {
+            Purpose::Start => retry.start_timeout,
+            Purpose::Query if !self.is_met.load(Ordering::Relaxed) => retry.start_timeout,
+            Purpose::Query | Purpose::Submit | Purpose::Save | Purpose::Sample(_) => {
+                retry.submit_timeout
+            }
         };
         loop {
+            self.check_cancelled(info)?;
             let left = limit.saturating_sub(self.since(start).saturating_sub(paused));
-            let timeout = left.min(retry.attempt_timeout);
-            let setback = match self.attempt(request, &key, info, kind, is_success, timeout) {
-                Ok(reply) => {
-                    self.is_met.store(true, Ordering::Relaxed);
-                    return Ok(reply);
-                }
-                Err(setback) => setback,
+            let limits = Limits { total: left, silence: retry.attempt_timeout };
+            let failed = match self.attempt(request, &key, info, purpose, is_success, limits) {
+                Ok(reply) => return Ok(reply),
+                Err(failed) => failed,
             };
-            if setback.verdict == Verdict::Final {
-                return Err(setback.error);
+            if failed.decision == RetryDecision::Final {
+                return Err(failed.error);
             }
             if info.last_status == Some(402) {
                 let Some(pause) = billing.next(self.clock.now(), retry.billing_pause) else {
-                    return Err(setback.error);
+                    return Err(failed.error);
                 };
                 self.progress.event(&Event::BillingPause(info.clone()));
-                self.clock.sleep(pause);
+                self.sleep(pause, info)?;
                 paused += pause;
                 continue;
             }
             if info.attempts >= retry.submit_attempts {
-                return Err(setback.error);
+                return Err(failed.error);
             }
-            if setback.verdict == Verdict::Anew {
+            if failed.decision == RetryDecision::AgainAsNew {
                 key = self.idempotency_key();
             }
-            let wait = self.wait(&setback, info, kind);
+            let wait = self.wait(&failed, info, purpose);
             if self.since(start).saturating_sub(paused) + wait >= limit {
-                return Err(out_of_time(setback.error, info, limit));
+                return Err(out_of_time(failed.error, info, limit));
             }
-            self.progress.event(&Event::Retry {
-                call: info.clone(),
-                reason: reason(&setback.error),
-                wait,
-            });
-            self.clock.sleep(wait);
+            self.tell_retry(info, reason(&failed.error), wait);
+            self.sleep(wait, info)?;
         }
     }
 
     /// As long as the server asks for, within reason, else doubling.
-    fn wait(&self, setback: &Setback, info: &CallInfo, kind: Kind) -> Duration {
-        let asked = setback
-            .asked_wait
-            .filter(|wait| !wait.is_zero() && *wait <= self.retry.max_retry_after);
-        match (asked, kind, info.last_status) {
-            (Some(wait), ..) | (None, Kind::Sample(wait), Some(429)) => wait,
+    fn wait(&self, failed: &FailedAttempt, info: &CallInfo, purpose: Purpose) -> Duration {
+        let asked = failed.asked_wait.filter(|wait| !wait.is_zero());
+        match (asked, purpose, info.last_status) {
+            (Some(wait), ..) => wait.min(self.retry.max_retry_after),
+            (None, Purpose::Sample(wait), Some(429)) => wait,
             _ => self.retry.delay(info.attempts, self.clock.random()),
         }
     }
@@ -141,60 +225,80 @@ impl Http {
         request: &Request<'_>,
         key: &str,
         info: &mut CallInfo,
-        kind: Kind,
+        purpose: Purpose,
         is_success: fn(&Reply) -> bool,
-        timeout: Duration,
-    ) -> Result<Reply, Box<Setback>> {
+        limits: Limits,
+    ) -> Result<Reply, Box<FailedAttempt>> {
         info.attempts += 1;
         let mut headers = request.headers.to_vec();
         if request.method != Method::GET {
             headers.push(("X-Idempotency-Key", key));
         }
-        let request = Request { headers: &headers, method: request.method.clone(), ..*request };
-        let outcome = self.send(&request, timeout);
-        let maybe_received = !matches!(outcome, Err(Failure::NotSent(_)));
-        info.maybe_received |= maybe_received;
+        let may_do_twice = self.may_do_twice(info, purpose);
+        let request = Request {
+            headers: &headers,
+            method: request.method.clone(),
+            needs_fresh_connection: may_do_twice,
+            ..*request
+        };
+        let outcome = self.send(&request, limits);
         info.last_status = outcome.as_ref().ok().map(|reply| reply.status);
-        let may_do_twice = !info.knows_repetition && matches!(kind, Kind::Submit | Kind::Save);
         match outcome {
             Ok(reply) if is_success(&reply) => Ok(reply),
-            Ok(reply) => match self.verdict(&reply, kind, may_do_twice) {
-                Verdict::Done => Ok(reply),
-                verdict => Err(Box::new(Setback {
-                    error: self.refusal(&reply, info),
-                    verdict,
-                    asked_wait: reply.retry_after,
-                })),
+            Ok(reply) => match self.decide(&reply, purpose, info.attempts, may_do_twice) {
+                RetryDecision::Done => Ok(reply),
+                decision => {
+                    info.is_uncertain |= leaves_open(reply.status);
+                    let error = self.refusal(&reply, info);
+                    let asked_wait = reply.retry_after;
+                    Err(Box::new(FailedAttempt { error, decision, asked_wait }))
+                }
             },
             Err(failure) => {
-                let verdict =
-                    if maybe_received && may_do_twice { Verdict::Final } else { Verdict::Again };
-                let reason = self.auth.redact(&failure.to_string());
-                let error =
-                    Error::Unreachable { call: Box::new(info.clone()), reason, maybe_received };
-                Err(Box::new(Setback { error, verdict, asked_wait: None }))
+                let maybe_received = failure.is_maybe_received();
+                info.is_uncertain |= maybe_received;
+                let decision = match failure.may_pass() && !(maybe_received && may_do_twice) {
+                    true => RetryDecision::Again,
+                    false => RetryDecision::Final,
+                };
+                let call = Box::new(info.clone());
+                let error = match failure {
+                    Failure::Cancelled => Error::Cancelled { call },
+                    failure => Error::Unreachable {
+                        call,
+                        reason: self.auth.redact(&failure.to_string()),
+                        maybe_received: info.is_uncertain,
+                    },
+                };
+                Err(Box::new(FailedAttempt { error, decision, asked_wait: None }))
             }
         }
     }
 
-    fn verdict(&self, reply: &Reply, kind: Kind, may_do_twice: bool) -> Verdict {
-        let is_lasting = self.service == Service::Fireworks
-            && reply.status == 409
-            && !fireworks::may_pass(&reply.body);
-        match is_lasting {
-            true => Verdict::Final,
-            false => verdict(reply, kind, may_do_twice),
+    /// Whether the server may do twice what it is sent twice.
+    fn may_do_twice(&self, info: &CallInfo, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Submit | Purpose::Save => !info.knows_repetition,
+            Purpose::Start | Purpose::Query | Purpose::Sample(_) => false,
         }
     }
 
-    /// As [`exchange`](Self::exchange), where a redirect is the answer that is hoped for.
-    pub fn exchange_for_redirect(
+    fn decide(
         &self,
-        request: &Request<'_>,
-        info: &mut CallInfo,
-        kind: Kind,
-    ) -> Result<Reply> {
-        self.exchange_until(request, info, kind, |reply| reply.location.is_some())
+        reply: &Reply,
+        purpose: Purpose,
+        attempts: u32,
+        may_do_twice: bool,
+    ) -> RetryDecision {
+        match reply.status == 409 && !(self.may_conflict_pass)(&reply.body) {
+            true => RetryDecision::Final,
+            false => decide(reply, purpose, attempts, may_do_twice),
+        }
+    }
+
+    /// Sends one request and waits for its answer, of whatever status.
+    pub fn send(&self, request: &Request<'_>, limits: Limits) -> Result<Reply, Failure> {
+        self.auth.send(&self.connection, request, limits)
     }
 
     pub fn refusal(&self, reply: &Reply, info: &CallInfo) -> Error {
@@ -204,8 +308,8 @@ impl Http {
             ),
             None => self.words(&reply.body),
         };
-        let message = match self.auth.trouble() {
-            Some(trouble) if reply.status == 401 => format!("{message}; {trouble}"),
+        let message = match self.auth.last_error() {
+            Some(last_error) if reply.status == 401 => format!("{message}; {last_error}"),
             _ => message,
         };
         Error::Status {
@@ -213,6 +317,56 @@ impl Http {
             status: reply.status,
             message: self.auth.redact(&message),
         }
+    }
+
+    /// What a body says, fit to print: on one line, without secrets, cut short.
+    pub fn words(&self, body: &[u8]) -> String {
+        error_body::cut(self.auth.redact(&error_body::words(body)))
+    }
+
+    /// Waits, unless it is cancelled.
+    pub fn sleep(&self, time: Duration, info: &CallInfo) -> Result<()> {
+        let Some(_) = &self.cancel else {
+            self.clock.sleep(time);
+            return Ok(());
+        };
+        let mut left = time;
+        while !left.is_zero() {
+            self.check_cancelled(info)?;
+            let slice = left.min(CANCEL_SLICE);
+            self.clock.sleep(slice);
+            left -= slice;
+        }
+        self.check_cancelled(info)
+    }
+
+    /// An error once the program does not want to wait any longer.
+    pub fn check_cancelled(&self, info: &CallInfo) -> Result<()> {
+        match &self.cancel {
+            Some(cancel) if cancel.is_cancelled() => {
+                Err(Error::Cancelled { call: Box::new(info.clone()) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_retry(&self, info: &CallInfo, reason: String, wait: Duration) {
+        self.progress.event(&Event::Retry { call: info.clone(), reason, wait });
+    }
+
+    /// What has gone over the wire.
+    pub fn traffic(&self) -> Traffic {
+        self.connection.traffic()
+    }
+
+    /// A fresh key for one logical call.
+    pub fn idempotency_key(&self) -> String {
+        format!("tinsmith-{:016x}{:016x}", self.clock.random(), self.clock.random())
+    }
+
+    /// The time since an earlier [`now`](crate::Clock::now).
+    pub fn since(&self, start: Duration) -> Duration {
+        self.clock.now().saturating_sub(start)
     }
 }
 

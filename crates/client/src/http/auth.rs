@@ -3,22 +3,26 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
-use tinsmith_wire::{AuthTokenRequest, AuthTokenResponse, json};
+use tinsmith_wire::{AuthTokenResponse, json};
 
 use crate::{
-    CallInfo, Clock, Error, Result,
-    http::connection::{Failure, Format, Http, Payload, Reply, Request},
-    http::key_command::KeyCommand,
-    http::retry::Kind,
+    Clock, Result,
+    http::{
+        connection::{Connection, Failure, Limits},
+        error_body,
+        key_command::KeyCommand,
+        message::{Format, Payload, Reply, Request},
+    },
 };
 
-const PATH: &str = "/api/v1/auth/token";
+/// Where a key is exchanged for a token.
+pub(crate) const TOKEN_PATH: &str = "/api/v1/auth/token";
 /// For an exchange while a request waits.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two tries to renew what is still good.
@@ -26,6 +30,9 @@ const RETRY: Duration = Duration::from_secs(60);
 
 /// The key, where another comes from, and the token got for it.
 pub(crate) struct Auth {
+    clock: Arc<dyn Clock>,
+    /// Headers for gateways, some of them secrets.
+    headers: Vec<(String, String)>,
     command: Option<KeyCommand>,
     state: Mutex<State>,
     /// Held while something is renewed.
@@ -37,7 +44,7 @@ struct State {
     is_key_from_command: bool,
     token: Option<Secret>,
     /// Why there was no other token or key, when one was asked for last.
-    trouble: Option<String>,
+    last_error: Option<String>,
 }
 
 impl State {
@@ -77,31 +84,34 @@ impl Auth {
     pub fn new(
         key: Option<String>,
         command: Option<KeyCommand>,
-        clock: &dyn Clock,
+        headers: Vec<(String, String)>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let auth = Auth {
+            clock,
+            headers,
             command,
             state: Mutex::new(State {
                 key: key.map(|text| Secret { text, renew_at: None }),
                 is_key_from_command: false,
                 token: None,
-                trouble: None,
+                last_error: None,
             }),
             renewal: Mutex::new(()),
         };
         if !auth.has_key() {
-            auth.prefer_command(clock)?;
+            auth.prefer_command()?;
         }
         Ok(auth)
     }
 
     /// Takes the key from the command, if there is one.
-    pub fn prefer_command(&self, clock: &dyn Clock) -> Result<()> {
+    pub fn prefer_command(&self) -> Result<()> {
         let Some(command) = &self.command else {
             return Ok(());
         };
         if !self.lock().is_key_from_command {
-            let key = Secret::new(command.run()?, clock);
+            let key = Secret::new(command.run()?, &*self.clock);
             let mut state = self.lock();
             state.key = Some(key);
             state.is_key_from_command = true;
@@ -113,25 +123,45 @@ impl Auth {
         self.lock().key.is_some()
     }
 
-    /// Gets the first token; from then on it is sent in place of the key.
-    pub fn exchange_first(&self, http: &Http) -> Result<()> {
-        let payload = Payload::json(&AuthTokenRequest {})?;
-        let mut info = CallInfo::of("auth/token");
-        let reply = http.exchange(&Request::post(PATH, &payload), &mut info, Kind::Start)?;
-        let answer: AuthTokenResponse =
-            json::from_slice(&reply.body).map_err(|source| Error::Reply {
-                call: Box::new(info),
-                source: Box::new(source),
-                // The body may hold a secret.
-                excerpt: String::new(),
-            })?;
-        self.lock().token = Some(Secret::new(answer.jwt, &*http.clock));
-        Ok(())
+    /// From now on this token is sent in place of the key.
+    pub fn use_token(&self, token: String) {
+        self.lock().token = Some(Secret::new(token, &*self.clock));
+    }
+
+    /// Sends one request and waits for its answer, of whatever status. With a new token or key, if
+    /// the server says that the one in use is spent and another is to be had.
+    pub fn send(
+        &self,
+        connection: &Connection,
+        request: &Request<'_>,
+        limits: Limits,
+    ) -> Result<Reply, Failure> {
+        let key = self.current(connection);
+        let reply = self.send_with(key.clone(), connection, request, limits)?;
+        match key {
+            Some(key) if self.can_replace(&reply) && self.replace(connection, &key) => {
+                let key = self.current(connection);
+                self.send_with(key, connection, request, limits)
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    fn send_with(
+        &self,
+        key: Option<String>,
+        connection: &Connection,
+        request: &Request<'_>,
+        limits: Limits,
+    ) -> Result<Reply, Failure> {
+        let key = key.map(|key| ("X-API-Key".to_owned(), key));
+        let headers: Vec<_> = self.headers.iter().cloned().chain(key).collect();
+        connection.send(&headers, request, limits)
     }
 
     /// What to send as `X-API-Key`. Renews what is half spent; if that fails the old one serves on.
-    pub fn current(&self, http: &Http) -> Option<String> {
-        let now = http.clock.now();
+    fn current(&self, connection: &Connection) -> Option<String> {
+        let now = self.clock.now();
         let old = {
             let mut state = self.lock();
             let secret = state.in_use()?;
@@ -142,17 +172,17 @@ impl Auth {
             }
             secret.text.clone()
         };
-        self.replace(http, &old);
+        self.replace(connection, &old);
         self.lock().in_use().map(|secret| secret.text.clone())
     }
 
     /// Whether another token or key may be got for one that was answered so.
-    pub fn can_replace(&self, reply: &Reply) -> bool {
+    fn can_replace(&self, reply: &Reply) -> bool {
         reply.is_token_refused || reply.status == 401 && self.lock().is_key_from_command
     }
 
     /// Gets another than `spent`, unless someone else has by now. False if there is none to be had.
-    pub fn replace(&self, http: &Http, spent: &str) -> bool {
+    fn replace(&self, connection: &Connection, spent: &str) -> bool {
         let _alone = self.renewal.lock().unwrap_or_else(PoisonError::into_inner);
         let has_token = {
             let mut state = self.lock();
@@ -163,15 +193,15 @@ impl Auth {
             }
         };
         match has_token {
-            true => self.renew_token(http),
-            false => self.renew_key(http),
+            true => self.renew_token(connection),
+            false => self.renew_key(),
         }
     }
 
-    fn renew_token(&self, http: &Http) -> bool {
-        self.lock().trouble = None;
-        let reply = match self.ask(http) {
-            Ok(reply) if reply.status == 401 && self.renew_key(http) => self.ask(http),
+    fn renew_token(&self, connection: &Connection) -> bool {
+        self.lock().last_error = None;
+        let reply = match self.ask(connection) {
+            Ok(reply) if reply.status == 401 && self.renew_key() => self.ask(connection),
             first => first,
         };
         let answer: Result<AuthTokenResponse, String> = match reply {
@@ -179,26 +209,28 @@ impl Auth {
             Ok(reply) if reply.status == 200 => {
                 json::from_slice(&reply.body).map_err(|_| "an unreadable answer".to_owned())
             }
-            Ok(reply) => Err(format!("{}: {}", reply.status, http.words(&reply.body))),
+            Ok(reply) => {
+                Err(format!("{}: {}", reply.status, self.redact(&error_body::words(&reply.body))))
+            }
             Err(failure) => Err(failure.to_string()),
         };
         let mut state = self.lock();
         match answer {
             Ok(answer) => {
-                state.token = Some(Secret::new(answer.jwt, &*http.clock));
-                state.trouble = None;
+                state.token = Some(Secret::new(answer.jwt, &*self.clock));
+                state.last_error = None;
                 true
             }
             Err(reason) => {
-                let more = state.trouble.take().map(|more| format!("; {more}"));
+                let more = state.last_error.take().map(|more| format!("; {more}"));
                 let more = more.unwrap_or_default();
-                state.trouble = Some(format!("no new token for the key: {reason}{more}"));
+                state.last_error = Some(format!("no new token for the key: {reason}{more}"));
                 false
             }
         }
     }
 
-    fn renew_key(&self, http: &Http) -> bool {
+    fn renew_key(&self) -> bool {
         let Some(command) = &self.command else {
             return false;
         };
@@ -209,42 +241,51 @@ impl Auth {
         let mut state = self.lock();
         match printed {
             Ok(key) if state.key.as_ref().is_none_or(|old| old.text != key) => {
-                state.key = Some(Secret::new(key, &*http.clock));
-                state.trouble = None;
+                state.key = Some(Secret::new(key, &*self.clock));
+                state.last_error = None;
                 true
             }
             Ok(_) => {
-                state.trouble = Some("the command for it printed the same key again".to_owned());
+                state.last_error = Some("the command for it printed the same key again".to_owned());
                 false
             }
             Err(error) => {
-                state.trouble = Some(error.to_string());
+                state.last_error = Some(error.to_string());
                 false
             }
         }
     }
 
-    fn ask(&self, http: &Http) -> Result<Reply, Failure> {
+    fn ask(&self, connection: &Connection) -> Result<Reply, Failure> {
         let payload = Payload { bytes: b"{}".to_vec(), format: Format::Json, is_zstd: false };
         let key = self.lock().key.as_ref().map(|key| key.text.clone());
-        http.send_as(key.as_deref(), &Request::post(PATH, &payload), TIMEOUT)
+        let limits = Limits { total: TIMEOUT, silence: TIMEOUT };
+        self.send_with(key, connection, &Request::post(TOKEN_PATH, &payload), limits)
     }
 
     /// Why there is nothing better than what was refused.
-    pub fn trouble(&self) -> Option<String> {
-        self.lock().trouble.clone()
+    pub fn last_error(&self) -> Option<String> {
+        self.lock().last_error.clone()
     }
 
-    /// The text without the key and the token, which a server may repeat.
+    /// The text without the key, the token and what gateways are sent, which a server may repeat.
     pub fn redact(&self, text: &str) -> String {
-        let hide = |text: String, secret: &Option<Secret>, name: &str| match secret {
+        let hide = |text: String, secret: &str, name: &str| match secret.len() {
             // A shorter one is no secret, and may be part of any word.
-            Some(secret) if secret.text.len() >= 8 => text.replace(&secret.text, name),
+            8.. => text.replace(secret, name),
             _ => text,
         };
         let state = self.lock();
-        let text = hide(text.to_owned(), &state.token, "(token)");
-        hide(text, &state.key, "(API key)")
+        let secrets = [(&state.token, "(token)"), (&state.key, "(API key)")];
+        let secrets = secrets
+            .into_iter()
+            .filter_map(|(secret, name)| Some((secret.as_ref()?.text.as_str(), name)));
+        // Of `Bearer SECRET` the server may repeat the second word only.
+        let words = self.headers.iter().flat_map(|(_, value)| value.split_ascii_whitespace());
+        let gateway = words.map(|word| (word, "(header)"));
+        secrets
+            .chain(gateway)
+            .fold(text.to_owned(), |text, (secret, name)| hide(text, secret, name))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -5,15 +5,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Buffers that wait to be used again.
 #[derive(Debug)]
-pub(crate) struct Buffers<T>(Mutex<Vec<Vec<T>>>);
+pub(crate) struct BufferPool<T>(Mutex<Vec<Vec<T>>>);
 
-impl<T> Default for Buffers<T> {
+impl<T> Default for BufferPool<T> {
     fn default() -> Self {
-        Buffers(Mutex::default())
+        BufferPool(Mutex::default())
     }
 }
 
-impl<T> Buffers<T> {
+impl<T> BufferPool<T> {
     /// An empty buffer, with room if there was one.
     pub fn take(&self) -> Vec<T> {
         self.lock().pop().unwrap_or_default()

@@ -1,253 +1,165 @@
-//! One HTTP exchange: address, key, headers, bytes.
+//! One request out and one reply in, with no word of keys, retries or training.
 
 use std::{
     fmt,
     io::Read,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use tinsmith_wire::{json, proto};
-use ureq::http::{self, Method};
+use ureq::http;
 
 use crate::{
-    Clock, Error, Progress, RetryConfig, Traffic, http::address::Address, http::auth::Auth,
-    http::buffer_pool::Buffers, protocol::flavour::Service,
+    CancelToken, Traffic,
+    http::{
+        address::Address,
+        buffer_pool::BufferPool,
+        message::{Reply, Request},
+        phase::{Cancelled, PhasedConnector, PhasedResolver, Unsent, exchange},
+    },
 };
 
-/// Longest answer that is read.
-const MAX_ANSWER: u64 = 4 << 30;
 /// Memory that is set aside for an answer because it announces its size.
 const MAX_BELIEVED: u64 = 64 << 20;
+/// Most bytes of an error that are read.
+const MAX_ERROR: u64 = 1 << 16;
+/// How old an idle connection may be for a request that cannot be sent twice. Common servers close
+/// idle connections after 5 s.
+const FRESH: Duration = Duration::from_secs(2);
 
-/// A server's address, the key to it, and the manners to talk to it.
-pub(crate) struct Http {
-    pub agent: ureq::Agent,
+/// A server's address, and the connections kept to it.
+pub(crate) struct Connection {
+    cancel: Option<CancelToken>,
+    config: ureq::config::Config,
+    agent: RwLock<ureq::Agent>,
     pub base: String,
-    pub service: Service,
-    pub auth: Auth,
-    headers: Vec<(String, String)>,
-    pub retry: RetryConfig,
-    pub clock: Arc<dyn Clock>,
-    pub progress: Arc<dyn Progress>,
-    /// Whether anything was answered with success: until then this may be the wrong server.
-    pub is_met: AtomicBool,
     /// For the bodies of answers.
-    pub replies: Buffers<u8>,
+    pub replies: BufferPool<u8>,
     requests: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
 }
 
-/// How a body is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    Json,
-    Protobuf,
+/// How long one exchange may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// In all.
+    pub total: Duration,
+    /// Without a byte in either direction.
+    pub silence: Duration,
 }
 
-impl Format {
-    fn media_type(self) -> &'static str {
-        match self {
-            Format::Json => "application/json",
-            Format::Protobuf => "application/x-protobuf",
-        }
-    }
-}
-
-/// A body, ready to be sent any number of times.
-#[derive(Debug)]
-pub(crate) struct Payload {
-    pub bytes: Vec<u8>,
-    pub format: Format,
-    /// Whether the bytes are compressed with zstd.
-    pub is_zstd: bool,
-}
-
-impl Payload {
-    pub fn json(value: &impl serde::Serialize) -> crate::Result<Self> {
-        Self::json_in(Vec::new(), value)
-    }
-
-    /// Written to an empty buffer.
-    pub fn json_in(mut buffer: Vec<u8>, value: &impl serde::Serialize) -> crate::Result<Self> {
-        json::append(&mut buffer, value).map_err(Error::Encode)?;
-        Ok(Payload { bytes: buffer, format: Format::Json, is_zstd: false })
-    }
-
-    /// Written to an empty buffer.
-    pub fn protobuf_in(
-        mut buffer: Vec<u8>,
-        message: &impl proto::Message,
-        compress: bool,
-    ) -> crate::Result<Self> {
-        proto::append(&mut buffer, message).map_err(Error::Encode)?;
-        Ok(Payload {
-            bytes: match compress {
-                true => compressed(buffer)?,
-                false => buffer,
-            },
-            format: Format::Protobuf,
-            is_zstd: compress,
-        })
-    }
-}
-
-#[cfg(feature = "zstd")]
-fn compressed(plain: Vec<u8>) -> crate::Result<Vec<u8>> {
-    tinsmith_wire::zstd::compress(&plain).map_err(Error::Encode)
-}
-
-/// Without the feature nobody asks for it.
-#[cfg(not(feature = "zstd"))]
-fn compressed(plain: Vec<u8>) -> crate::Result<Vec<u8>> {
-    Ok(plain)
-}
-
-/// What is sent.
-#[derive(Debug)]
-pub(crate) struct Request<'a> {
-    pub method: Method,
-    /// From the base URL on.
-    pub path: &'a str,
-    pub payload: Option<&'a Payload>,
-    /// The form in which a result is wanted.
-    pub accept: Format,
-    pub headers: &'a [(&'a str, &'a str)],
-}
-
-impl<'a> Request<'a> {
-    pub fn post(path: &'a str, payload: &'a Payload) -> Self {
-        Request {
-            method: Method::POST,
-            path,
-            payload: Some(payload),
-            accept: Format::Json,
-            headers: &[],
-        }
-    }
-
-    pub fn bare(method: Method, path: &'a str) -> Self {
-        Request { method, path, payload: None, accept: Format::Json, headers: &[] }
-    }
-}
-
-/// What came back.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub status: u16,
-    pub format: Format,
-    pub body: Vec<u8>,
-    pub retry_after: Option<Duration>,
-    pub should_retry: Option<bool>,
-    pub location: Option<String>,
-    pub expires: Option<String>,
-    /// The server says that the token is no longer good.
-    pub is_token_refused: bool,
-}
-
-/// Nothing came back.
+/// There is no answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// No connection: the server has seen nothing.
+    /// Nothing was sent. That may pass.
     NotSent(String),
-    /// The server did not answer in time.
+    /// Nothing was sent, and waiting does not help: a certificate, a proxy's refusal.
+    CannotConnect(String),
+    /// The server was silent, or time ran out.
     TimedOut,
     /// The connection broke.
     Broken(String),
+    /// The answer is longer than any that this request has.
+    TooLong(u64),
+    /// The program does not want to wait any longer.
+    Cancelled,
+}
+
+impl Failure {
+    /// Whether the server may have received the request.
+    pub fn is_maybe_received(&self) -> bool {
+        match self {
+            Failure::NotSent(_) | Failure::CannotConnect(_) => false,
+            Failure::TimedOut | Failure::Broken(_) | Failure::TooLong(_) | Failure::Cancelled => {
+                true
+            }
+        }
+    }
+
+    /// Whether sending the same again may help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Failure::NotSent(_) | Failure::TimedOut | Failure::Broken(_) => true,
+            Failure::CannotConnect(_) | Failure::TooLong(_) | Failure::Cancelled => false,
+        }
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::NotSent(why) => write!(f, "cannot connect: {why}"),
+            Failure::NotSent(why) | Failure::CannotConnect(why) => {
+                write!(f, "cannot connect: {why}")
+            }
             Failure::TimedOut => f.write_str("timed out"),
+            Failure::Cancelled => f.write_str("cancelled"),
             Failure::Broken(why) => write!(f, "the connection broke: {why}"),
+            Failure::TooLong(limit) => write!(
+                f,
+                "the answer is longer than the {limit} bytes that an answer to this request may have"
+            ),
         }
     }
 }
 
-impl fmt::Debug for Http {
+impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http")
-            .field("base", &self.base)
-            .field("auth", &self.auth)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
-impl Http {
+impl Connection {
     /// Connects to nothing yet.
-    pub fn new(
-        address: Address,
-        service: Service,
-        auth: Auth,
-        headers: Vec<(String, String)>,
-        retry: RetryConfig,
-        clock: Arc<dyn Clock>,
-        progress: Arc<dyn Progress>,
-    ) -> Self {
+    pub fn new(address: Address, connect_timeout: Duration, cancel: Option<CancelToken>) -> Self {
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // A redirect would carry the key to another place.
             .max_redirects(0)
-            .timeout_connect(Some(retry.connect_timeout))
+            .timeout_connect(Some(connect_timeout))
+            .timeout_resolve(Some(connect_timeout))
             .user_agent(concat!("tinsmith/", env!("CARGO_PKG_VERSION")));
         if address.is_loopback {
             config = config.proxy(None);
         }
-        Http {
-            agent: config.build().into(),
+        let config = config.build();
+        Connection {
+            cancel,
+            agent: RwLock::new(agent(&config)),
+            config,
             base: address.base,
-            service,
-            auth,
-            headers,
-            retry,
-            clock,
-            progress,
-            is_met: AtomicBool::new(false),
-            replies: Buffers::default(),
+            replies: BufferPool::default(),
             requests: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         }
     }
 
-    /// Sends one request and waits for its answer, of whatever status. With a new token or key, if
-    /// the server says that the one in use is spent and another is to be had.
-    pub fn send(&self, request: &Request<'_>, timeout: Duration) -> Result<Reply, Failure> {
-        let key = self.auth.current(self);
-        let reply = self.send_as(key.as_deref(), request, timeout)?;
-        match key {
-            Some(key) if self.auth.can_replace(&reply) && self.auth.replace(self, &key) => {
-                let key = self.auth.current(self);
-                self.send_as(key.as_deref(), request, timeout)
-            }
-            _ => Ok(reply),
-        }
+    /// Sends one request with these headers, which no log shows, and waits for its answer, of
+    /// whatever status.
+    pub fn send(
+        &self,
+        secret_headers: &[(String, String)],
+        request: &Request<'_>,
+        limits: Limits,
+    ) -> Result<Reply, Failure> {
+        exchange(secret_headers, self.cancel.as_ref(), || self.send_openly(request, limits))
     }
 
-    /// Sends one request under this key.
-    pub fn send_as(
-        &self,
-        key: Option<&str>,
-        request: &Request<'_>,
-        timeout: Duration,
-    ) -> Result<Reply, Failure> {
+    fn send_openly(&self, request: &Request<'_>, limits: Limits) -> Result<Reply, Failure> {
         let url = format!("{}{}", self.base, request.path);
         let mut head = http::Request::builder()
             .method(&request.method)
             .uri(url)
             .header("Accept", request.accept.media_type());
-        let own = self.headers.iter().map(|(name, value)| (&**name, &**value));
-        let key = key.map(|key| ("X-API-Key", key));
-        for (name, value) in own.chain(request.headers.iter().copied()).chain(key) {
+        for &(name, value) in request.headers {
             head = head.header(name, value);
         }
-        let unsendable = |error: http::Error| Failure::NotSent(error.to_string());
+        let unsendable = |error: http::Error| Failure::CannotConnect(error.to_string());
+        let is_fresh = request.needs_fresh_connection;
         let response = match request.payload {
             Some(payload) => {
                 head = head.header("Content-Type", payload.format.media_type());
@@ -256,52 +168,74 @@ impl Http {
                 }
                 self.sent.fetch_add(payload.bytes.len() as u64, Ordering::Relaxed);
                 let request = head.body(payload.bytes.as_slice()).map_err(unsendable)?;
-                self.run(request, timeout)?
+                self.run(request, limits, is_fresh)?
             }
-            None => self.run(head.body(()).map_err(unsendable)?, timeout)?,
+            None => self.run(head.body(()).map_err(unsendable)?, limits, is_fresh)?,
         };
-        self.reply(response)
+        self.reply(response, request.max_answer)
     }
 
     fn run(
         &self,
         request: http::Request<impl ureq::AsSendBody>,
-        timeout: Duration,
+        limits: Limits,
+        is_fresh: bool,
     ) -> Result<http::Response<ureq::Body>, Failure> {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        let agent = self.agent.read().unwrap_or_else(PoisonError::into_inner).clone();
         // A timeout of zero would mean none.
-        let timeout = Some(timeout.max(Duration::from_millis(1)));
-        let request = self.agent.configure_request(request).timeout_global(timeout).build();
-        self.agent.run(request).map_err(failure)
+        let some = |time: Duration| Some(time.max(Duration::from_millis(1)));
+        let mut config = agent
+            .configure_request(request)
+            .timeout_global(some(limits.total))
+            .timeout_per_read(some(limits.silence))
+            .timeout_per_write(some(limits.silence));
+        if is_fresh {
+            config = config.max_idle_age(FRESH);
+        }
+        agent.run(config.build()).map_err(failure)
     }
 
-    fn reply(&self, mut response: http::Response<ureq::Body>) -> Result<Reply, Failure> {
-        let text = |name: &str| {
-            let value = response.headers().get(name);
-            value.and_then(|value| value.to_str().ok())
+    fn reply(
+        &self,
+        mut response: http::Response<ureq::Body>,
+        max_answer: u64,
+    ) -> Result<Reply, Failure> {
+        let reply = {
+            let header =
+                |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+            Reply::head(response.status().as_u16(), header)
         };
-        let status = response.status().as_u16();
-        let is_proto =
-            text("content-type").is_some_and(|kind| kind.starts_with("application/x-protobuf"));
-        let is_token_refused = status == 401
-            && text("www-authenticate").is_some_and(|how| how.contains("error=\"invalid_token\""));
-        let reply = Reply {
-            status,
-            format: if is_proto { Format::Protobuf } else { Format::Json },
-            body: Vec::new(),
-            retry_after: retry_after(text),
-            should_retry: text("x-should-retry").and_then(|value| value.parse().ok()),
-            location: text("location").filter(|_| (300..400).contains(&status)).map(str::to_owned),
-            expires: text("expires").map(str::to_owned),
-            is_token_refused,
-        };
+        let limit = if reply.is_success() { max_answer } else { MAX_ERROR };
         let announced = response.body().content_length().unwrap_or_default();
         let mut body = self.replies.take();
-        body.reserve(announced.min(MAX_BELIEVED) as usize);
-        let mut source = response.body_mut().with_config().limit(MAX_ANSWER).reader();
-        source.read_to_end(&mut body).map_err(|error| failure(error.into()))?;
+        body.reserve(announced.min(limit).min(MAX_BELIEVED) as usize);
+        // The limit counts what comes out of the decompressor.
+        let read = response.body_mut().as_reader().take(limit + 1).read_to_end(&mut body);
         self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
+        match read {
+            Ok(_) if body.len() as u64 <= limit => {}
+            Ok(_) if !reply.is_success() => body.truncate(limit as usize),
+            Ok(_) => return Err(Failure::TooLong(limit)),
+            // Of an error the beginning will do.
+            Err(_) if !reply.is_success() => {}
+            Err(error) => return Err(failure(error.into())),
+        }
         Ok(Reply { body, ..reply })
+    }
+
+    /// Gets what is at `url`, which need not be this server's, as it is served.
+    pub fn get(&self, url: &str, limits: Limits) -> Result<http::Response<ureq::Body>, Failure> {
+        let request = http::Request::get(url).header("Accept-Encoding", "identity");
+        let request =
+            request.body(()).map_err(|error| Failure::CannotConnect(error.to_string()))?;
+        self.run(request, limits, false)
+    }
+
+    /// Closes the kept connections: one of them has answered what nobody can read, so its next
+    /// answer may be that to another request.
+    pub fn start_anew(&self) {
+        *self.agent.write().unwrap_or_else(PoisonError::into_inner) = agent(&self.config);
     }
 
     /// What has gone over the wire.
@@ -312,52 +246,75 @@ impl Http {
             bytes_received: self.received.load(Ordering::Relaxed),
         }
     }
-
-    /// A fresh key for one logical call.
-    pub fn idempotency_key(&self) -> String {
-        format!("tinsmith-{:016x}{:016x}", self.clock.random(), self.clock.random())
-    }
-
-    /// The time since an earlier [`now`](crate::Clock::now).
-    pub fn since(&self, start: Duration) -> Duration {
-        self.clock.now().saturating_sub(start)
-    }
 }
 
-/// How long the server asks to be left alone: milliseconds, seconds, or until a date. That is
-/// counted from the server's own date, as clocks differ.
-fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Duration> {
-    let seconds = |name: &str, unit: f64| {
-        let number: f64 = header(name)?.trim().parse().ok()?;
-        Duration::try_from_secs_f64(number * unit).ok()
-    };
-    let until_date = || {
-        let until = httpdate::parse_http_date(header("retry-after")?.trim()).ok()?;
-        let now = header("date").and_then(|date| httpdate::parse_http_date(date).ok());
-        until.duration_since(now.unwrap_or_else(SystemTime::now)).ok()
-    };
-    seconds("retry-after-ms", 1e-3).or_else(|| seconds("retry-after", 1.0)).or_else(until_date)
+fn agent(config: &ureq::config::Config) -> ureq::Agent {
+    ureq::Agent::with_parts(config.clone(), PhasedConnector::default(), PhasedResolver::default())
 }
 
-fn failure(error: ureq::Error) -> Failure {
-    use std::io::ErrorKind::{
-        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable,
-    };
-    match &error {
-        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::Tls(_)
-        | ureq::Error::Rustls(_) => Failure::NotSent(error.to_string()),
-        ureq::Error::Io(io)
-            if matches!(
-                io.kind(),
-                ConnectionRefused | HostUnreachable | NetworkUnreachable | AddrNotAvailable
-            ) =>
-        {
-            Failure::NotSent(error.to_string())
-        }
+pub(crate) fn failure(error: ureq::Error) -> Failure {
+    match error {
         ureq::Error::Timeout(_) => Failure::TimedOut,
-        _ => Failure::Broken(error.to_string()),
+        ureq::Error::Other(other) => match other.downcast::<Unsent>() {
+            Ok(unsent) => not_sent(unsent.0),
+            Err(other) if other.is::<Cancelled>() => Failure::Cancelled,
+            Err(other) => Failure::Broken(other.to_string()),
+        },
+        other => Failure::Broken(other.to_string()),
+    }
+}
+
+/// Of what went wrong before anything was sent, what can pass by itself.
+fn not_sent(error: ureq::Error) -> Failure {
+    let text = error.to_string();
+    match &error {
+        ureq::Error::ConnectProxyFailed(why) if is_refusal(why) => Failure::CannotConnect(text),
+        ureq::Error::InvalidProxyUrl
+        | ureq::Error::BadUri(_)
+        | ureq::Error::TlsRequired
+        | ureq::Error::Tls(_) => Failure::CannotConnect(text),
+        ureq::Error::Rustls(error) => of_tls(error, text),
+        ureq::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(error) => of_tls(error, text),
+            None => Failure::NotSent(text),
+        },
+        _ => Failure::NotSent(text),
+    }
+}
+
+/// Whether a proxy says no, rather than that it cannot at present.
+fn is_refusal(why: &str) -> bool {
+    let mut numbers = why.split(|c: char| !c.is_ascii_digit());
+    numbers.any(|number| number.len() == 3 && number.starts_with('4'))
+}
+
+fn of_tls(error: &rustls::Error, text: String) -> Failure {
+    match error {
+        rustls::Error::InvalidCertificate(_) => Failure::CannotConnect(format!(
+            "{text}; if the server's certificate is signed by an authority of your own, name its file in SSL_CERT_FILE"
+        )),
+        rustls::Error::InvalidMessage(_) => Failure::CannotConnect(format!(
+            "{text}; what answers there speaks no TLS: should the URL begin with http://?"
+        )),
+        _ => Failure::NotSent(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_says_no_is_told_from_one_that_cannot() {
+        for (why, refuses) in [
+            ("proxy server responded 407/407", true),
+            ("proxy server responded 403/Forbidden", true),
+            ("proxy server responded 502/Bad Gateway", false),
+            ("proxy server responded 503/503", false),
+        ] {
+            let failure = not_sent(ureq::Error::ConnectProxyFailed(why.to_owned()));
+            assert!(!failure.is_maybe_received());
+            assert_eq!(failure.may_pass(), !refuses, "{why}");
+        }
     }
 }

@@ -2,33 +2,35 @@
 
 use tinsmith_wire::ErrorBody;
 
-use crate::http::connection::Http;
-
 /// Most of a server's words that an error repeats, in characters.
 const MAX_WORDS: usize = 400;
 /// Most of a body that is searched for words, in bytes.
 const MAX_BODY: usize = 1 << 16;
 
-impl Http {
-    /// The `detail` of a JSON body, the text of a web page, or else the body itself: cut short, on
-    /// one line, without the key.
-    pub fn words(&self, body: &[u8]) -> String {
-        let detail =
-            tinsmith_wire::json::from_slice::<ErrorBody>(body).ok().and_then(|body| body.message());
-        let text = detail.unwrap_or_else(|| {
-            let text = String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]);
-            match text.trim_start().starts_with('<') {
-                true => format!("a web page: {}", without_markup(&text)),
-                false => text.into_owned(),
-            }
-        });
-        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let line = self.auth.redact(&line);
-        match line.char_indices().nth(MAX_WORDS) {
-            _ if line.is_empty() => "(no message)".to_owned(),
-            Some((end, _)) => format!("{}..", &line[..end]),
-            None => line,
+/// The `detail` of a JSON body, the text of a web page, or else the body itself: cut short, on one
+/// line. It may repeat secrets: [`Auth::redact`](super::auth::Auth::redact) hides them.
+pub(crate) fn words(body: &[u8]) -> String {
+    let detail =
+        tinsmith_wire::json::from_slice::<ErrorBody>(body).ok().and_then(|body| body.message());
+    let text = detail.unwrap_or_else(|| {
+        let text = String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]);
+        match text.trim_start().starts_with('<') {
+            true => format!("a web page: {}", without_markup(&text)),
+            false => text.into_owned(),
         }
+    });
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.is_empty() {
+        true => "(no message)".to_owned(),
+        false => line,
+    }
+}
+
+/// The first characters of a line.
+pub(crate) fn cut(line: String) -> String {
+    match line.char_indices().nth(MAX_WORDS) {
+        Some((end, _)) => format!("{}..", &line[..end]),
+        None => line,
     }
 }
 

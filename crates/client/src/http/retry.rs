@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::http::connection::Reply;
+use crate::http::message::Reply;
 
 /// Times and counts of everything that waits. The defaults suit a hosted trainer.
 ///
@@ -16,9 +16,10 @@ use crate::http::connection::Reply;
 pub struct RetryConfig {
     /// To open a connection. 5 s.
     pub connect_timeout: Duration,
-    /// For one HTTP exchange. 60 s.
+    /// How long an HTTP exchange may go without a byte in either direction. A long transfer may
+    /// take longer in all, up to the deadline of its call. 60 s.
     pub attempt_timeout: Duration,
-    /// For one question whether a result is ready; servers may hold it for a while. 45 s.
+    /// The same for a question whether a result is ready; servers may hold it for a while. 45 s.
     pub poll_timeout: Duration,
     /// For the question of [`try_result`](crate::ApiFuture::try_result). 2 s.
     pub try_timeout: Duration,
@@ -41,7 +42,8 @@ pub struct RetryConfig {
     /// The share of a wait that is left to chance, so that many clients do not come back at once.
     /// 0.25.
     pub jitter: f64,
-    /// The longest wait that a server may ask for by `Retry-After`. 60 s.
+    /// The longest wait that a server may ask for by `Retry-After`; one that asks for more is asked
+    /// again after this. 60 s.
     pub max_retry_after: Duration,
     /// The longest pause, in all, while the server wants a bill to be paid (402); such pauses count
     /// toward no other limit on submitting. A server may set less. 3600 s.
@@ -92,50 +94,75 @@ impl RetryConfig {
 
 /// What a request is for, as far as repeating it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Purpose {
     /// The first calls to a server.
     Start,
     /// What can be asked any number of times.
     Query,
     /// A request that the server executes.
     Submit,
-    /// Saving under a name: 409 says that the name is taken, which waiting does not change.
+    /// Saving under a name: 409 may say that the name is taken, which waiting does not change.
     Save,
     /// A sample; when there are too many (429) this is the time to leave the server alone.
     Sample(Duration),
 }
 
+/// Most times that a save is sent again because of 409: some gateways make these up.
+const MAX_SAVE_CONFLICTS: u32 = 3;
+
 /// What to do about an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum RetryDecision {
     Done,
     /// Send the same again.
     Again,
     /// Send the same again, but under a new idempotency key: the server would repeat this answer to
     /// the old one.
-    Anew,
+    AgainAsNew,
     Final,
 }
 
-/// What to do about this answer. Where the server `may_do_twice` what it is sent twice, only
-/// answers that promise that nothing was done lead to a repetition.
-pub(crate) fn verdict(reply: &Reply, kind: Kind, may_do_twice: bool) -> Verdict {
+/// What to do about this answer to attempt number `attempts`. Where the server `may_do_twice` what
+/// it is sent twice, only answers that promise that nothing was done lead to a repetition.
+pub(crate) fn decide(
+    reply: &Reply,
+    purpose: Purpose,
+    attempts: u32,
+    may_do_twice: bool,
+) -> RetryDecision {
+    use RetryDecision::{Again, AgainAsNew, Done, Final};
     let by_status = match reply.status {
-        200..300 => return Verdict::Done,
-        409 if kind == Kind::Save => Verdict::Final,
+        200..300 => return Done,
+        409 if purpose == Purpose::Save
+            && (may_do_twice || attempts > MAX_SAVE_CONFLICTS || says_exists(&reply.body)) =>
+        {
+            Final
+        }
         // What a server does not do now it does not do later.
-        501 => Verdict::Final,
-        408 | 500..=502 | 504.. if may_do_twice => Verdict::Final,
-        402 | 408 | 409 | 425 | 429 | 500.. => Verdict::Again,
-        // Proxies inject these.
-        400 if reply.body.is_empty() => Verdict::Anew,
-        _ => Verdict::Final,
+        501 => Final,
+        // A gateway says so of what broke on its way back, too, unless it says when to come again.
+        503 if may_do_twice && reply.retry_after.is_none() => Final,
+        408 | 500..=502 | 504.. if may_do_twice => Final,
+        402 | 408 | 409 | 425 | 429 | 500.. => Again,
+        // Proxies inject these, and promise nothing by them.
+        400 if reply.body.is_empty() && !may_do_twice => AgainAsNew,
+        _ => Final,
     };
     match (reply.should_retry, by_status) {
-        (Some(true), _) => Verdict::Again,
-        (Some(false), Verdict::Again) => Verdict::Anew,
-        (_, verdict) => verdict,
+        (Some(true), _) => Again,
+        (Some(false), Again) => AgainAsNew,
+        (_, decision) => decision,
     }
+}
+
+/// Whether a conflict is about a name that is taken.
+fn says_exists(body: &[u8]) -> bool {
+    String::from_utf8_lossy(body).to_ascii_lowercase().contains("exist")
+}
+
+/// Whether a request that was answered so may have been executed all the same.
+pub(crate) fn leaves_open(status: u16) -> bool {
+    matches!(status, 408 | 500..)
 }
 
 /// The pauses of a call while a bill is unpaid.
@@ -165,6 +192,51 @@ impl BillingPauses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn reply(status: u16, body: &str, headers: &[(&str, &str)]) -> Reply {
+        let header = |name: &str| headers.iter().find(|(own, _)| *own == name).map(|it| it.1);
+        Reply { body: body.into(), ..Reply::head(status, header) }
+    }
+
+    #[test]
+    fn what_may_be_done_twice_is_sent_again_only_after_a_promise() {
+        use RetryDecision::{Again, AgainAsNew, Done, Final};
+        let soon = [("retry-after", "1")];
+        let again = [("x-should-retry", "true")];
+        for (status, body, headers, knows_repetition, does_it_twice) in [
+            (200, "{}", &[][..], Done, Done),
+            (400, "", &[], AgainAsNew, Final),
+            (400, "bad", &[], Final, Final),
+            (401, "", &[], Final, Final),
+            (408, "", &[], Again, Final),
+            (409, "", &[], Again, Again),
+            (413, "", &[], Final, Final),
+            (425, "", &[], Again, Again),
+            (429, "", &[], Again, Again),
+            (500, "", &[], Again, Final),
+            (501, "", &[], Final, Final),
+            (502, "", &[], Again, Final),
+            (503, "", &[], Again, Final),
+            (503, "", &soon, Again, Again),
+            (504, "", &[], Again, Final),
+            (504, "", &again, Again, Again),
+        ] {
+            let reply = reply(status, body, headers);
+            let decided = [false, true].map(|twice| decide(&reply, Purpose::Submit, 1, twice));
+            assert_eq!(decided, [knows_repetition, does_it_twice], "{status} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_save_is_sent_again_a_few_times_after_a_conflict() {
+        let conflict = reply(409, "busy", &[]);
+        let decided =
+            (1..6).map(|n| decide(&conflict, Purpose::Save, n, false) == RetryDecision::Again);
+        assert_eq!(decided.collect::<Vec<_>>(), [true, true, true, false, false]);
+        assert_eq!(decide(&conflict, Purpose::Save, 1, true), RetryDecision::Final);
+        let taken = reply(409, "checkpoint a already exists", &[]);
+        assert_eq!(decide(&taken, Purpose::Save, 1, false), RetryDecision::Final);
+    }
 
     #[test]
     fn billing_pauses_end_and_another_bill_starts_anew() {

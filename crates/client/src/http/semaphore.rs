@@ -4,32 +4,32 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// So many bytes may be under way at once.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct Semaphore {
     size: u64,
     used: Mutex<u64>,
     freed: Condvar,
 }
 
-/// A part of a budget, given back when dropped.
+/// A part of it, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Share<'a> {
-    budget: &'a Budget,
+pub(crate) struct Permit<'a> {
+    semaphore: &'a Semaphore,
     amount: u64,
 }
 
-impl Budget {
+impl Semaphore {
     pub fn new(size: u64) -> Self {
-        Budget { size, used: Mutex::new(0), freed: Condvar::new() }
+        Semaphore { size, used: Mutex::new(0), freed: Condvar::new() }
     }
 
-    /// Waits until there is room. What is more than the whole budget waits until it is alone.
-    pub fn take(&self, amount: u64) -> Share<'_> {
+    /// Waits until there is room. What is more than its whole size waits until it is alone.
+    pub fn take(&self, amount: u64) -> Permit<'_> {
         let amount = amount.min(self.size);
         let is_full = |used: &mut u64| *used + amount > self.size;
         let mut used =
             self.freed.wait_while(self.lock(), is_full).unwrap_or_else(PoisonError::into_inner);
         *used += amount;
-        Share { budget: self, amount }
+        Permit { semaphore: self, amount }
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
@@ -37,10 +37,10 @@ impl Budget {
     }
 }
 
-impl Drop for Share<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.budget.lock() -= self.amount;
-        self.budget.freed.notify_all();
+        *self.semaphore.lock() -= self.amount;
+        self.semaphore.freed.notify_all();
     }
 }
 
@@ -54,13 +54,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_than_the_budget_is_under_way_and_the_oversized_go_alone() {
-        let (budget, now, most) = (Budget::new(10), AtomicU64::new(0), AtomicU64::new(0));
+    fn no_more_than_its_size_is_under_way_and_the_oversized_go_alone() {
+        let (semaphore, now, most) = (Semaphore::new(10), AtomicU64::new(0), AtomicU64::new(0));
         thread::scope(|scope| {
             for amount in [3, 4, 5, 99, 6, 2, 10, 1] {
-                let (budget, now, most) = (&budget, &now, &most);
+                let (semaphore, now, most) = (&semaphore, &now, &most);
                 scope.spawn(move || {
-                    let _share = budget.take(amount);
+                    let _permit = semaphore.take(amount);
                     let counted = amount.min(10);
                     most.fetch_max(
                         now.fetch_add(counted, Ordering::SeqCst) + counted,
@@ -72,6 +72,6 @@ mod tests {
             }
         });
         assert_eq!(most.into_inner(), 10);
-        assert_eq!(*budget.lock(), 0);
+        assert_eq!(*semaphore.lock(), 0);
     }
 }

@@ -1,5 +1,6 @@
 //! What a program can see while calls wait, and the time they wait by.
 
+pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod metrics_writer;
 pub(crate) mod progress;

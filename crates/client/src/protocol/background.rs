@@ -14,7 +14,14 @@ use tinsmith_wire::{
     CancelFutureRequest, ClientConfigRequest, DynamicConfig, RetrieveFuturesRequest, json,
 };
 
-use crate::http::connection::{Http, Payload, Reply, Request};
+use crate::{
+    http::{
+        api::Api,
+        connection::Limits,
+        message::{Payload, Reply, Request},
+    },
+    protocol::endpoints::{CANCEL_FUTURE, DYNAMIC_CONFIG, Endpoint, RETRIEVE_FUTURES},
+};
 
 /// For a request to be answered.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,16 +42,16 @@ pub(crate) enum Notice {
 /// Gives notice on a thread, so that nobody waits for it, and of one thing after another: that is
 /// as few cancellations at once as a server may ask for.
 #[derive(Debug)]
-pub(crate) struct Notices {
-    http: Arc<Http>,
+pub(crate) struct Background {
+    api: Arc<Api>,
     sdk_version: String,
     /// Made with the thread, at the first notice; none if there can be no thread.
     sender: OnceLock<Option<Sender<Notice>>>,
 }
 
-impl Notices {
-    pub fn new(http: Arc<Http>, sdk_version: &str) -> Self {
-        Notices { http, sdk_version: sdk_version.to_owned(), sender: OnceLock::new() }
+impl Background {
+    pub fn new(api: Arc<Api>, sdk_version: &str) -> Self {
+        Background { api, sdk_version: sdk_version.to_owned(), sender: OnceLock::new() }
     }
 
     pub fn give(&self, notice: Notice) {
@@ -57,13 +64,13 @@ impl Notices {
     fn start(&self) -> Option<Sender<Notice>> {
         let (send, receive) = channel();
         let settings = Settings {
-            http: self.http.clone(),
+            api: self.api.clone(),
             sdk_version: self.sdk_version.clone(),
             config: DynamicConfig::default(),
             asked: None,
         };
         let thread = thread::Builder::new()
-            .name("tinsmith-notices".into())
+            .name("tinsmith-background".into())
             .spawn(move || give_all(settings, &receive));
         thread.ok().map(|_| send)
     }
@@ -73,15 +80,15 @@ impl Notices {
 /// sample may have ended meanwhile, a result been dropped.
 fn give_all(mut settings: Settings, notices: &Receiver<Notice>) {
     for notice in notices {
-        let http = settings.http.clone();
+        let api = settings.api.clone();
         match notice {
             Notice::Abandoned { request_id } if settings.current().sample_cancel_enabled => {
                 let body = CancelFutureRequest { request_id };
-                post(&http, "cancel_future", &body, TIMEOUT);
+                post(&api, &CANCEL_FUTURE, &body, TIMEOUT);
             }
             Notice::Abandoned { .. } => {}
             Notice::Read(body) => {
-                post(&http, "retrieve_futures", &body, SHORT_TIMEOUT);
+                post(&api, &RETRIEVE_FUTURES, &body, SHORT_TIMEOUT);
             }
         }
     }
@@ -89,7 +96,7 @@ fn give_all(mut settings: Settings, notices: &Receiver<Notice>) {
 
 /// What the server may change during a session.
 struct Settings {
-    http: Arc<Http>,
+    api: Arc<Api>,
     sdk_version: String,
     config: DynamicConfig,
     asked: Option<Duration>,
@@ -98,7 +105,7 @@ struct Settings {
 impl Settings {
     /// As of the last refresh. If that fails, what was so before stays so.
     fn current(&mut self) -> &DynamicConfig {
-        let now = self.http.clock.now();
+        let now = self.api.clock.now();
         let seconds = self.config.refresh_interval_sec.max(MIN_REFRESH);
         let good_for = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         if self.asked.is_none_or(|asked| now.saturating_sub(asked) >= good_for) {
@@ -112,7 +119,7 @@ impl Settings {
 
     fn ask(&self) -> Option<DynamicConfig> {
         let request = ClientConfigRequest { sdk_version: self.sdk_version.clone() };
-        let reply = post(&self.http, "client/dynamic_config", &request, TIMEOUT)?;
+        let reply = post(&self.api, &DYNAMIC_CONFIG, &request, TIMEOUT)?;
         match reply.status {
             200..300 => json::from_slice(&reply.body).ok(),
             404 | 405 => Some(DynamicConfig::default()),
@@ -122,11 +129,16 @@ impl Settings {
 }
 
 /// The answer, if one comes.
-fn post(http: &Http, call: &str, body: &impl Serialize, timeout: Duration) -> Option<Reply> {
+fn post<Q: Serialize, A>(
+    api: &Api,
+    endpoint: &Endpoint<Q, A>,
+    body: &Q,
+    timeout: Duration,
+) -> Option<Reply> {
     let payload = Payload::json(body).ok()?;
-    let path = format!("/api/v1/{call}");
-    let key = http.idempotency_key();
+    let path = endpoint.path("");
+    let key = api.idempotency_key();
     let request =
         Request { headers: &[("X-Idempotency-Key", &key)], ..Request::post(&path, &payload) };
-    http.send(&request, timeout).ok()
+    api.send(&request, Limits { total: timeout, silence: timeout }).ok()
 }

@@ -4,7 +4,14 @@ use std::ops::Range;
 
 use tinsmith_wire::{Chunk, Datum, TensorData};
 
-use crate::protocol::flavour::Service;
+/// How a server counts the bytes of tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ByteCount {
+    /// What they take in memory.
+    Memory,
+    /// Ten bytes an element, as they are in JSON. Fireworks.
+    TenAnElement,
+}
 
 /// How much one training request may hold; more goes in several, whose results are put together.
 ///
@@ -35,11 +42,11 @@ impl Default for ChunkLimits {
 
 impl ChunkLimits {
     /// The ranges of data that go together, in order.
-    pub(crate) fn split(&self, data: &[Datum], service: Service) -> Vec<Range<usize>> {
+    pub(crate) fn split(&self, data: &[Datum], count: ByteCount) -> Vec<Range<usize>> {
         let mut chunks = Vec::new();
         let (mut start, mut bytes) = (0, 0usize);
         for (i, datum) in data.iter().enumerate() {
-            let more = estimated_bytes(datum, service);
+            let more = estimated_bytes(datum, count);
             if i > start
                 && (bytes.saturating_add(more) > self.max_bytes || i - start >= self.max_len)
             {
@@ -64,7 +71,7 @@ impl ChunkLimits {
     /// assert_eq!(limits.ranges(&data), [0..2, 2..3]);
     /// ```
     pub fn ranges(&self, data: &[Datum]) -> Vec<Range<usize>> {
-        self.split(data, Service::Tinker)
+        self.split(data, ByteCount::Memory)
     }
 
     /// What a datum counts there toward `max_bytes`: 4 a token, the bytes of images and sound, and
@@ -76,13 +83,13 @@ impl ChunkLimits {
     /// assert_eq!(ChunkLimits::estimated_bytes(&datum), 3 * 4 + 3 * 8);
     /// ```
     pub fn estimated_bytes(datum: &Datum) -> usize {
-        estimated_bytes(datum, Service::Tinker)
+        estimated_bytes(datum, ByteCount::Memory)
     }
 }
 
 /// What a datum counts toward [`ChunkLimits::max_bytes`]. Fireworks counts 10 bytes a tensor
 /// element.
-pub(crate) fn estimated_bytes(datum: &Datum, service: Service) -> usize {
+pub(crate) fn estimated_bytes(datum: &Datum, count: ByteCount) -> usize {
     let input = datum.model_input.chunks.iter().map(|chunk| match chunk {
         Chunk::EncodedText { tokens } => 4 * tokens.len(),
         Chunk::Image { data, .. } => data.len(),
@@ -92,9 +99,9 @@ pub(crate) fn estimated_bytes(datum: &Datum, service: Service) -> usize {
     });
     let tensor = |tensor: &TensorData| {
         let indices = tensor.sparse().map_or(0, |csr| csr.crow.len() + csr.col.len());
-        match service {
-            Service::Tinker => tensor.data().len() * tensor.dtype().size() + 8 * indices,
-            Service::Fireworks => 10 * (tensor.data().len() + indices),
+        match count {
+            ByteCount::Memory => tensor.data().len() * tensor.dtype().size() + 8 * indices,
+            ByteCount::TenAnElement => 10 * (tensor.data().len() + indices),
         }
     };
     input.sum::<usize>() + datum.loss_fn_inputs.values().map(tensor).sum::<usize>()
@@ -149,14 +156,14 @@ mod tests {
         for case in serde_json::from_str::<Vec<Value>>(cases).unwrap() {
             let data: Vec<Datum> = case["datums"].as_array().unwrap().iter().map(datum).collect();
             let bytes: Vec<usize> =
-                data.iter().map(|datum| estimated_bytes(datum, Service::Tinker)).collect();
+                data.iter().map(|datum| estimated_bytes(datum, ByteCount::Memory)).collect();
             assert_eq!(Value::from(bytes), case["estimated_bytes"], "{}", case["name"]);
             let limits = ChunkLimits {
                 max_len: size(&case["max_chunk_len"]),
                 max_bytes: size(&case["max_chunk_bytes"]),
             };
             let lengths: Vec<usize> =
-                limits.split(&data, Service::Tinker).iter().map(Range::len).collect();
+                limits.split(&data, ByteCount::Memory).iter().map(Range::len).collect();
             assert_eq!(Value::from(lengths), case["expected_chunk_lens"], "{}", case["name"]);
         }
     }

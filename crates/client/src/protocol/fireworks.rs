@@ -26,7 +26,7 @@ pub(crate) fn complete(metrics: &mut Metrics, tokens: Option<usize>) {
 
 /// Whether a conflict (409) may pass: while there is no capacity or a trainer recovers, not when
 /// another request has the same id.
-pub(crate) fn may_pass(conflict: &[u8]) -> bool {
+pub(crate) fn may_conflict_pass(conflict: &[u8]) -> bool {
     let words = String::from_utf8_lossy(conflict).to_ascii_lowercase();
     words.trim().is_empty() || ["capacity", "recover"].iter().any(|it| words.contains(it))
 }

@@ -4,8 +4,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     Error, Result,
-    protocol::poll::{Answer, Bytes, Patience, Pending},
-    protocol::session::Session,
+    protocol::{
+        answer::Answer,
+        poll::{Bytes, Deadline, Pending},
+        session::Session,
+    },
 };
 
 /// A request that the server has accepted and whose result comes later.
@@ -55,8 +58,8 @@ impl<T> ApiFuture<T> {
     /// # Errors
     /// As [`result`](Self::result), and [`Error::ResultTaken`] after the result was given.
     pub fn result_timeout(&mut self, limit: Duration) -> Result<T> {
-        let patience = Patience::of(limit, self.wait.session());
-        let result = self.wait.wait(patience)?;
+        let until = Deadline::of(limit, self.wait.session());
+        let result = self.wait.wait(until)?;
         // Without a result in time there is an error, so this is never none.
         result.ok_or(Error::ResultTaken)
     }
@@ -66,7 +69,7 @@ impl<T> ApiFuture<T> {
     /// # Errors
     /// As [`result_timeout`](Self::result_timeout), except for time.
     pub fn try_result(&mut self) -> Result<Option<T>> {
-        self.wait.wait(Patience::Once)
+        self.wait.wait(Deadline::Once)
     }
 
     /// The future of one request.
@@ -99,8 +102,16 @@ impl<T> ApiFuture<T> {
         Self::new(Joined { session, pending, finish: Some(finish) })
     }
 
+    /// One whose result is there.
+    pub(crate) fn ready(session: Arc<Session>, value: T) -> Self
+    where
+        T: Send + 'static,
+    {
+        Self::new(Ready { session, value: Some(value) })
+    }
+
     pub(crate) fn new(wait: impl Wait<T> + Send + 'static) -> Self {
-        ApiFuture { limit: wait.session().http.retry.result_timeout, wait: Box::new(wait) }
+        ApiFuture { limit: wait.session().api.retry.result_timeout, wait: Box::new(wait) }
     }
 }
 
@@ -117,11 +128,30 @@ impl<T: 'static> ApiFuture<T> {
 /// A way to wait for a result.
 pub(crate) trait Wait<T> {
     /// `None` only when just asking once.
-    fn wait(&mut self, patience: Patience) -> Result<Option<T>>;
+    fn wait(&mut self, until: Deadline) -> Result<Option<T>>;
     /// What is waited for, in words.
     fn describe(&self) -> String;
     /// The session it belongs to.
     fn session(&self) -> &Session;
+}
+
+struct Ready<T> {
+    session: Arc<Session>,
+    value: Option<T>,
+}
+
+impl<T> Wait<T> for Ready<T> {
+    fn wait(&mut self, _: Deadline) -> Result<Option<T>> {
+        self.value.take().map(Some).ok_or(Error::ResultTaken)
+    }
+
+    fn describe(&self) -> String {
+        "done".to_owned()
+    }
+
+    fn session(&self) -> &Session {
+        &self.session
+    }
 }
 
 struct Watched<T, F> {
@@ -130,8 +160,8 @@ struct Watched<T, F> {
 }
 
 impl<T, F: FnOnce()> Wait<T> for Watched<T, F> {
-    fn wait(&mut self, patience: Patience) -> Result<Option<T>> {
-        let result = self.wait.wait(patience);
+    fn wait(&mut self, until: Deadline) -> Result<Option<T>> {
+        let result = self.wait.wait(until);
         if let Err(error) = &result
             && error.is_failure()
             && let Some(work) = self.work.take()
@@ -161,12 +191,12 @@ where
     P: Answer,
     F: FnOnce(&Arc<Session>, Vec<P>, Bytes) -> Result<T>,
 {
-    fn wait(&mut self, patience: Patience) -> Result<Option<T>> {
+    fn wait(&mut self, until: Deadline) -> Result<Option<T>> {
         if self.finish.is_none() {
             return Err(Error::ResultTaken);
         }
         for pending in &mut self.pending {
-            if !pending.wait(&self.session, patience)? {
+            if !pending.wait(&self.session, until)? {
                 return Ok(None);
             }
         }

@@ -14,7 +14,12 @@ use tinsmith_wire::SessionHeartbeatRequest;
 
 use crate::{
     Error, Event, Result,
-    http::connection::{Http, Payload, Request},
+    http::{
+        api::Api,
+        connection::Limits,
+        message::{Payload, Request},
+    },
+    protocol::endpoints::SESSION_HEARTBEAT,
 };
 
 /// For one heartbeat to be answered.
@@ -31,27 +36,30 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub fn start(http: Arc<Http>, session_id: &str) -> Result<Self> {
+    pub fn start(api: Arc<Api>, session_id: &str) -> Result<Self> {
         let session_id = session_id.to_owned();
         let payload = Payload::json(&SessionHeartbeatRequest { session_id })?;
+        let path = SESSION_HEARTBEAT.path("");
         let over = Arc::new(AtomicBool::new(false));
         let (stop, stopped) = channel();
         let flag = over.clone();
         let beat = move || {
-            let mut silence = Silence::new(http.clock.now(), http.retry.heartbeat_warning);
+            let mut silence = Silence::new(api.clock.now(), api.retry.heartbeat_warning);
             while !flag.load(Ordering::Relaxed)
-                && stopped.recv_timeout(http.retry.heartbeat_period)
+                && stopped.recv_timeout(api.retry.heartbeat_period)
                     == Err(RecvTimeoutError::Timeout)
             {
                 // Any failure but 410 may pass; a session outlives a few missed heartbeats.
-                let request = Request::post("/api/v1/session_heartbeat", &payload);
-                let status = http.send(&request, TIMEOUT).map_or(0, |reply| reply.status);
+                let limits = Limits { total: TIMEOUT, silence: TIMEOUT };
+                let status = api
+                    .send(&Request::post(&path, &payload), limits)
+                    .map_or(0, |reply| reply.status);
                 if status == 410 {
                     flag.store(true, Ordering::Relaxed);
                 }
                 let answered = (200..300).contains(&status);
-                if let Some(event) = silence.note(http.clock.now(), answered) {
-                    http.progress.event(&event);
+                if let Some(event) = silence.note(api.clock.now(), answered) {
+                    api.progress.event(&event);
                 }
             }
         };

@@ -2,36 +2,33 @@
 
 use std::{iter::Sum, time::Duration};
 
-use serde::de::DeserializeOwned;
 use tinsmith_wire::{self as wire, FutureReply, RetrieveFutureRequest, TryAgain, json};
 
 use crate::{
-    CallInfo, Dialect, Error, Event, Result,
-    http::connection::{Failure, Format, Http, Payload, Reply, Request},
-    http::retry::BillingPauses,
-    http::semaphore::Share,
-    protocol::session::Session,
+    CallInfo, Error, Event, Result,
+    http::{
+        api::Api,
+        connection::{Failure, Limits},
+        message::{Format, Payload, Reply, Request},
+        retry::BillingPauses,
+        semaphore::Permit,
+    },
+    protocol::{answer::Answer, endpoints::RETRIEVE_FUTURE, session::Session},
 };
-
-/// A result, in the forms that it travels in.
-pub(crate) trait Answer: DeserializeOwned {
-    /// Its protobuf form; most results have none.
-    const FROM_PROTOBUF: Option<fn(Vec<u8>) -> wire::Result<Self>> = None;
-}
 
 /// How long to wait for a result.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Patience {
+pub(crate) enum Deadline {
     /// One question, for a moment.
     Once,
     /// Until this moment, `limit` after the wait began.
     Until { at: Duration, limit: Duration },
 }
 
-impl Patience {
+impl Deadline {
     pub fn of(limit: Duration, session: &Session) -> Self {
-        let at = session.http.clock.now().saturating_add(limit);
-        Patience::Until { at, limit }
+        let at = session.api.clock.now().saturating_add(limit);
+        Deadline::Until { at, limit }
     }
 }
 
@@ -45,10 +42,16 @@ pub(crate) struct Pending<P> {
     allow_metadata_only: bool,
     /// Size of a result that waits to be fetched by itself.
     payload_size: Option<u64>,
+    /// Most bytes that the result may have.
+    max_result: u64,
+    /// Successes in a row that nobody can read.
+    unreadable: u32,
+    /// Answers in a row that the result is complete, without the result.
+    complete: u32,
     /// Answers 400 with an empty body, which a proxy may have made up.
     bad_requests: u32,
     /// Failures in a row to reach the server, and answers 429.
-    setbacks: u32,
+    failures: u32,
     billing: BillingPauses,
     /// When a row of answers 5xx began.
     failing_since: Option<Duration>,
@@ -95,6 +98,12 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 const MAX_FAILING: Duration = Duration::from_secs(1800);
 /// How many answers 400 are forgiven.
 const MAX_BAD_REQUESTS: u32 = 3;
+/// How many successes in a row that nobody can read are too many.
+const MAX_UNREADABLE: u32 = 3;
+/// How often a result may be called complete without being given.
+const MAX_COMPLETE: u32 = 5;
+/// How far beyond its deadline a program must have slept to be asked once more.
+const OVERSLEPT: Duration = Duration::from_secs(5);
 /// Between two notes on the same state of the queue.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
@@ -104,6 +113,7 @@ impl<P> Pending<P> {
         request_type: &'static str,
         request_id: String,
         roundtrip: Duration,
+        max_result: u64,
     ) -> Self {
         Pending {
             info: CallInfo {
@@ -115,8 +125,11 @@ impl<P> Pending<P> {
             roundtrip,
             allow_metadata_only: true,
             payload_size: None,
+            max_result,
+            unreadable: 0,
+            complete: 0,
             bad_requests: 0,
-            setbacks: 0,
+            failures: 0,
             billing: BillingPauses::default(),
             failing_since: None,
             lost_since: None,
@@ -140,22 +153,30 @@ impl<P> Pending<P> {
 
 impl<P: Answer> Pending<P> {
     /// Asks until the result is there. False: not ready, having asked once.
-    pub fn wait(&mut self, session: &Session, patience: Patience) -> Result<bool> {
-        let http = &session.http;
+    pub fn wait(&mut self, session: &Session, until: Deadline) -> Result<bool> {
+        let api = &session.api;
         while self.value.is_none() {
-            let left = match patience {
-                Patience::Until { at, limit } => match at.saturating_sub(http.clock.now()) {
+            let left = match until {
+                Deadline::Until { at, limit } => match at.saturating_sub(api.clock.now()) {
                     Duration::ZERO => return Err(self.deadline(limit)),
                     left => left,
                 },
-                Patience::Once => http.retry.try_timeout,
+                Deadline::Once => api.retry.submit_timeout,
             };
-            let step = self.ask(session, left.min(http.retry.poll_timeout))?;
-            match (step, patience) {
+            let silence = match until {
+                Deadline::Until { .. } => api.retry.poll_timeout,
+                Deadline::Once => api.retry.try_timeout,
+            };
+            api.check_cancelled(&self.info)?;
+            let step = self.ask(session, Limits { total: left, silence })?;
+            match (step, until) {
                 (Step::Ready(value), _) => self.value = Some(value),
-                (Step::Again(_), Patience::Once) => return Ok(false),
-                (Step::Again(wait), _) if wait < left => http.clock.sleep(wait),
-                (Step::Again(_), Patience::Until { limit, .. }) => {
+                (Step::Again(_), Deadline::Once) => return Ok(false),
+                (Step::Again(wait), _) if wait < left => {
+                    api.sleep(wait, &self.info)?;
+                    self.ask_if_overslept(session, until)?;
+                }
+                (Step::Again(_), Deadline::Until { limit, .. }) => {
                     return Err(self.deadline(limit));
                 }
             }
@@ -163,15 +184,32 @@ impl<P: Answer> Pending<P> {
         Ok(true)
     }
 
-    fn ask(&mut self, session: &Session, timeout: Duration) -> Result<Step<P>> {
-        let http = &session.http;
+    /// After a sleep that took the program far beyond its deadline, a closed lid say, the result is
+    /// asked for once more: it may be there.
+    fn ask_if_overslept(&mut self, session: &Session, until: Deadline) -> Result<()> {
+        let api = &session.api;
+        if let Deadline::Until { at, .. } = until
+            && api.since(at) > OVERSLEPT
+        {
+            let limits =
+                Limits { total: api.retry.attempt_timeout, silence: api.retry.try_timeout };
+            if let Step::Ready(value) = self.ask(session, limits)? {
+                self.value = Some(value);
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, session: &Session, limits: Limits) -> Result<Step<P>> {
+        let api = &session.api;
+        let path = RETRIEVE_FUTURE.path("");
         let payload = Payload::json(&RetrieveFutureRequest {
             request_id: self.info.request_id.clone().unwrap_or_default(),
             allow_metadata_only: self.allow_metadata_only,
         })?;
         let iteration = self.info.attempts.to_string();
         let roundtrip = self.roundtrip.as_secs_f64().to_string();
-        let key = http.idempotency_key();
+        let key = api.idempotency_key();
         let mut headers = vec![
             ("X-Tinker-Request-Iteration", iteration.as_str()),
             ("X-Tinker-Request-Type", self.request_type),
@@ -184,26 +222,33 @@ impl<P: Answer> Pending<P> {
         let request = Request {
             headers: &headers,
             accept: match P::FROM_PROTOBUF {
-                Some(_) => session.server.results(),
+                Some(_) => session.flavour.results(),
                 None => Format::Json,
             },
-            ..Request::post("/api/v1/retrieve_future", &payload)
+            max_answer: self.max_result,
+            ..Request::post(&path, &payload)
         };
-        let _share: Option<Share> =
-            self.payload_size.map(|size| session.server.receiving.take(size));
-        match http.send(&request, timeout) {
+        let _permit: Option<Permit<'_>> =
+            self.payload_size.map(|size| session.receiving.take(size));
+        match api.send(&request, limits) {
             Ok(reply) => self.answered(session, reply),
             // A server may hold the question for longer than we wait: not ready, and no reason to
             // wait more.
-            Err(Failure::TimedOut) => Ok(Step::Again(Duration::ZERO)),
-            Err(failure) => self.unreachable(http, &failure),
+            Err(Failure::TimedOut) => {
+                self.last = Some(format!("no answer to a question within {:?}", limits.silence));
+                Ok(Step::Again(Duration::ZERO))
+            }
+            Err(failure) => self.unreachable(api, &failure),
         }
     }
 
-    fn unreachable(&mut self, http: &Http, failure: &Failure) -> Result<Step<P>> {
-        let reason = http.auth.redact(&failure.to_string());
-        let since = *self.lost_since.get_or_insert(http.clock.now());
-        if http.since(since) >= http.retry.submit_timeout {
+    fn unreachable(&mut self, api: &Api, failure: &Failure) -> Result<Step<P>> {
+        if matches!(failure, Failure::Cancelled) {
+            return Err(Error::Cancelled { call: Box::new(self.info.clone()) });
+        }
+        let reason = api.auth.redact(&failure.to_string());
+        let since = *self.lost_since.get_or_insert(api.clock.now());
+        if !failure.may_pass() || api.since(since) >= api.retry.submit_timeout {
             return Err(Error::Unreachable {
                 call: Box::new(self.info.clone()),
                 reason,
@@ -215,92 +260,109 @@ impl<P: Answer> Pending<P> {
     }
 
     fn answered(&mut self, session: &Session, reply: Reply) -> Result<Step<P>> {
-        let http = &session.http;
+        let api = &session.api;
         self.info.last_status = Some(reply.status);
         self.bytes.received += reply.body.len() as u64;
         (self.lost_since, self.last) = (None, None);
         if reply.status != 429 {
-            self.setbacks = 0;
+            self.failures = 0;
         }
         if reply.status < 500 {
             self.failing_since = None;
         }
         match reply.status {
-            200..300 => self.told(http, reply),
+            200..300 => self.told(api, reply),
             408 => {
                 // The body of a 408 is a try_again without its type.
                 if let Ok(state) = json::from_slice::<TryAgain>(&reply.body) {
                     self.bad_requests = 0;
-                    self.queued(http, state);
+                    self.queued(api, state);
                 }
                 Ok(Step::Again(POLITE))
             }
-            // Proxies make these up. Among servers that speak JSON, SkyRL-tx reports failure by a
-            // 400 that says why.
-            400 if (reply.body.is_empty() || session.server.dialect == Dialect::Protobuf)
+            400 if !session.flavour.fails_by_bad_request(&reply.body)
                 && self.bad_requests < MAX_BAD_REQUESTS =>
             {
                 self.bad_requests += 1;
                 Ok(Step::Again(POLITE))
             }
             402 => {
-                let pause = self.billing.next(http.clock.now(), http.retry.billing_pause);
-                let pause = pause.ok_or_else(|| http.refusal(&reply, &self.info))?;
-                http.progress.event(&Event::BillingPause(self.info.clone()));
+                let pause = self.billing.next(api.clock.now(), api.retry.billing_pause);
+                let pause = pause.ok_or_else(|| api.refusal(&reply, &self.info))?;
+                api.progress.event(&Event::BillingPause(self.info.clone()));
                 Ok(Step::Again(pause))
             }
             429 => Ok(self.back_off()),
             410 => Err(Error::Expired {
                 call: Box::new(self.info.clone()),
-                message: http.words(&reply.body),
+                message: api.words(&reply.body),
             }),
             500.. => {
-                let since = *self.failing_since.get_or_insert(http.clock.now());
-                if http.since(since) >= MAX_FAILING {
-                    return Err(http.refusal(&reply, &self.info));
+                let since = *self.failing_since.get_or_insert(api.clock.now());
+                if api.since(since) >= MAX_FAILING {
+                    return Err(api.refusal(&reply, &self.info));
                 }
                 Ok(Step::Again(AFTER_FAILURE))
             }
-            _ => Err(http.refusal(&reply, &self.info)),
+            _ => Err(api.refusal(&reply, &self.info)),
         }
     }
 
-    fn told(&mut self, http: &Http, reply: Reply) -> Result<Step<P>> {
+    fn told(&mut self, api: &Api, reply: Reply) -> Result<Step<P>> {
         if let (Format::Protobuf, Some(decode)) = (reply.format, P::FROM_PROTOBUF) {
-            let unreadable = |source: wire::Error| Error::Reply {
-                call: Box::new(self.info.clone()),
-                source: Box::new(source),
-                excerpt: "(protobuf)".to_owned(),
+            return match decode(reply.body) {
+                Ok(value) => Ok(Step::Ready(value)),
+                Err(source) => self.unreadable(api, source, "(protobuf)".to_owned()),
             };
-            return decode(reply.body).map(Step::Ready).map_err(unreadable);
         }
-        let unreadable = |source: wire::Error| Error::Reply {
-            call: Box::new(self.info.clone()),
-            source: Box::new(source),
-            excerpt: http.words(&reply.body),
+        let told = match FutureReply::from_json(&reply.body) {
+            Ok(told) => told,
+            Err(source) => return self.unreadable(api, source, api.words(&reply.body)),
         };
-        let told = FutureReply::from_json(&reply.body).map_err(unreadable)?;
-        http.replies.give(reply.body);
+        api.connection.replies.give(reply.body);
+        self.unreadable = 0;
         match told {
             FutureReply::Ready(value) => Ok(Step::Ready(value)),
             FutureReply::TryAgain(state) => {
-                self.queued(http, state);
+                self.complete = 0;
+                self.queued(api, state);
                 Ok(Step::Again(POLITE))
             }
             FutureReply::CompleteMetadata { response_payload_size } => {
+                self.complete += 1;
                 self.is_complete(response_payload_size);
-                Ok(Step::Again(Duration::ZERO))
+                match self.complete {
+                    1 => Ok(Step::Again(Duration::ZERO)),
+                    2..=MAX_COMPLETE => Ok(Step::Again(AFTER_FAILURE)),
+                    n => Err(Error::Unexpected {
+                        call: Box::new(self.info.clone()),
+                        problem: format!(
+                            "the server says {n} times that the result is complete, and does not give it"
+                        ),
+                    }),
+                }
             }
             FutureReply::Failed(failed) => Err(Error::RequestFailed {
                 call: Box::new(self.info.clone()),
                 category: failed.category,
-                message: http.words(failed.error.as_bytes()),
+                message: api.words(failed.error.as_bytes()),
             }),
         }
     }
 
-    fn queued(&mut self, http: &Http, state: TryAgain) {
-        let now = http.clock.now();
+    /// A success that nobody can read, a login page say: asking again is free.
+    fn unreadable(&mut self, api: &Api, source: wire::Error, excerpt: String) -> Result<Step<P>> {
+        api.connection.start_anew();
+        self.unreadable += 1;
+        if self.unreadable < MAX_UNREADABLE {
+            self.last = Some(format!("{source}; the answer begins {excerpt:?}"));
+            return Ok(Step::Again(AFTER_FAILURE));
+        }
+        Err(Error::Reply { call: Box::new(self.info.clone()), source: Box::new(source), excerpt })
+    }
+
+    fn queued(&mut self, api: &Api, state: TryAgain) {
+        let now = api.clock.now();
         let told = *self.told.get_or_insert(now);
         let is_new = self.info.queue_state != state.queue_state && state.queue_state.is_some();
         // That a request is being worked on is no news at first.
@@ -310,14 +372,14 @@ impl<P: Answer> Pending<P> {
         self.info.queue_state_reason = state.queue_state_reason;
         if (is_new && !is_usual) || now.saturating_sub(told) >= TELL_AGAIN {
             self.told = Some(now);
-            http.progress.event(&Event::Queued(self.info.clone()));
+            api.progress.event(&Event::Queued(self.info.clone()));
         }
     }
 
     /// 1 s, doubling to 30 s while nothing else comes.
     fn back_off(&mut self) -> Step<P> {
-        let wait = Duration::from_secs(1 << self.setbacks.min(5)).min(MAX_BACK_OFF);
-        self.setbacks += 1;
+        let wait = Duration::from_secs(1 << self.failures.min(5)).min(MAX_BACK_OFF);
+        self.failures += 1;
         Step::Again(wait)
     }
 }

@@ -1,95 +1,78 @@
 //! A session with a server: what all clients made from it share.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-use serde::Serialize;
 use tinsmith_wire::{
-    CreateSamplingSessionRequest, CreateSamplingSessionResponse, CreateSessionRequest,
-    CreateSessionResponse, FinishReason, FinishSessionRequest, JoinSamplingSessionRequest,
-    JoinSamplingSessionResponse, Submitted,
+    CreateSamplingSessionRequest, CreateSessionRequest, FinishReason, FinishSessionRequest,
+    JoinSamplingSessionRequest, UserMetadata,
 };
 
 use crate::{
-    CallInfo, Error, Event, RequestOrder, Result, ServiceClientBuilder, Severity,
-    http::buffer_pool::Buffers,
-    http::connection::{Http, Payload, Request},
-    http::retry::Kind,
-    protocol::background::{Notice, Notices},
-    protocol::flavour::Server,
-    protocol::heartbeat::Heartbeat,
-    protocol::poll::Pending,
+    Error, Event, Result, Severity,
+    http::{api::Api, buffer_pool::BufferPool, semaphore::Semaphore},
+    protocol::{
+        background::{Background, Notice},
+        endpoints::{
+            CREATE_SAMPLING_SESSION, CREATE_SESSION, FINISH_SESSION, JOIN_SAMPLING_SESSION,
+        },
+        flavour::{Flavour, FlavourSettings},
+        heartbeat::Heartbeat,
+    },
 };
 
 /// What all clients of a session share.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub http: Arc<Http>,
-    pub server: Server,
+    pub api: Arc<Api>,
+    pub flavour: Flavour,
     pub id: String,
+    /// Bytes of training requests being sent.
+    pub sending: Semaphore,
+    /// Bytes of large results being received.
+    pub receiving: Semaphore,
+    /// Bytes of sample requests being sent.
+    pub sampling: Semaphore,
     /// For the bodies of training passes.
-    pub bodies: Buffers<u8>,
+    pub bodies: BufferPool<u8>,
     /// For gradients by logprobs.
-    pub gradients: Buffers<f32>,
+    pub gradients: BufferPool<f32>,
     heartbeat: Heartbeat,
     models: AtomicU64,
     samplers: AtomicU64,
     custom_losses: AtomicU64,
     /// Samples under way.
     pub samples: AtomicU64,
-    notices: Notices,
+    background: Background,
 }
 
-/// A request whose result comes later.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Submission {
-    /// What it is called in errors.
-    pub call: &'static str,
-    /// The last part of its address.
-    pub path: &'static str,
-    /// What it is called when its result is asked for.
-    pub request_type: &'static str,
-    pub seq_id: Option<u64>,
-    pub kind: Kind,
-}
-
-impl Submission {
-    pub fn new(call: &'static str, request_type: &'static str) -> Self {
-        Submission { call, path: call, request_type, seq_id: None, kind: Kind::Submit }
-    }
-
-    pub fn kind(self, kind: Kind) -> Self {
-        Submission { kind, ..self }
-    }
-
-    pub fn seq(self, seq_id: u64) -> Self {
-        Submission { seq_id: Some(seq_id), ..self }
-    }
+/// What the user says of a session.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionSettings {
+    pub flavour: FlavourSettings,
+    pub tags: Vec<String>,
+    pub user_metadata: UserMetadata,
+    pub project_id: Option<String>,
+    pub display_name: Option<String>,
 }
 
 impl Session {
-    pub fn start(mut http: Http, settings: &ServiceClientBuilder) -> Result<Self> {
-        let server = Server::meet(&http, settings)?;
-        if let Some(config) = &server.config {
-            let pause =
-                Duration::try_from_secs_f64(config.billing_exception_max_pause_duration_sec);
-            http.retry.billing_pause = http.retry.billing_pause.min(pause.unwrap_or_default());
+    pub fn start(mut api: Api, settings: SessionSettings) -> Result<Self> {
+        let flavour = Flavour::discover(&api, &settings.flavour)?;
+        if let Some(pause) = flavour.billing_pause {
+            api.retry.billing_pause = api.retry.billing_pause.min(pause);
         }
+        let sdk_version = settings.flavour.sdk_version;
         let request = CreateSessionRequest {
-            tags: settings.session_tags(),
-            user_metadata: settings.user_metadata.clone(),
-            sdk_version: settings.sdk_version.clone(),
-            project_id: settings.project_id.clone(),
-            display_name: settings.display_name.clone(),
+            tags: settings.tags,
+            user_metadata: settings.user_metadata,
+            sdk_version: sdk_version.clone(),
+            project_id: settings.project_id,
+            display_name: settings.display_name,
         };
-        let info = CallInfo::of("create_session");
-        let created: CreateSessionResponse =
-            http.call("/api/v1/create_session", &request, info, Kind::Start).map_err(no_trainer)?;
+        let created = CREATE_SESSION.call(&api, &request).map_err(no_trainer)?;
         let messages = [
             (Severity::Info, created.info_message),
             (Severity::Warning, created.warning_message),
@@ -97,19 +80,22 @@ impl Session {
         ];
         for (severity, text) in messages {
             if let Some(text) = text {
-                let text = http.words(text.as_bytes());
-                http.progress.event(&Event::Message { severity, text });
+                let text = api.words(text.as_bytes());
+                api.progress.event(&Event::Message { severity, text });
             }
         }
-        let http = Arc::new(http);
+        let api = Arc::new(api);
         Ok(Session {
-            notices: Notices::new(http.clone(), &settings.sdk_version),
-            heartbeat: Heartbeat::start(http.clone(), &created.session_id)?,
-            http,
-            server,
+            background: Background::new(api.clone(), &sdk_version),
+            heartbeat: Heartbeat::start(api.clone(), &created.session_id)?,
+            sending: Semaphore::new(flavour.limits.sending),
+            receiving: Semaphore::new(flavour.limits.receiving),
+            sampling: Semaphore::new(flavour.limits.sampling),
+            api,
+            flavour,
             id: created.session_id,
-            bodies: Buffers::default(),
-            gradients: Buffers::default(),
+            bodies: BufferPool::default(),
+            gradients: BufferPool::default(),
             models: AtomicU64::new(0),
             samplers: AtomicU64::new(0),
             custom_losses: AtomicU64::new(0),
@@ -117,39 +103,12 @@ impl Session {
         })
     }
 
-    /// Sends a JSON request whose result comes later.
-    pub fn submit<P>(&self, submission: Submission, body: &impl Serialize) -> Result<Pending<P>> {
-        let (_, pending) = self.submit_payload(submission, &Payload::json(body)?, &[])?;
-        Ok(pending)
-    }
-
-    /// Sends a request whose result comes later, and gives what the server said on accepting it.
-    pub fn submit_payload<P>(
-        &self,
-        submission: Submission,
-        payload: &Payload,
-        headers: &[(&str, &str)],
-    ) -> Result<(Submitted, Pending<P>)> {
-        if self.heartbeat.is_over() {
-            return Err(Error::SessionOver);
+    /// An error once the session has ended.
+    pub fn check_alive(&self) -> Result<()> {
+        match self.heartbeat.is_over() {
+            true => Err(Error::SessionOver),
+            false => Ok(()),
         }
-        let mut info = CallInfo {
-            seq_id: submission.seq_id,
-            knows_repetition: self.http.retry.resend_uncertain
-                && self.server.order() == RequestOrder::BySequence,
-            ..CallInfo::of(submission.call)
-        };
-        let path = format!("/api/v1/{}", submission.path);
-        let request = Request { headers, ..Request::post(&path, payload) };
-        let start = self.http.clock.now();
-        let reply = self.http.exchange(&request, &mut info, submission.kind)?;
-        self.server.recognise(&reply);
-        let roundtrip = self.http.since(start);
-        let submitted: Submitted = self.http.read(&reply, info.clone())?;
-        let id = submitted.request_id.clone();
-        let mut pending = Pending::new(&info, submission.request_type, id, roundtrip);
-        pending.bytes.sent = payload.bytes.len() as u64;
-        Ok((submitted, pending))
     }
 
     /// The next number of a model.
@@ -169,8 +128,8 @@ impl Session {
 
     /// Tells the server, in time, what it may want to know.
     pub fn notify(&self, notice: Notice) {
-        if self.server.config.is_some() {
-            self.notices.give(notice);
+        if self.flavour.wants_notices {
+            self.background.give(notice);
         }
     }
 
@@ -182,32 +141,22 @@ impl Session {
             base_model: (!is_path).then(|| model.to_owned()),
             model_path: is_path.then(|| model.to_owned()),
         };
-        let info = CallInfo::of("create_sampling_session");
-        let path = "/api/v1/create_sampling_session";
-        let created: CreateSamplingSessionResponse =
-            self.http.call(path, &request, info, Kind::Query)?;
-        Ok(created.sampling_session_id)
+        Ok(CREATE_SAMPLING_SESSION.call(&self.api, &request)?.sampling_session_id)
     }
 
     /// The number of another client of a sampling session.
     pub fn join_sampling_session(&self, id: &str) -> Result<u64> {
         let request = JoinSamplingSessionRequest { sampling_session_id: id.to_owned() };
-        let info = CallInfo::of("join_sampling_session");
-        let path = "/api/v1/join_sampling_session";
-        let joined: JoinSamplingSessionResponse =
-            self.http.call(path, &request, info, Kind::Query)?;
-        Ok(joined.client_counter)
+        Ok(JOIN_SAMPLING_SESSION.call(&self.api, &request)?.client_counter)
     }
 
     /// Tells the server how the session ended, where it wants to know, and ends the heartbeat.
     pub fn finish(&self, reason: FinishReason, detail: Option<String>) -> Result<()> {
-        let payload = Payload::json(&FinishSessionRequest { reason, detail })?;
-        let path = format!("/api/v1/sessions/{}/finish", self.id);
-        let mut info = CallInfo::of("sessions/finish");
-        let answer = self.http.exchange(&Request::post(&path, &payload), &mut info, Kind::Query);
+        let request = FinishSessionRequest { reason, detail };
+        let answer = FINISH_SESSION.act(&self.api, &self.id, &request);
         self.heartbeat.end();
         match answer {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(Error::Status { status: 404 | 405, .. }) => Ok(()),
             Err(error) => Err(error),
         }

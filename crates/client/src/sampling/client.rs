@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tinsmith_wire::{ModelInput, SampleRequest, SampleResponse, SamplingParams, TensorData};
 
 use crate::{
-    ApiFuture, CallInfo, Error, RequestOrder, Result,
+    ApiFuture, CallInfo, Error, Result,
     protocol::session::Session,
     sampling::sample::{Sample, Sampler},
 };
@@ -105,10 +105,9 @@ impl SamplingClient {
     /// A client beside others, under a number that the server gives, or else that hardly anybody
     /// else draws.
     pub(crate) fn join(session: Arc<Session>, id: &str) -> Result<Self> {
-        let config = session.server.config.as_ref();
-        let copy = match config.is_some_and(|config| config.sample_join_sampling_session) {
+        let copy = match session.flavour.sampling.numbers_clients {
             true => session.join_sampling_session(id)?,
-            false => 1 + session.http.clock.random() % MAX_DRAWN,
+            false => 1 + session.api.clock.random() % MAX_DRAWN,
         };
         let sampler = Arc::new(Sampler::new(session, id.to_owned(), None, copy)?);
         Ok(SamplingClient { sampler })
@@ -189,10 +188,7 @@ impl SamplingClient {
         let session = self.sampler.session.clone();
         let logprobs = move |answer: SampleResponse| {
             let mut found = answer.prompt_logprobs.unwrap_or_default();
-            // SkyRL-tx leaves out the first token, which has none.
-            if session.server.order() == RequestOrder::ByArrival
-                && expected == Some(found.len() + 1)
-            {
+            if session.flavour.omits_first_prompt_logprob() && expected == Some(found.len() + 1) {
                 found.insert(0, None);
             }
             if expected.is_some_and(|expected| expected != found.len()) {

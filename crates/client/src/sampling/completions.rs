@@ -13,9 +13,11 @@ use tinsmith_wire::{
 
 use crate::{
     CallInfo, Result,
-    http::connection::{Failure, Payload, Request},
-    protocol::poll::Pending,
-    protocol::session::Session,
+    http::{
+        connection::{Failure, Limits},
+        message::{LIST, Payload, Request},
+    },
+    protocol::{endpoints::RETRIEVE_FUTURES, poll::Pending, session::Session},
 };
 
 /// Which samples of one sampling session are known to have ended.
@@ -42,6 +44,8 @@ struct State {
 
 /// Between two questions when the server answers at once that nothing has ended.
 const POLITE: Duration = Duration::from_millis(100);
+/// Between two looks whether a wait is cancelled.
+const SLICE: Duration = Duration::from_millis(400);
 /// After an answer that may pass.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many answers 400 are forgiven.
@@ -60,7 +64,7 @@ impl Completions {
         let Some(id) = pending.info.request_id.clone() else {
             return Ok(());
         };
-        let clock = &session.http.clock;
+        let clock = &session.api.clock;
         let mut state = self.lock();
         loop {
             if let Some(size) = state.ended.remove(&id) {
@@ -72,12 +76,13 @@ impl Completions {
             if state.is_refused {
                 return Ok(());
             }
+            session.api.check_cancelled(&pending.info)?;
             let left = at.saturating_sub(clock.now());
             if left.is_zero() {
                 return Err(pending.deadline(limit));
             }
             if state.is_asking {
-                let woken = self.changed.wait_timeout(state, left);
+                let woken = self.changed.wait_timeout(state, left.min(SLICE));
                 state = woken.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
@@ -91,7 +96,7 @@ impl Completions {
             self.changed.notify_all();
             if let Some(pause) = pause {
                 drop(state);
-                clock.sleep(pause.min(left));
+                session.api.sleep(pause.min(left), &pending.info)?;
                 state = self.lock();
             }
         }
@@ -127,13 +132,16 @@ fn ask(session: &Session, request: &RetrieveFuturesRequest, left: Duration) -> N
     let Ok(payload) = Payload::json(request) else {
         return News::Refused;
     };
-    let http = &session.http;
-    let key = http.idempotency_key();
+    let api = &session.api;
+    let path = RETRIEVE_FUTURES.path("");
+    let key = api.idempotency_key();
     let request = Request {
         headers: &[("X-Idempotency-Key", &key)],
-        ..Request::post("/api/v1/retrieve_futures", &payload)
+        max_answer: LIST,
+        ..Request::post(&path, &payload)
     };
-    match http.send(&request, left.min(http.retry.poll_timeout)) {
+    let limits = Limits { total: left, silence: api.retry.poll_timeout };
+    match api.send(&request, limits) {
         Ok(reply) => match reply.status {
             200..300 => json::from_slice(&reply.body).map_or(News::Refused, News::Ended),
             408 => News::Nothing,

@@ -12,12 +12,15 @@ use tinsmith_wire::{FuturesTarget, SampleRequest, SampleResponse};
 
 use crate::{
     CallInfo, Error, Event, Result,
-    http::connection::Payload,
-    http::retry::Kind,
-    protocol::background::Notice,
-    protocol::future::Wait,
-    protocol::poll::{Patience, Pending},
-    protocol::session::{Session, Submission},
+    http::{message::Payload, retry::Purpose},
+    protocol::{
+        background::Notice,
+        endpoints::SAMPLE,
+        future::Wait,
+        poll::{Deadline, Pending},
+        session::Session,
+        submit::Submission,
+    },
     sampling::completions::Completions,
 };
 
@@ -88,15 +91,16 @@ impl<F> Sample<F> {
         let payload = Payload::json(&self.request)?;
         let bytes = payload.bytes.len() as u64;
         let back_off = if bytes <= LONG_PROMPT { 1 } else { 5 };
-        let submission = Submission::new("asample", "Sample")
+        let submission = Submission::new(&SAMPLE)
             .seq(seq_id)
-            .kind(Kind::Sample(Duration::from_secs(back_off)));
+            .purpose(Purpose::Sample(Duration::from_secs(back_off)))
+            .headers(&[("X-Tinker-Sampling-Backpressure", "1")])
+            .max_result(max_result(&self.request));
         let session = &sampler.session;
-        let _share = session.server.sampling.take(bytes);
-        let headers = [("X-Tinker-Sampling-Backpressure", "1")];
-        let (submitted, pending) = session.submit_payload(submission, &payload, &headers)?;
+        let _permit = session.sampling.take(bytes);
+        let (submitted, pending) = session.submit_payload(submission, &payload)?;
         self.sequence_ids = submitted.sample_sequence_ids.unwrap_or_default();
-        self.submitted = session.http.clock.now();
+        self.submitted = session.api.clock.now();
         self.pending = Some(pending);
         Ok(())
     }
@@ -111,7 +115,7 @@ impl<F> Sample<F> {
     }
 
     /// The answer, unless it is not there when asking once.
-    fn answer(&mut self, patience: Patience) -> Result<Option<SampleResponse>> {
+    fn answer(&mut self, until: Deadline) -> Result<Option<SampleResponse>> {
         let sampler = self.sampler.clone();
         let session = &sampler.session;
         loop {
@@ -119,17 +123,25 @@ impl<F> Sample<F> {
                 self.submit()?;
                 continue;
             };
-            let until = sampler.unless_stuck(self.submitted, patience);
+            let until = sampler.unless_stuck(self.submitted, until);
             let error = match sampler.wait(pending, until) {
                 Ok(true) => {
                     sampler.has_ended();
-                    return Ok(pending.value.take());
+                    let answer = pending.value.take();
+                    return match answer.as_ref().and_then(|it| problem(&self.request, it)) {
+                        None => Ok(answer),
+                        Some(problem) => {
+                            self.has_failed = true;
+                            let call = Box::new(pending.info.clone());
+                            Err(Error::Unexpected { call, problem })
+                        }
+                    };
                 }
                 Ok(false) => return Ok(None),
                 // Other samples have ended meanwhile.
                 Err(error)
                     if error.is_timeout()
-                        && sampler.unless_stuck(self.submitted, patience) != until =>
+                        && sampler.unless_stuck(self.submitted, until) != until =>
                 {
                     continue;
                 }
@@ -141,20 +153,20 @@ impl<F> Sample<F> {
             };
             self.pending = None;
             self.failures += 1;
-            let Patience::Until { at, .. } = patience else {
+            let Deadline::Until { at, .. } = until else {
                 return Ok(None);
             };
-            let clock = &session.http.clock;
-            let wait = session.http.retry.delay(self.failures, clock.random());
+            let clock = &session.api.clock;
+            let wait = session.api.retry.delay(self.failures, clock.random());
             if clock.now() + wait >= at {
                 return Err(error);
             }
-            session.http.progress.event(&Event::Retry {
+            session.api.progress.event(&Event::Retry {
                 call: CallInfo::of("asample"),
                 reason: error.to_string(),
                 wait,
             });
-            clock.sleep(wait);
+            session.api.sleep(wait, &CallInfo::of("asample"))?;
         }
     }
 }
@@ -171,11 +183,11 @@ impl<F> Drop for Sample<F> {
 }
 
 impl<T, F: FnOnce(SampleResponse) -> Result<T>> Wait<T> for Sample<F> {
-    fn wait(&mut self, patience: Patience) -> Result<Option<T>> {
+    fn wait(&mut self, until: Deadline) -> Result<Option<T>> {
         if self.finish.is_none() {
             return Err(Error::ResultTaken);
         }
-        let Some(answer) = self.answer(patience)? else {
+        let Some(answer) = self.answer(until)? else {
             return Ok(None);
         };
         self._slot = None;
@@ -224,32 +236,30 @@ impl Sampler {
     }
 
     fn has_ended(&self) {
-        let now = self.session.http.clock.now().as_millis() as u64;
+        let now = self.session.api.clock.now().as_millis() as u64;
         self.last_end.fetch_max(now, Ordering::Relaxed);
     }
 
     /// A wait that is shorter if the server may be stuck before its end, as far as is known now.
-    fn unless_stuck(&self, submitted: Duration, patience: Patience) -> Patience {
-        let config = self.session.server.config.as_ref();
-        let is_watched = config.is_none_or(|config| config.sample_enable_stuck_detection);
+    fn unless_stuck(&self, submitted: Duration, until: Deadline) -> Deadline {
+        let is_watched = self.session.flavour.sampling.detects_stuck;
         let last_end = Duration::from_millis(self.last_end.load(Ordering::Relaxed));
         let stuck = submitted.max(last_end) + MAX_QUIET;
-        match patience {
-            Patience::Until { at, .. } if is_watched && stuck < at => {
-                Patience::Until { at: stuck, limit: MAX_QUIET }
+        match until {
+            Deadline::Until { at, .. } if is_watched && stuck < at => {
+                Deadline::Until { at: stuck, limit: MAX_QUIET }
             }
-            patience => patience,
+            until => until,
         }
     }
 
     /// By itself, or together with the other samples where the server has it so.
-    fn wait(&self, pending: &mut Pending<SampleResponse>, patience: Patience) -> Result<bool> {
-        let config = self.session.server.config.as_ref();
-        let together = config.is_some_and(|config| config.sample_use_retrieve_futures);
-        if let (true, Patience::Until { at, limit }) = (together, patience) {
+    fn wait(&self, pending: &mut Pending<SampleResponse>, until: Deadline) -> Result<bool> {
+        let together = self.session.flavour.sampling.waits_together;
+        if let (true, Deadline::Until { at, limit }) = (together, until) {
             self.completions.wait(&self.session, &self.target(), pending, at, limit)?;
         }
-        let outcome = pending.wait(&self.session, patience);
+        let outcome = pending.wait(&self.session, until);
         if together && !matches!(outcome, Ok(false)) {
             self.completions.retrieved(&pending.info);
         }
@@ -265,10 +275,39 @@ impl Drop for Sampler {
     }
 }
 
+/// What is wrong with the answer to `request`.
+fn problem(request: &SampleRequest, answer: &SampleResponse) -> Option<String> {
+    let (wanted, found) = (request.num_samples as usize, answer.sequences.len());
+    if wanted != found {
+        return Some(format!("{found} sequences for num_samples {wanted}"));
+    }
+    answer.sequences.iter().enumerate().find_map(|(i, sequence)| {
+        let (tokens, logprobs) = (sequence.tokens.len(), sequence.logprobs.as_ref()?.len());
+        (tokens != logprobs)
+            .then(|| format!("sequence {i} has {logprobs} logprobs for {tokens} tokens"))
+    })
+}
+
+/// Most bytes that the answer to `request` may have.
+fn max_result(request: &SampleRequest) -> u64 {
+    /// A number in JSON, with a token beside it.
+    const PER_NUMBER: u64 = 48;
+    /// Where neither the request nor the client knows how much the model may write.
+    const LONGEST: u64 = 1 << 17;
+    let longest = request.sampling_params.max_tokens.map_or(LONGEST, u64::from);
+    let prompt = request.prompt.len().map_or(LONGEST, |len| len as u64);
+    let targets = request.target_prompt_logprobs.as_ref().map_or(0, |it| it.elem_count() as u64);
+    let each = 1 + u64::from(request.topk_sample_logprobs);
+    let before =
+        1 + u64::from(request.topk_prompt_logprobs) + u64::from(request.prompt_alt_tokens_k);
+    let sampled = u64::from(request.num_samples).saturating_mul(longest).saturating_mul(each);
+    let numbers = sampled.saturating_add(prompt.saturating_mul(before)).saturating_add(targets);
+    numbers.saturating_mul(PER_NUMBER).saturating_add(16 << 20)
+}
+
 /// Sampling changes nothing on the server, so what was lost can be done again.
 fn worth_another(error: &Error, session: &Session) -> bool {
-    let config = session.server.config.as_ref();
-    if config.is_some_and(|config| config.sample_no_retries) {
+    if !session.flavour.sampling.allows_retries {
         return false;
     }
     match error {
@@ -283,8 +322,7 @@ struct Slot(Arc<Session>);
 
 impl Slot {
     fn take(session: &Arc<Session>) -> Option<Self> {
-        let config = session.server.config.as_ref();
-        let most = config.map_or(u64::MAX, |config| config.sample_max_concurrent_requests.into());
+        let most = session.flavour.sampling.max_concurrent;
         let room = |n| (n < most).then_some(n + 1);
         let samples = &session.samples;
         samples

@@ -6,13 +6,22 @@ use tinsmith_wire::{
     CreateByLoadRequest, LoadWeightsRequest, LoadWeightsResponse, LoraConfig, SamplerKind,
     SaveWeightsExternalRequest, SaveWeightsExternalResponse, SaveWeightsForSamplerRequest,
     SaveWeightsForSamplerResponse, SaveWeightsRequest, SaveWeightsResponse, UserMetadata,
+    WeightsInfoRequest,
 };
 
 use crate::{
-    ApiFuture, CallInfo, Dialect, Error, RestClient, Result, SamplingClient, ServiceClient,
-    TrainingClient,
-    http::retry::Kind,
-    protocol::session::{Session, Submission},
+    ApiFuture, CallInfo, Error, ModelOptions, Result, SamplingClient, TrainingClient,
+    protocol::{
+        endpoints::{
+            CREATE_BY_LOAD, LOAD_WEIGHTS, RUN_CHECKPOINTS, SAVE_EXTERNAL, SAVE_FOR_SAMPLER,
+            SAVE_WEIGHTS, WEIGHTS_INFO,
+        },
+        session::Session,
+    },
+    training::{
+        arguments::{check_name, check_path, check_ttl},
+        checkpoint_path::escaped,
+    },
 };
 
 /// How a checkpoint is kept. By default for good, and never in place of another.
@@ -113,6 +122,8 @@ impl TrainingClient {
         name: &str,
         options: &SaveOptions,
     ) -> Result<ApiFuture<SaveWeightsResponse>> {
+        check_name(name)?;
+        check_ttl(options.ttl)?;
         let request = |seq_id| SaveWeightsRequest {
             model_id: self.model.id.clone(),
             path: Some(name.to_owned()),
@@ -121,9 +132,19 @@ impl TrainingClient {
             ttl_seconds: options.ttl_seconds(),
             user_metadata: options.user_metadata.clone(),
         };
-        let submission = Submission::new("save_weights", "SaveWeights").kind(Kind::Save);
-        let mut turn = self.model.turn()?;
-        self.model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))
+        let mut turn = self.model.sequencer.turn_to_save()?;
+        let saving = self.model.send_one(&mut turn, &SAVE_WEIGHTS, request, |_, answer| Ok(answer));
+        match saving {
+            Err(error) if self.is_saved_all_the_same(&error) => match self.find_saved(name)? {
+                Some(path) => {
+                    turn.skip();
+                    let answer = SaveWeightsResponse { path };
+                    Ok(ApiFuture::ready(self.model.session.clone(), answer))
+                }
+                None => Err(error),
+            },
+            saving => saving,
+        }
     }
 
     /// Saves weights under `name` for use elsewhere: [`RestClient::external_weights_urls`] tells
@@ -139,18 +160,18 @@ impl TrainingClient {
         options: &SaveOptions,
     ) -> Result<ApiFuture<SaveWeightsExternalResponse>> {
         let keys: Vec<String> = recipients.iter().map(|&key| key.to_owned()).collect();
+        check_name(name)?;
+        check_ttl(options.ttl)?;
         let request = |seq_id| SaveWeightsExternalRequest {
             model_id: self.model.id.clone(),
             path: name.to_owned(),
             seq_id,
-            age_encryption_recipients: (!keys.is_empty()).then_some(keys),
+            age_encryption_recipients: (!keys.is_empty()).then(|| keys.clone()),
             ttl_seconds: options.ttl_seconds(),
             user_metadata: options.user_metadata.clone(),
         };
-        let submission =
-            Submission::new("save_weights_external", "SaveWeightsExternal").kind(Kind::Save);
-        let mut turn = self.model.turn()?;
-        self.model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))
+        let mut turn = self.model.sequencer.turn_to_save()?;
+        self.model.send_one(&mut turn, &SAVE_EXTERNAL, request, |_, answer| Ok(answer))
     }
 
     /// Loads weights from a path of [`save_state`](Self::save_state); the optimiser starts anew.
@@ -180,6 +201,7 @@ impl TrainingClient {
     }
 
     fn load(&self, path: &str, optimizer: bool) -> Result<ApiFuture<LoadWeightsResponse>> {
+        check_path(path)?;
         let request = |seq_id| LoadWeightsRequest {
             model_id: self.model.id.clone(),
             path: path.to_owned(),
@@ -187,11 +209,10 @@ impl TrainingClient {
             optimizer,
             ..LoadWeightsRequest::default()
         };
-        let submission = Submission::new("load_weights", "LoadWeights");
         let mut turn = self.model.turn()?;
         let seq_id = turn.next_id();
         let model = &self.model;
-        let loading = model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))?;
+        let loading = model.send_one(&mut turn, &LOAD_WEIGHTS, request, |_, answer| Ok(answer))?;
         turn.history().loaded(seq_id);
         Ok(loading)
     }
@@ -232,29 +253,47 @@ impl TrainingClient {
         options: &SaveOptions,
     ) -> Result<ApiFuture<SamplingClient>> {
         let session = &self.model.session;
+        name.map_or(Ok(()), check_name)?;
+        check_ttl(options.ttl)?;
+        let throw_away = name.is_none().then(|| session.next_sampler());
         let request = |seq_id| SaveWeightsForSamplerRequest {
             model_id: self.model.id.clone(),
             path: name.map(str::to_owned),
-            sampling_session_seq_id: name.is_none().then(|| session.next_sampler()),
+            sampling_session_seq_id: throw_away,
             seq_id,
             overwrite: options.overwrite.then_some(true),
             ttl_seconds: options.ttl_seconds(),
             user_metadata: options.user_metadata.clone(),
             kind: options.kind,
         };
-        let submission =
-            Submission::new("save_weights_for_sampler", "SaveWeightsForSampler").kind(Kind::Save);
-        let mut turn = self.model.turn()?;
-        self.model.send_one(&mut turn, submission, request, sampler)
+        let mut turn = self.model.sequencer.turn_to_save()?;
+        self.model.send_one(&mut turn, &SAVE_FOR_SAMPLER, request, sampler)
+    }
+
+    /// Whether a save that was refused because of a conflict may be the second of two that are one,
+    /// of which the first was done though its answer was lost.
+    fn is_saved_all_the_same(&self, error: &Error) -> bool {
+        matches!(error, Error::Status { status: 409, call, .. } if call.is_uncertain)
+    }
+
+    /// The path of this model's checkpoint of that name, if the server has one.
+    fn find_saved(&self, name: &str) -> Result<Option<String>> {
+        let run = escaped(&self.model.id);
+        let listed = RUN_CHECKPOINTS.get(&self.model.session.api, &run)?;
+        let ids = [name.to_owned(), format!("weights/{name}")];
+        let found = listed.checkpoints.into_iter().find(|it| ids.contains(&it.checkpoint_id));
+        Ok(found.map(|checkpoint| checkpoint.tinker_path))
     }
 
     /// A new model made of a checkpoint. Servers of the protobuf dialect do it in one request; in
     /// the other the model is created as the checkpoint says, and loads it as its first request.
     pub(crate) fn from_state(session: &Arc<Session>, path: &str, optimizer: bool) -> Result<Self> {
-        if session.server.dialect == Dialect::Protobuf {
+        check_path(path)?;
+        if session.flavour.creates_by_load {
             return Self::by_load(session, path, optimizer);
         }
-        let info = RestClient::new(session.http.clone()).weights_info(path)?;
+        let request = WeightsInfoRequest { tinker_path: path.to_owned() };
+        let info = WEIGHTS_INFO.call(&session.api, &request)?;
         let config = LoraConfig {
             rank: info.lora_rank.unwrap_or_default(),
             train_unembed: info.train_unembed.unwrap_or(true),
@@ -262,8 +301,8 @@ impl TrainingClient {
             train_attn: info.train_attn.unwrap_or(true),
             ..LoraConfig::default()
         };
-        let service = ServiceClient::within(session.clone());
-        let client = service.create_lora_training_client(&info.base_model, &config)?;
+        let options = ModelOptions::default();
+        let client = TrainingClient::create(session, &info.base_model, &config, options)?;
         client.load(path, optimizer)?.result()?;
         Ok(client)
     }
@@ -276,8 +315,8 @@ impl TrainingClient {
             optimizer,
             ..CreateByLoadRequest::default()
         };
-        let pending = session.submit(Submission::new("load_weights", "LoadWeights"), &request)?;
-        let loaded: LoadWeightsResponse =
+        let pending = session.submit(&CREATE_BY_LOAD, None, &request)?;
+        let loaded =
             ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)).result()?;
         // Servers that do not say it name it so.
         let id = loaded

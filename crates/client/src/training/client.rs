@@ -3,24 +3,28 @@
 use std::sync::Arc;
 
 use tinsmith_wire::{
-    AdamParams, Datum, ForwardBackwardOutput, GetInfoRequest, GetInfoResponse, LossFn,
-    LossFnConfig, OptimStepRequest, OptimStepResponse, Pass, UnloadModelRequest,
-    UnloadModelResponse,
+    AdamParams, CreateModelRequest, Datum, ForwardBackwardOutput, GetInfoRequest, GetInfoResponse,
+    LoraConfig, LossFn, LossFnConfig, OptimStepRequest, OptimStepResponse, OptimizerConfig, Pass,
+    UnloadModelRequest, UnloadModelResponse, UserMetadata,
 };
 
 #[cfg(doc)]
 use crate::Error;
 use crate::{
-    ApiFuture, CallInfo, OptimStep, Result,
-    http::retry::Kind,
+    ApiFuture, OptimStep, Result,
     observe::step_files::StepFiles,
-    protocol::fireworks,
-    protocol::flavour::Service,
-    protocol::session::{Session, Submission},
-    training::combine::combine,
-    training::model::{Model, PassOver},
-    training::preflight,
-    training::sequencer::Order,
+    protocol::{
+        endpoints::{CREATE_MODEL, GET_INFO, OPTIM_STEP, UNLOAD_MODEL},
+        flavour::add_tokens,
+        session::Session,
+    },
+    training::{
+        arguments,
+        combine::combine,
+        model::{Model, PassOver},
+        preflight,
+        sequencer::Sequencer,
+    },
 };
 
 /// A model in training. Clones share it.
@@ -28,11 +32,10 @@ use crate::{
 /// Requests are executed in the order of the calls. A call returns when the server has accepted its
 /// request, so a `forward_backward` and the `optim_step` after it may both be under way.
 ///
-/// When a request that reached the server cannot be brought to acceptance, the order of what
-/// follows cannot be kept: every later call fails with [`Error::Poisoned`], naming that first
-/// error. A request that the server accepts and then fails to execute does not have this effect,
-/// nor does an error before anything is sent, nor one in a loss function, nor a refusal by a server
-/// that orders requests [by arrival](crate::RequestOrder::ByArrival).
+/// When a request may have been executed although it failed, nobody can tell what a later one would
+/// be applied to: every later call fails with [`Error::Poisoned`], naming that first error, except
+/// for saves. A request that the server refuses, or accepts and then fails to execute, does not
+/// have this effect, nor does an error before anything is sent, nor one in a loss function.
 ///
 /// ```
 /// use tinsmith_client::{AdamParams, Datum, LoraConfig, LossFn, ModelInput, ServiceClient};
@@ -56,12 +59,65 @@ pub struct TrainingClient {
     pub(crate) model: Arc<Model>,
 }
 
+/// What a new model is besides its adapter.
+///
+/// ```
+/// use tinsmith_client::{ModelOptions, OptimizerConfig};
+/// let notes = [("purpose".to_owned(), "a test".into())].into();
+/// let options = ModelOptions::default().optimizer(OptimizerConfig::Dimuon { version: 1 }).user_metadata(notes);
+/// assert_eq!(options.user_metadata.unwrap()["purpose"], "a test");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ModelOptions {
+    /// Its optimiser, for good; the server's AdamW when absent.
+    pub optimizer: Option<OptimizerConfig>,
+    /// Notes on it.
+    pub user_metadata: Option<UserMetadata>,
+}
+
+impl ModelOptions {
+    /// Sets the optimiser.
+    #[must_use]
+    pub fn optimizer(mut self, optimizer: OptimizerConfig) -> Self {
+        self.optimizer = Some(optimizer);
+        self
+    }
+
+    /// Adds notes.
+    #[must_use]
+    pub fn user_metadata(mut self, notes: UserMetadata) -> Self {
+        self.user_metadata = Some(notes);
+        self
+    }
+}
+
 impl TrainingClient {
     pub(crate) fn new(session: Arc<Session>, id: String) -> Self {
-        let order = Order::new();
-        TrainingClient {
-            model: Arc::new(Model { session, id, order, step_files: StepFiles::default() }),
-        }
+        let (sequencer, step_files) = (Sequencer::new(), StepFiles::default());
+        TrainingClient { model: Arc::new(Model { session, id, sequencer, step_files }) }
+    }
+
+    /// A new model.
+    pub(crate) fn create(
+        session: &Arc<Session>,
+        base_model: &str,
+        config: &LoraConfig,
+        options: ModelOptions,
+    ) -> Result<Self> {
+        arguments::check_lora(config)?;
+        let request = CreateModelRequest {
+            session_id: session.id.clone(),
+            model_seq_id: session.next_model(),
+            base_model: base_model.to_owned(),
+            lora_config: config.clone(),
+            optimizer_config: options.optimizer,
+            user_metadata: options.user_metadata,
+        };
+        let pending = session.submit(&CREATE_MODEL, None, &request)?;
+        let created =
+            ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)).result()?;
+        Ok(TrainingClient::new(session.clone(), created.model_id))
     }
 
     /// The model's id on the server.
@@ -85,13 +141,7 @@ impl TrainingClient {
     /// ```
     pub fn get_info(&self) -> Result<GetInfoResponse> {
         let model_id = self.model.id.clone();
-        let http = &self.model.session.http;
-        http.call(
-            "/api/v1/get_info",
-            &GetInfoRequest { model_id },
-            CallInfo::of("get_info"),
-            Kind::Query,
-        )
+        GET_INFO.call(&self.model.session.api, &GetInfoRequest { model_id })
     }
 
     /// Runs the model and a loss of the server's, without a gradient.
@@ -158,22 +208,20 @@ impl TrainingClient {
         config: Option<LossFnConfig>,
     ) -> Result<ApiFuture<ForwardBackwardOutput>> {
         preflight::check(data, |_| true)?;
-        self.model.check_data(data)?;
         let session = &self.model.session;
+        session.flavour.check_data(data)?;
         let batch = PassOver {
             pass,
             data,
-            chunks: &session.server.chunks.split(data, session.server.service),
+            chunks: &session.flavour.chunks.split(data, session.flavour.byte_count),
             loss_fn: &loss_fn,
             config: config.as_ref(),
         };
         let pending = self.model.send_pass(&mut self.model.turn()?, batch)?;
-        let tokens = (session.server.service == Service::Fireworks
-            && loss_fn == LossFn::CrossEntropy)
-            .then(|| fireworks::response_tokens(data));
+        let tokens = session.flavour.tokens_to_add(data, loss_fn == LossFn::CrossEntropy);
         Ok(ApiFuture::joined(session.clone(), pending, move |_, parts, _| {
             let mut output = combine(parts);
-            fireworks::complete(&mut output.metrics, tokens);
+            add_tokens(&mut output.metrics, tokens);
             Ok(output)
         }))
     }
@@ -212,18 +260,18 @@ impl TrainingClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn optim_step_with(&self, step: OptimStep) -> Result<ApiFuture<OptimStepResponse>> {
+        arguments::check_optimizer(&step.params)?;
         let request = |seq_id| OptimStepRequest {
-            params: step.params,
+            params: step.params.clone(),
             model_id: self.model.id.clone(),
             seq_id,
             grad_accumulation_normalization: step.grad_accumulation_normalization,
         };
-        let submission = Submission::new("optim_step", "OptimStep");
         let mut turn = self.model.turn()?;
         turn.history().check_normalized_step(step.grad_accumulation_normalization)?;
         let seq_id = turn.next_id();
         let model = &self.model;
-        let stepping = model.send_one(&mut turn, submission, request, |_, answer| Ok(answer))?;
+        let stepping = model.send_one(&mut turn, &OPTIM_STEP, request, |_, answer| Ok(answer))?;
         turn.history().stepped(seq_id);
         Ok(stepping)
     }
@@ -235,7 +283,7 @@ impl TrainingClient {
     pub fn unload(self) -> Result<ApiFuture<UnloadModelResponse>> {
         let session = &self.model.session;
         let request = UnloadModelRequest { model_id: self.model.id.clone() };
-        let pending = session.submit(Submission::new("unload_model", "UnloadModel"), &request)?;
+        let pending = session.submit(&UNLOAD_MODEL, None, &request)?;
         Ok(ApiFuture::single(session.clone(), pending, |_, answer| Ok(answer)))
     }
 }

@@ -1,5 +1,6 @@
 //! A model in training: its requests in order, its weights saved and loaded.
 
+pub(crate) mod arguments;
 pub(crate) mod checkpoint;
 pub(crate) mod checkpoint_path;
 pub(crate) mod client;

@@ -13,13 +13,18 @@ use serde::Serialize;
 use tinsmith_wire::{Datum, ForwardBackwardOutput, LossFn, LossFnConfig, Pass, PassRequest};
 
 use crate::{
-    ApiFuture, DatumProblem, Dialect, Error, RequestOrder, Result,
-    http::connection::Payload,
+    ApiFuture, Dialect, Error, Result,
+    http::message::Payload,
     observe::step_files::StepFiles,
-    protocol::chunking::estimated_bytes,
-    protocol::poll::{Answer, Pending},
-    protocol::session::{Session, Submission},
-    training::sequencer::{Order, Turn},
+    protocol::{
+        answer::Answer,
+        chunking::estimated_bytes,
+        endpoints::{FORWARD, FORWARD_BACKWARD, Task},
+        poll::Pending,
+        session::Session,
+        submit::Submission,
+    },
+    training::sequencer::{Sequencer, Turn},
 };
 
 /// Most requests of one batch that are being sent at once.
@@ -30,7 +35,7 @@ const MAX_PARALLEL: usize = 16;
 pub(crate) struct Model {
     pub session: Arc<Session>,
     pub id: String,
-    pub order: Order,
+    pub sequencer: Sequencer,
     /// What each custom loss saw and gave, if that is recorded.
     pub step_files: StepFiles,
 }
@@ -47,53 +52,32 @@ pub(crate) struct PassOver<'a> {
 
 type Part = Pending<ForwardBackwardOutput>;
 
+/// Most bytes of a result, and for each byte of the data that it is of.
+const RESULT_BASE: u64 = 64 << 20;
+const RESULT_PER_BYTE: u64 = 32;
+
 impl Model {
     /// Waits for the turn to send.
     pub fn turn(&self) -> Result<Turn<'_>> {
-        self.order.turn(self.session.server.order())
+        self.sequencer.turn()
     }
 
     /// Sends one request that is no pass, in its turn.
-    pub fn send_one<B, P, T>(
+    pub fn send_one<Q, A, T>(
         &self,
         turn: &mut Turn<'_>,
-        submission: Submission,
-        request: impl FnOnce(u64) -> B,
-        finish: impl FnOnce(&Arc<Session>, P) -> Result<T> + Send + 'static,
+        task: &Task<Q, A>,
+        request: impl Fn(u64) -> Q,
+        finish: impl FnOnce(&Arc<Session>, A) -> Result<T> + Send + 'static,
     ) -> Result<ApiFuture<T>>
     where
-        B: Serialize,
-        P: Answer + Send + 'static,
+        Q: Serialize,
+        A: Answer + Send + 'static,
         T: 'static,
     {
         let pending =
-            turn.send(|seq_id| self.session.submit(submission.seq(seq_id), &request(seq_id)))?;
+            turn.send(|seq_id| self.session.submit(task, Some(seq_id), &request(seq_id)))?;
         Ok(ApiFuture::single(self.session.clone(), pending, finish))
-    }
-
-    /// What no request to this server may hold.
-    pub fn check_data(&self, data: &[Datum]) -> Result<()> {
-        if self.session.server.order() == RequestOrder::BySequence {
-            return Ok(());
-        }
-        for (index, datum) in data.iter().enumerate() {
-            for (name, tensor) in &datum.loss_fn_inputs {
-                let shape = tensor.shape();
-                if shape.len() > 1 {
-                    let expected =
-                        "[T]: this server is SkyRL-tx, which takes all tensors for flat ones";
-                    return Err(Error::Datum {
-                        index,
-                        field: name.clone(),
-                        problem: DatumProblem::Shape {
-                            found: shape.into_owned(),
-                            expected: expected.to_owned(),
-                        },
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Sends a batch, one request a chunk.
@@ -101,8 +85,7 @@ impl Model {
     /// A server that orders by sequence ids gets them in parallel and the first one last: it holds
     /// the others back until then, and sees the batch whole.
     pub fn send_pass(&self, turn: &mut Turn<'_>, batch: PassOver<'_>) -> Result<Vec<Part>> {
-        let server = &self.session.server;
-        let is_parallel = server.parallel_chunks && server.order() == RequestOrder::BySequence;
+        let is_parallel = self.session.flavour.sends_chunks_in_parallel();
         turn.send_batch(batch.chunks.len(), |first_id| {
             let send = |i: usize| self.send_chunk(batch, i, first_id + i as u64);
             match batch.chunks.len() {
@@ -113,19 +96,25 @@ impl Model {
     }
 
     fn send_chunk(&self, batch: PassOver<'_>, i: usize, seq_id: u64) -> Result<Part> {
-        let server = &self.session.server;
-        let data = &batch.data[batch.chunks[i].clone()];
-        let bytes: usize = data.iter().map(|datum| estimated_bytes(datum, server.service)).sum();
-        let _share = server.sending.take(bytes as u64);
+        let Session { flavour, sending, bodies, .. } = &*self.session;
+        let range = batch.chunks[i].clone();
+        let data = &batch.data[range.clone()];
+        let bytes: usize =
+            data.iter().map(|datum| estimated_bytes(datum, flavour.byte_count)).sum();
+        let _permit = sending.take(bytes as u64);
         let (submission, payload) = self.encode(batch, data, seq_id)?;
-        let sent = self.session.submit_payload(submission.seq(seq_id), &payload, &[]);
-        self.session.bodies.give(payload.bytes);
+        // A number of the request becomes one or two of the result, in JSON up to 25 bytes each.
+        let max_result = RESULT_BASE + RESULT_PER_BYTE * bytes as u64;
+        let submission = submission.seq(seq_id).max_result(max_result);
+        let sent = self.session.submit_payload(submission, &payload);
+        bodies.give(payload.bytes);
         match sent {
-            Ok((_, pending)) => {
-                server.accepts_passes();
+            Ok((_, mut pending)) => {
+                flavour.accepts_passes();
+                pending.info.data = batch.part(i);
                 Ok(pending)
             }
-            Err(error) => Err(server.diagnose(error)),
+            Err(error) => Err(flavour.diagnose(error.about_data(batch.part(i)))),
         }
     }
 
@@ -134,7 +123,7 @@ impl Model {
         batch: PassOver<'_>,
         data: &[Datum],
         seq_id: u64,
-    ) -> Result<(Submission, Payload)> {
+    ) -> Result<(Submission<'static>, Payload)> {
         let request = PassRequest {
             pass: batch.pass,
             data: data.into(),
@@ -144,20 +133,26 @@ impl Model {
             seq_id,
         };
         let submission = match batch.pass {
-            Pass::Forward => Submission::new("forward", "Forward"),
-            Pass::ForwardBackward => Submission::new("forward_backward", "ForwardBackward"),
+            Pass::Forward => Submission::new(&FORWARD),
+            Pass::ForwardBackward => Submission::new(&FORWARD_BACKWARD),
         };
-        let server = &self.session.server;
+        let flavour = &self.session.flavour;
         let buffer = self.session.bodies.take();
-        match server.dialect {
+        match flavour.dialect {
             Dialect::Json => Ok((submission, Payload::json_in(buffer, &request)?)),
             // One message for both passes, at one address.
             Dialect::Protobuf => {
-                let submission = Submission { path: "forward_backward", ..submission };
-                let payload = Payload::protobuf_in(buffer, &request, server.wants_zstd())?;
-                Ok((submission, payload))
+                let payload = Payload::protobuf_in(buffer, &request, flavour.compresses)?;
+                Ok((submission.at(&FORWARD_BACKWARD), payload))
             }
         }
+    }
+}
+
+impl PassOver<'_> {
+    /// The data of a chunk, if the batch has several: the server counts from 0 in each.
+    fn part(&self, i: usize) -> Option<Range<usize>> {
+        (self.chunks.len() > 1).then(|| self.chunks[i].clone())
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use crate::{Error, RequestOrder, Result, training::history::History};
+use crate::{Error, Result, training::history::History};
 
 /// Hands out sequence ids, from 1, to one holder of the turn at a time.
 ///
@@ -14,7 +14,7 @@ use crate::{Error, RequestOrder, Result, training::history::History};
 /// passes of a custom loss keep it, which reserves the ids of both, and ids not sent when it ends
 /// were never taken.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct Sequencer {
     state: Mutex<State>,
     history: Mutex<History>,
     holder: Mutex<Option<ThreadId>>,
@@ -23,31 +23,47 @@ pub(crate) struct Order {
 #[derive(Debug)]
 struct State {
     next: u64,
-    poisoned: Option<String>,
+    /// Whether the server has refused a request under the next id: some servers count it as used.
+    was_refused: bool,
+    /// Why nobody can tell what the server has done.
+    poisoned: Option<Poison>,
 }
 
-impl Order {
+#[derive(Debug)]
+struct Poison {
+    first: String,
+    /// The id of the next request if the server has used up all that may have reached it.
+    after: u64,
+}
+
+impl Sequencer {
     pub fn new() -> Self {
-        Order {
-            state: Mutex::new(State { next: 1, poisoned: None }),
+        Sequencer {
+            state: Mutex::new(State { next: 1, was_refused: false, poisoned: None }),
             history: Mutex::default(),
             holder: Mutex::new(None),
         }
     }
 
-    /// Waits for the turn, to send to a server that orders requests `by` this.
-    pub fn turn(&self, by: RequestOrder) -> Result<Turn<'_>> {
+    /// Waits for the turn to send.
+    pub fn turn(&self) -> Result<Turn<'_>> {
+        let turn = self.turn_to_save()?;
+        match &turn.state.poisoned {
+            Some(poison) => Err(Error::Poisoned { first: poison.first.clone() }),
+            None => Ok(turn),
+        }
+    }
+
+    /// Waits for the turn to save, which is given even when nothing else can be sent any more: what
+    /// has been trained need not be lost.
+    pub fn turn_to_save(&self) -> Result<Turn<'_>> {
         // Waiting for a turn that this very thread holds would never end.
         if *lock(&self.holder) == Some(thread::current().id()) {
             return Err(Error::InsideLoss);
         }
         let state = lock(&self.state);
-        if let Some(first) = &state.poisoned {
-            return Err(Error::Poisoned { first: first.clone() });
-        }
         *lock(&self.holder) = Some(thread::current().id());
-        let order = self;
-        Ok(Turn { order, by, state })
+        Ok(Turn { sequencer: self, state })
     }
 
     /// What the requests so far have done; to be held for a moment only.
@@ -59,8 +75,7 @@ impl Order {
 /// The right to send training requests.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
-    order: &'a Order,
-    by: RequestOrder,
+    sequencer: &'a Sequencer,
     state: MutexGuard<'a, State>,
 }
 
@@ -72,27 +87,41 @@ impl Turn<'_> {
 
     /// What the requests so far have done.
     pub fn history(&self) -> MutexGuard<'_, History> {
-        self.order.history()
+        self.sequencer.history()
     }
 
-    /// Sends one request under the next id. When the server has seen it and it fails all the same,
-    /// nobody can tell whether the server counts the id as used, so no later request can be put in
-    /// order: the client is poisoned. A server that does not look at ids may refuse a request
-    /// without that effect.
-    pub fn send<T>(&mut self, request: impl FnOnce(u64) -> Result<T>) -> Result<T> {
+    /// Sends one request under the next id.
+    ///
+    /// An id that was not sent, or whose request the server has refused without executing it, is
+    /// that of the next request. A server that counts it as used all the same says so by a conflict
+    /// (409), and is then sent the one after. When the server may have executed the request and it
+    /// fails all the same, nobody can tell what later ones would be applied to: the client is
+    /// poisoned. Even then a save may be sent.
+    pub fn send<T>(&mut self, request: impl Fn(u64) -> Result<T>) -> Result<T> {
         let seq_id = self.state.next;
-        match request(seq_id) {
-            Ok(sent) => {
-                self.state.next += 1;
+        let may_be_used = self.state.was_refused || self.state.poisoned.is_some();
+        let mut sent = request(seq_id).map(|sent| (seq_id, sent));
+        if may_be_used && sent.as_ref().is_err_and(is_conflict) {
+            let after = self.state.poisoned.as_ref().map_or(seq_id + 1, |poison| poison.after);
+            sent = request(after).map(|sent| (after, sent));
+        }
+        match sent {
+            Ok((used, sent)) => {
+                self.state.next = used + 1;
+                self.state.was_refused = false;
                 Ok(sent)
             }
             Err(error) => {
-                if self.is_lost(&error) {
-                    self.state.poisoned = Some(error.to_string());
-                }
+                self.note(&error, seq_id + 1);
                 Err(error)
             }
         }
+    }
+
+    /// The request under the next id was executed although it failed.
+    pub fn skip(&mut self) {
+        self.state.next += 1;
+        self.state.was_refused = false;
     }
 
     /// Sends `n` requests under the next ids; `send` is given the first of these, and gives what
@@ -103,34 +132,46 @@ impl Turn<'_> {
         n: usize,
         send: impl FnOnce(u64) -> (Vec<T>, Option<Error>),
     ) -> Result<Vec<T>> {
-        let (accepted, error) = send(self.state.next);
+        let first = self.state.next;
+        let (accepted, error) = send(first);
         match error {
             None => {
                 self.state.next += n as u64;
+                self.state.was_refused = false;
                 Ok(accepted)
             }
             Some(error) => {
-                if !accepted.is_empty() || self.is_lost(&error) {
-                    self.state.poisoned = Some(error.to_string());
+                match accepted.is_empty() {
+                    true => self.note(&error, first + n as u64),
+                    false => self.poison(&error, first + n as u64),
                 }
                 Err(error)
             }
         }
     }
+
+    fn note(&mut self, error: &Error, after: u64) {
+        if error.may_have_been_applied() {
+            self.poison(error, after);
+        } else if error.is_refusal() {
+            self.state.was_refused = true;
+        }
+    }
+
+    fn poison(&mut self, error: &Error, after: u64) {
+        if self.state.poisoned.is_none() {
+            self.state.poisoned = Some(Poison { first: error.to_string(), after });
+        }
+    }
 }
 
-impl Turn<'_> {
-    /// Whether the id of a request that failed so may be used up.
-    fn is_lost(&self, error: &Error) -> bool {
-        let is_refusal = matches!(error, Error::Status { .. } | Error::WrongDialect { .. })
-            && !error.may_have_been_applied();
-        error.was_seen_by_server() && !(is_refusal && self.by == RequestOrder::ByArrival)
-    }
+fn is_conflict(error: &Error) -> bool {
+    matches!(error, Error::Status { status: 409, .. })
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *lock(&self.order.holder) = None;
+        *lock(&self.sequencer.holder) = None;
     }
 }
 
@@ -142,18 +183,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RequestOrder::{ByArrival, BySequence};
-
     #[test]
     fn ids_start_at_one_and_only_sent_ones_are_used() {
-        let order = Order::new();
-        let mut turn = order.turn(BySequence).unwrap();
+        let sequencer = Sequencer::new();
+        let mut turn = sequencer.turn().unwrap();
         assert_eq!(turn.send(Ok).unwrap(), 1);
         assert_eq!(turn.send(Ok).unwrap(), 2);
         drop(turn);
-        let mut turn = order.turn(BySequence).unwrap();
-        let unsendable = wire_error();
-        assert!(turn.send(|_| Err::<(), _>(Error::Encode(unsendable))).is_err());
+        let mut turn = sequencer.turn().unwrap();
+        assert!(turn.send(|_| Err::<(), _>(Error::Encode(wire_error()))).is_err());
         assert_eq!(turn.send(Ok).unwrap(), 3);
     }
 
@@ -171,59 +209,80 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_harmless_where_ids_do_not_count() {
-        let order = Order::new();
-        let mut turn = order.turn(ByArrival).unwrap();
+    fn a_refused_id_is_that_of_the_next_request() {
+        let sequencer = Sequencer::new();
+        let mut turn = sequencer.turn().unwrap();
         assert!(turn.send(|_| refused::<()>(422)).is_err());
         assert_eq!(turn.send(Ok).unwrap(), 1);
-        // This one may have been executed.
-        assert!(turn.send(|_| refused::<()>(500)).is_err());
-        drop(turn);
-        assert!(matches!(order.turn(ByArrival), Err(Error::Poisoned { .. })));
+        assert_eq!(turn.send(Ok).unwrap(), 2);
     }
 
     #[test]
-    fn a_failed_send_poisons_with_the_first_error() {
-        let order = Order::new();
-        let sent = order.turn(BySequence).unwrap().send(|_| refused::<()>(422));
-        assert!(sent.is_err());
-        let error = order.turn(BySequence).unwrap_err();
+    fn a_server_that_counts_a_refused_id_as_used_is_sent_the_one_after() {
+        let sequencer = Sequencer::new();
+        let mut turn = sequencer.turn().unwrap();
+        assert!(turn.send(|_| refused::<()>(422)).is_err());
+        let strict = |id| if id == 1 { refused(409) } else { Ok(id) };
+        assert_eq!(turn.send(strict).unwrap(), 2);
+        assert_eq!(turn.send(Ok).unwrap(), 3);
+        // Without a refusal before it, a conflict is about the request.
+        assert!(turn.send(|_| refused::<()>(409)).is_err());
+    }
+
+    #[test]
+    fn what_may_have_been_executed_poisons_with_the_first_error() {
+        let sequencer = Sequencer::new();
+        assert!(sequencer.turn().unwrap().send(|_| refused::<()>(500)).is_err());
+        let error = sequencer.turn().unwrap_err();
         assert!(
-            matches!(&error, Error::Poisoned { first } if first.contains("422: unfit")),
+            matches!(&error, Error::Poisoned { first } if first.contains("500: unfit")),
             "{error}"
         );
     }
 
     #[test]
+    fn a_save_may_be_sent_all_the_same_whether_the_id_was_used_or_not() {
+        for used in [false, true] {
+            let sequencer = Sequencer::new();
+            assert!(sequencer.turn().unwrap().send(|_| refused::<()>(500)).is_err());
+            let server = |id| if used && id == 1 { refused(409) } else { Ok(id) };
+            let mut turn = sequencer.turn_to_save().unwrap();
+            assert_eq!(turn.send(server).unwrap(), 1 + u64::from(used));
+            drop(turn);
+            assert!(sequencer.turn().is_err());
+        }
+    }
+
+    #[test]
     fn a_batch_sent_in_part_poisons_and_one_not_sent_at_all_does_not() {
-        let order = Order::new();
+        let sequencer = Sequencer::new();
         let unsent = || Some(Error::SessionOver);
-        let mut turn = order.turn(BySequence).unwrap();
+        let mut turn = sequencer.turn().unwrap();
         assert!(turn.send_batch(3, |_| (Vec::<u64>::new(), unsent())).is_err());
         assert_eq!(turn.send_batch(3, |first| (vec![first; 3], None)).unwrap(), [1; 3]);
         assert!(turn.send_batch(3, |first| (vec![first], unsent())).is_err());
         drop(turn);
-        assert!(matches!(order.turn(BySequence), Err(Error::Poisoned { .. })));
+        assert!(matches!(sequencer.turn(), Err(Error::Poisoned { .. })));
     }
 
     #[test]
     fn the_holder_of_the_turn_is_told_so_instead_of_waiting_for_itself() {
-        let order = Order::new();
-        let turn = order.turn(BySequence).unwrap();
-        assert!(matches!(order.turn(BySequence), Err(Error::InsideLoss)));
+        let sequencer = Sequencer::new();
+        let turn = sequencer.turn().unwrap();
+        assert!(matches!(sequencer.turn(), Err(Error::InsideLoss)));
         drop(turn);
-        assert!(order.turn(BySequence).is_ok());
+        assert!(sequencer.turn().is_ok());
     }
 
     #[test]
     fn a_panic_while_holding_the_turn_does_not_lose_the_order() {
-        let order = Order::new();
+        let sequencer = Sequencer::new();
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let mut turn = order.turn(BySequence).unwrap();
+            let mut turn = sequencer.turn().unwrap();
             turn.send(Ok).unwrap();
             panic!("in a loss function");
         }));
         assert!(panicked.is_err());
-        assert_eq!(order.turn(BySequence).unwrap().send(Ok).unwrap(), 2);
+        assert_eq!(sequencer.turn().unwrap().send(Ok).unwrap(), 2);
     }
 }
