@@ -15,7 +15,7 @@ use ureq::http::{self, Method};
 
 use crate::{
     Clock, Error, Progress, RetryConfig, Traffic, http::address::Address, http::auth::Auth,
-    http::buffer_pool::Buffers, protocol::flavour::Service,
+    http::buffer_pool::Buffers, http::route::Route, protocol::flavour::Service,
 };
 
 /// Longest answer that is read.
@@ -27,6 +27,7 @@ const MAX_BELIEVED: u64 = 64 << 20;
 pub(crate) struct Http {
     pub agent: ureq::Agent,
     pub base: String,
+    pub route: Route,
     pub service: Service,
     pub auth: Auth,
     headers: Vec<(String, String)>,
@@ -182,7 +183,7 @@ impl fmt::Debug for Http {
 impl Http {
     /// Connects to nothing yet.
     pub fn new(
-        address: Address,
+        (address, route): (Address, Route),
         service: Service,
         auth: Auth,
         headers: Vec<(String, String)>,
@@ -190,18 +191,18 @@ impl Http {
         clock: Arc<dyn Clock>,
         progress: Arc<dyn Progress>,
     ) -> Self {
-        let mut config = ureq::Agent::config_builder()
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // A redirect would carry the key to another place.
             .max_redirects(0)
             .timeout_connect(Some(retry.connect_timeout))
+            .proxy(route.proxy().for_ureq())
+            .tls_config(route.tls())
             .user_agent(concat!("tinsmith/", env!("CARGO_PKG_VERSION")));
-        if address.is_loopback {
-            config = config.proxy(None);
-        }
         Http {
             agent: config.build().into(),
             base: address.base,
+            route,
             service,
             auth,
             headers,
@@ -272,7 +273,7 @@ impl Http {
         // A timeout of zero would mean none.
         let timeout = Some(timeout.max(Duration::from_millis(1)));
         let request = self.agent.configure_request(request).timeout_global(timeout).build();
-        self.agent.run(request).map_err(failure)
+        self.agent.run(request).map_err(|error| failure(error, &self.route))
     }
 
     fn reply(&self, mut response: http::Response<ureq::Body>) -> Result<Reply, Failure> {
@@ -299,7 +300,7 @@ impl Http {
         let mut body = self.replies.take();
         body.reserve(announced.min(MAX_BELIEVED) as usize);
         let mut source = response.body_mut().with_config().limit(MAX_ANSWER).reader();
-        source.read_to_end(&mut body).map_err(|error| failure(error.into()))?;
+        source.read_to_end(&mut body).map_err(|error| failure(error.into(), &self.route))?;
         self.received.fetch_add(body.len() as u64, Ordering::Relaxed);
         Ok(Reply { body, ..reply })
     }
@@ -339,7 +340,7 @@ fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Duration>
     seconds("retry-after-ms", 1e-3).or_else(|| seconds("retry-after", 1.0)).or_else(until_date)
 }
 
-fn failure(error: ureq::Error) -> Failure {
+fn failure(error: ureq::Error, route: &Route) -> Failure {
     use std::io::ErrorKind::{
         AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable,
     };
@@ -348,16 +349,16 @@ fn failure(error: ureq::Error) -> Failure {
         | ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed
         | ureq::Error::Tls(_)
-        | ureq::Error::Rustls(_) => Failure::NotSent(error.to_string()),
+        | ureq::Error::Rustls(_) => Failure::NotSent(route.explain(&error)),
         ureq::Error::Io(io)
             if matches!(
                 io.kind(),
                 ConnectionRefused | HostUnreachable | NetworkUnreachable | AddrNotAvailable
             ) =>
         {
-            Failure::NotSent(error.to_string())
+            Failure::NotSent(route.explain(&error))
         }
         ureq::Error::Timeout(_) => Failure::TimedOut,
-        _ => Failure::Broken(error.to_string()),
+        _ => Failure::Broken(route.explain(&error)),
     }
 }
