@@ -179,3 +179,22 @@ fn this_machine_is_reached_without_the_proxy() {
     let error = client().proxy("gopher://gateway.example").connect().unwrap_err();
     assert!(matches!(error, Error::Config { what: "ServiceClientBuilder::proxy", .. }), "{error}");
 }
+
+#[test]
+fn a_download_goes_the_way_of_its_own_host() {
+    let fake = Fake::start();
+    let (address, told) = http_proxy(&fake);
+    let builder = fake.builder().no_proxy("direct.example");
+    let rest = builder.proxy(format!("http://{address}")).rest().unwrap();
+    fake.script("archive.tar", [support::raw(200, "weights")]);
+    let mut file = Vec::new();
+    rest.download("http://storage.example/archive.tar", &mut file).unwrap();
+    assert_eq!(file, b"weights");
+    assert!(told.recv().unwrap().starts_with("CONNECT storage.example:80 "));
+
+    let (address, _told) = refusing_proxy("403 Forbidden");
+    let rest = fake.builder().no_proxy("").proxy(format!("http://{address}")).rest().unwrap();
+    let error = rest.download("http://storage.example/archive.tar", &mut file).unwrap_err();
+    let expected = format!("the proxy http://{address} (from ServiceClientBuilder::proxy) refused");
+    assert!(error.to_string().contains(&expected), "{error}");
+}

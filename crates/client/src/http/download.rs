@@ -13,10 +13,11 @@ impl Http {
             reason: error.to_string(),
             maybe_received: true,
         };
-        let request = self.agent.get(url).config();
-        let request = request.proxy(self.route.proxy_to(url)?.for_ureq());
+        let proxy = self.route.proxy_to(url)?;
+        let request = self.agent.get(url).config().proxy(proxy.for_ureq());
         let request = request.tls_config(self.route.tls_to(url)?).build();
-        let mut response = request.call().map_err(|error| lost(&self.route.explain(&error)))?;
+        let told = |error| lost(&self.route.explain_through(&proxy, &error));
+        let mut response = request.call().map_err(told)?;
         let status = response.status().as_u16();
         let mut body = response.body_mut().as_reader();
         if !(200..300).contains(&status) {

@@ -75,9 +75,14 @@ impl Route {
         Ok(tls(needed.or(self.roots.get())))
     }
 
-    /// What went wrong, in words that say what to do where that is known.
+    /// What went wrong on the way to the base URL, in words that say what to do where that is known.
     pub fn explain(&self, error: &ureq::Error) -> String {
-        let of_proxy = match &self.proxy {
+        self.explain_through(&self.proxy, error)
+    }
+
+    /// What went wrong on any other way.
+    pub fn explain_through(&self, proxy: &Choice, error: &ureq::Error) -> String {
+        let of_proxy = match proxy {
             Choice::Through(proxy) => proxy.refusal(error),
             Choice::Direct(_) => None,
         };
