@@ -11,7 +11,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+    date_time_ymd,
 };
 use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_types::PrivateKeyDer};
 use support::{Fake, TestClock};
@@ -31,7 +32,10 @@ fn serve(issuer: &Authority, name: &str, change: impl FnOnce(&mut CertificatePar
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     change(&mut params);
     let key = KeyPair::generate().unwrap();
-    let certificate = params.signed_by(&key, issuer).unwrap();
+    serve_as(&params.signed_by(&key, issuer).unwrap(), &key)
+}
+
+fn serve_as(certificate: &Certificate, key: &KeyPair) -> String {
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -149,6 +153,21 @@ fn each_fault_of_a_certificate_has_its_own_words() {
 }
 
 #[test]
+fn a_certificate_that_signed_itself_is_trusted_by_its_own_file_unless_it_is_an_authoritys() {
+    let answer = |is_ca: IsCa| {
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let url = serve_as(&certificate, &key);
+        sessions(client(&url).root_certificates(certificate.pem()))
+    };
+    assert_eq!(answer(IsCa::ExplicitNoCa).unwrap(), ["seen"]);
+    let refused = answer(IsCa::Ca(BasicConstraints::Unconstrained)).unwrap_err().to_string();
+    assert!(refused.contains("is that of an authority (CA:TRUE)"), "{refused}");
+}
+
+#[test]
 fn https_to_a_port_of_plain_http_says_so() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
@@ -169,7 +188,10 @@ fn a_bad_certificate_file_is_told_before_anything_is_sent() {
     let fake = Fake::start();
     let url = fake.url.replace("http:", "https:");
     let error = sessions(client(&url).root_certificates("nonsense")).unwrap_err();
-    assert!(matches!(&error, Error::Config { what: "root_certificates", .. }), "{error}");
+    assert!(
+        matches!(&error, Error::Config { what: "ServiceClientBuilder::root_certificates", .. }),
+        "{error}"
+    );
     // Where there is no TLS nobody needs it.
     assert!(client(&fake.url).root_certificates_file("none.pem").connect().is_ok());
 }

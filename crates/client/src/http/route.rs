@@ -35,7 +35,7 @@ impl Route {
     pub fn new(base: &str, settings: NetworkSettings, variable: Lookup) -> Result<Self> {
         let url: Uri = base.parse().unwrap_or_default();
         let proxy = choose(&url, &settings.proxy, variable)?;
-        log::debug!("{base} is reached through {proxy}");
+        log::debug!("{base}: {proxy}");
         let route = Route { settings, variable, proxy, roots: OnceLock::new() };
         let has_tls = url.scheme_str() == Some("https")
             || matches!(&route.proxy, Choice::Through(proxy) if proxy.is_https());

@@ -55,12 +55,16 @@ impl Roots {
         let mut names = Vec::new();
         for source in given {
             let (setting, name, read) = match source {
-                RootSource::Pem(pem) => {
-                    ("root_certificates", "the given PEM".to_owned(), certificates(pem))
-                }
-                RootSource::File(path) => {
-                    ("root_certificates_file", path.display().to_string(), read(path))
-                }
+                RootSource::Pem(pem) => (
+                    "ServiceClientBuilder::root_certificates",
+                    "the given PEM".to_owned(),
+                    certificates(pem),
+                ),
+                RootSource::File(path) => (
+                    "ServiceClientBuilder::root_certificates_file",
+                    path.display().to_string(),
+                    read(path),
+                ),
             };
             all.extend(read.map_err(|problem| bad(setting, &name, &problem))?);
             names.push(name);
@@ -69,23 +73,19 @@ impl Roots {
     }
 
     fn of_environment(file: Option<PathBuf>, folders: Option<OsString>) -> Result<Self> {
-        let mut all = Vec::new();
-        let mut names = Vec::new();
         let system = openssl_probe::probe();
-        match &file {
+        let mut names = Vec::new();
+        let mut all = match &file {
             Some(path) => {
                 let name = path.display().to_string();
-                let found = read(path).map_err(|problem| bad("SSL_CERT_FILE", &name, &problem))?;
-                all.extend(found);
                 names.push(format!("{name} (from SSL_CERT_FILE)"));
+                read(path).map_err(|problem| bad("SSL_CERT_FILE", &name, &problem))?
             }
-            None => all.extend(system.cert_file.iter().flat_map(|path| read(path).ok()).flatten()),
-        }
+            None => certificates_of(system.cert_file.as_deref(), &[]),
+        };
         let folders_set = folders.as_ref().map(|folders| env::split_paths(folders).collect());
-        for folder in folders_set.clone().unwrap_or(system.cert_dir) {
-            // Those that cannot be read are passed over, as in OpenSSL.
-            all.extend(rustls_native_certs::load_certs_from_paths(None, Some(&folder)).certs);
-        }
+        let is_whole = file.is_some() && folders_set.is_some();
+        all.extend(certificates_of(None, &folders_set.unwrap_or(system.cert_dir)));
         if let Some(folders) = &folders {
             names.push(format!("{} (from SSL_CERT_DIR)", folders.display()));
         }
@@ -94,7 +94,7 @@ impl Roots {
             let problem = "no certificate in PEM could be read there";
             return Err(bad("SSL_CERT_DIR", &name, problem));
         }
-        if file.is_none() || folders_set.is_none() {
+        if !is_whole {
             names.push("the system's".to_owned());
         }
         Ok(Roots::trusting(all, names.join(" and ")))
@@ -168,7 +168,12 @@ impl Roots {
 /// What the system trusts, read once. A system without a store, such as a small container, trusts
 /// what Mozilla does.
 static SYSTEM: LazyLock<Roots> = LazyLock::new(|| {
-    let found = rustls_native_certs::load_native_certs().certs;
+    let mut found = rustls_native_certs::load_native_certs().certs;
+    if found.is_empty() {
+        // That crate takes an empty SSL_CERT_FILE for the name of a file.
+        let system = openssl_probe::probe();
+        found = certificates_of(system.cert_file.as_deref(), &system.cert_dir);
+    }
     match RootCertStore::empty().add_parsable_certificates(found.iter().cloned()) {
         (0, _) => {
             Roots { ureq: RootCerts::WebPki, origin: "Mozilla's; this system has none".into() }
@@ -179,6 +184,13 @@ static SYSTEM: LazyLock<Roots> = LazyLock::new(|| {
 
 fn bad(setting: &'static str, name: &str, problem: &str) -> Error {
     Error::Config { what: setting, reason: format!("{name}: {problem}") }
+}
+
+/// Those that can be read; what cannot is passed over, as in OpenSSL.
+fn certificates_of(file: Option<&Path>, folders: &[PathBuf]) -> Vec<CertificateDer<'static>> {
+    let of = |file, folder| rustls_native_certs::load_certs_from_paths(file, folder).certs;
+    let of_folders = folders.iter().flat_map(|folder| of(None, Some(folder)));
+    of(file, None).into_iter().chain(of_folders).collect()
 }
 
 fn read(path: &Path) -> std::result::Result<Vec<CertificateDer<'static>>, String> {
@@ -258,7 +270,10 @@ mod tests {
             let begin = format!("SSL_CERT_FILE: {}: {expected}", path.display());
             assert!(by_variable.starts_with(&begin), "{by_variable}");
             let by_builder = Roots::new(&[RootSource::File(path.clone())], |_| None).unwrap_err();
-            let begin = format!("root_certificates_file: {}: {expected}", path.display());
+            let begin = format!(
+                "ServiceClientBuilder::root_certificates_file: {}: {expected}",
+                path.display()
+            );
             assert!(by_builder.to_string().starts_with(&begin), "{by_builder}");
         }
     }
