@@ -24,7 +24,9 @@ const FIREWORKS_BASE_URL: &str = "https://api.fireworks.ai/training/v1/serverles
 /// Settings of a [`ServiceClient`], from [`ServiceClient::builder`]. What is not set comes from the
 /// environment: `TINKER_BASE_URL`, `TINKER_API_KEY` or else `TINKER_CREDENTIAL_CMD` (a command that
 /// prints the key), `TINKER_TAGS` (separated by commas), and for servers behind Cloudflare Access
-/// `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`.
+/// `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`. Proxies and certificate
+/// authorities come from where curl finds them: `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and
+/// their like.
 ///
 /// ```
 /// use tinsmith_client::ServiceClient;
@@ -285,7 +287,7 @@ impl ServiceClientBuilder {
     /// use tinsmith_client::ServiceClient;
     /// let builder = ServiceClient::builder().base_url("https://trainer.example").api_key("tml-key");
     /// let error = builder.root_certificates_file("no/such/ca.pem").connect().unwrap_err();
-    /// assert!(error.to_string().starts_with("root_certificates_file: no/such/ca.pem: "), "{error}");
+    /// assert!(error.to_string().contains("root_certificates_file: no/such/ca.pem: "), "{error}");
     /// ```
     pub fn root_certificates_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.network.roots.push(RootSource::File(path.into()));
