@@ -75,7 +75,8 @@ impl Route {
         Ok(tls(needed.or(self.roots.get())))
     }
 
-    /// What went wrong on the way to the base URL, in words that say what to do where that is known.
+    /// What went wrong on the way to the base URL, in words that say what to do where that is
+    /// known.
     pub fn explain(&self, error: &ureq::Error) -> String {
         self.explain_through(&self.proxy, error)
     }
