@@ -125,6 +125,7 @@ mod pages {
         StepReport = "step-report";
         WhenTrainingGoesWrong = "when-training-goes-wrong";
         Servers = "servers";
+        Networks = "networks";
         Offline = "offline";
     }
 }

@@ -1,6 +1,6 @@
 //! Settings of a service client.
 
-use std::{env, sync::Arc};
+use std::{env, path::PathBuf, sync::Arc};
 
 use tinsmith_wire::UserMetadata;
 use ureq::http::{HeaderName, HeaderValue};
@@ -14,6 +14,8 @@ use crate::{
         auth::Auth,
         connection::Connection,
         key_command::{KeyCommand, is_usable},
+        route::{NetworkSettings, Route},
+        tls::RootSource,
     },
     protocol::{
         flavour::{FlavourSettings, Service},
@@ -24,7 +26,9 @@ use crate::{
 /// Settings of a [`ServiceClient`], from [`ServiceClient::builder`]. What is not set comes from the
 /// environment: `TINKER_BASE_URL`, `TINKER_API_KEY` or else `TINKER_CREDENTIAL_CMD` (a command that
 /// prints the key), `TINKER_TAGS` (separated by commas), and for servers behind Cloudflare Access
-/// `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`.
+/// `CLOUDFLARE_ACCESS_CLIENT_ID` and `CLOUDFLARE_ACCESS_CLIENT_SECRET`. Proxies and certificate
+/// authorities come from where curl finds them: `HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE` and
+/// their like.
 ///
 /// ```
 /// use tinsmith_client::ServiceClient;
@@ -48,6 +52,7 @@ pub struct ServiceClientBuilder {
     display_name: Option<String>,
     flavour: FlavourSettings,
     headers: Vec<(String, String)>,
+    network: NetworkSettings,
     retry: RetryConfig,
     cancel: Option<CancelToken>,
     plain_http_allowed: bool,
@@ -85,6 +90,7 @@ impl Default for ServiceClientBuilder {
                 sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
             },
             headers: Vec::new(),
+            network: NetworkSettings::default(),
             retry: RetryConfig::default(),
             cancel: None,
             plain_http_allowed: false,
@@ -244,6 +250,74 @@ impl ServiceClientBuilder {
         self
     }
 
+    /// The proxy to the server, `http://user:password@host:port`, in place of what the environment
+    /// says; an empty one means none. The scheme may also be `https`, `socks4`, `socks4a`, `socks5`
+    /// (host names are looked up here) or `socks5h` (by the proxy). This machine is reached without
+    /// one in any case.
+    ///
+    /// The environment is read as curl reads it: `https_proxy` or `HTTPS_PROXY` for a server of
+    /// `https`, `http_proxy` (not `HTTP_PROXY`) for one of `http`, else `all_proxy` or `ALL_PROXY`.
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// let builder = ServiceClient::builder().base_url("https://trainer.example").api_key("tml-key");
+    /// let error = builder.proxy("ftp://me:secret@gateway.example").connect().unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "ServiceClientBuilder::proxy: the scheme of a proxy must be http, https, socks4, socks4a, socks5 or \
+    ///      socks5h, and ftp is not"
+    /// );
+    /// ```
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.network.proxy.url = Some(url.into());
+        self
+    }
+
+    /// Where no proxy is used, in place of what `no_proxy` or `NO_PROXY` says: entries separated by
+    /// commas or blanks. `example.com` and `.example.com` cover that host and all below it,
+    /// `*.example.com` those below it, `10.0.0.0/8` and `10.*` addresses, `host:8000` one port,
+    /// and `*` everything.
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// let builder = ServiceClient::builder().base_url(trainer.url());
+    /// let service = builder.proxy("http://gateway.example:3128").no_proxy("127.0.0.0/8 .internal").connect()?;
+    /// # drop(service);
+    /// # anyhow::Ok(())
+    /// ```
+    pub fn no_proxy(mut self, entries: impl Into<String>) -> Self {
+        self.network.proxy.no_proxy = Some(entries.into());
+        self
+    }
+
+    /// Certificates in PEM of the authorities to trust, in place of the system's and of those that
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Each call adds some.
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// let builder = ServiceClient::builder().base_url("https://trainer.example").api_key("tml-key");
+    /// let error = builder.root_certificates("not a certificate").connect().unwrap_err();
+    /// assert!(error.to_string().contains("no certificate in PEM"), "{error}");
+    /// ```
+    pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
+        self.network.roots.push(RootSource::Pem(pem.as_ref().to_vec()));
+        self
+    }
+
+    /// As [`root_certificates`](Self::root_certificates), from a file that is read on connecting.
+    ///
+    /// ```
+    /// use tinsmith_client::ServiceClient;
+    /// let builder = ServiceClient::builder().base_url("https://trainer.example").api_key("tml-key");
+    /// let error = builder.root_certificates_file("no/such/ca.pem").connect().unwrap_err();
+    /// assert!(error.to_string().contains("root_certificates_file: no/such/ca.pem: "), "{error}");
+    /// ```
+    pub fn root_certificates_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.network.roots.push(RootSource::File(path.into()));
+        self
+    }
+
     /// Lets the API key travel unencrypted, to a host other than this one.
     pub fn allow_plain_http(mut self) -> Self {
         self.plain_http_allowed = true;
@@ -329,10 +403,12 @@ impl ServiceClientBuilder {
                 reason: "it is empty or holds characters that no key has, such as spaces".into(),
             });
         }
+        let route = Route::new(&address.base, self.network.clone(), |name| env::var_os(name))?;
+        let retry = self.retry.clone();
         Ok(Api::new(
-            Connection::new(address, self.retry.connect_timeout, self.cancel.clone()),
+            Connection::new(address, route, retry.connect_timeout, self.cancel.clone()),
             Auth::new(key, command, headers, self.clock.clone())?,
-            self.retry.clone(),
+            retry,
             self.clock.clone(),
             self.progress.clone(),
             self.cancel.clone(),

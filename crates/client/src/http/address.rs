@@ -10,8 +10,6 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub(crate) struct Address {
     pub base: String,
-    /// Whether it is this machine.
-    pub is_loopback: bool,
 }
 
 impl Address {
@@ -23,7 +21,7 @@ impl Address {
             let reason = "the API key would travel unencrypted over plain http; use https, or allow_plain_http on the builder";
             return Err(bad("base URL", reason));
         }
-        Ok(Address { base: base.to_owned(), is_loopback })
+        Ok(Address { base: base.to_owned() })
     }
 }
 

@@ -19,6 +19,8 @@ use crate::{
         buffer_pool::BufferPool,
         message::{Reply, Request},
         phase::{Cancelled, PhasedConnector, PhasedResolver, Unsent, exchange},
+        proxy::Choice,
+        route::Route,
     },
 };
 
@@ -34,6 +36,7 @@ const FRESH: Duration = Duration::from_secs(2);
 pub(crate) struct Connection {
     cancel: Option<CancelToken>,
     config: ureq::config::Config,
+    route: Route,
     agent: RwLock<ureq::Agent>,
     pub base: String,
     /// For the bodies of answers.
@@ -114,20 +117,25 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     /// Connects to nothing yet.
-    pub fn new(address: Address, connect_timeout: Duration, cancel: Option<CancelToken>) -> Self {
-        let mut config = ureq::Agent::config_builder()
+    pub fn new(
+        address: Address,
+        route: Route,
+        connect_timeout: Duration,
+        cancel: Option<CancelToken>,
+    ) -> Self {
+        let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             // A redirect would carry the key to another place.
             .max_redirects(0)
             .timeout_connect(Some(connect_timeout))
             .timeout_resolve(Some(connect_timeout))
+            .proxy(route.proxy().for_ureq())
+            .tls_config(route.tls())
             .user_agent(concat!("tinsmith/", env!("CARGO_PKG_VERSION")));
-        if address.is_loopback {
-            config = config.proxy(None);
-        }
         let config = config.build();
         Connection {
             cancel,
+            route,
             agent: RwLock::new(agent(&config)),
             config,
             base: address.base,
@@ -183,17 +191,11 @@ impl Connection {
     ) -> Result<http::Response<ureq::Body>, Failure> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let agent = self.agent.read().unwrap_or_else(PoisonError::into_inner).clone();
-        // A timeout of zero would mean none.
-        let some = |time: Duration| Some(time.max(Duration::from_millis(1)));
-        let mut config = agent
-            .configure_request(request)
-            .timeout_global(some(limits.total))
-            .timeout_per_read(some(limits.silence))
-            .timeout_per_write(some(limits.silence));
+        let mut config = limited(agent.configure_request(request), limits);
         if is_fresh {
             config = config.max_idle_age(FRESH);
         }
-        agent.run(config.build()).map_err(failure)
+        agent.run(config.build()).map_err(|error| self.failure(error))
     }
 
     fn reply(
@@ -219,17 +221,42 @@ impl Connection {
             Ok(_) => return Err(Failure::TooLong(limit)),
             // Of an error the beginning will do.
             Err(_) if !reply.is_success() => {}
-            Err(error) => return Err(failure(error.into())),
+            Err(error) => return Err(self.failure(error.into())),
         }
         Ok(Reply { body, ..reply })
     }
 
     /// Gets what is at `url`, which need not be this server's, as it is served.
     pub fn get(&self, url: &str, limits: Limits) -> Result<http::Response<ureq::Body>, Failure> {
+        let other_way = |error: crate::Error| Failure::CannotConnect(error.to_string());
+        let proxy = self.route.proxy_to(url).map_err(other_way)?;
+        let tls = self.route.tls_to(url).map_err(other_way)?;
         let request = http::Request::get(url).header("Accept-Encoding", "identity");
         let request =
             request.body(()).map_err(|error| Failure::CannotConnect(error.to_string()))?;
-        self.run(request, limits, false)
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let agent = agent(&self.config);
+        let config = agent.configure_request(request).proxy(proxy.for_ureq()).tls_config(tls);
+        let request = limited(config, limits).build();
+        let run = || agent.run(request).map_err(|error| self.failure_through(&proxy, error));
+        exchange(&[], self.cancel.as_ref(), run)
+    }
+
+    /// Why there is no answer, in words that name the proxy or the certificate at fault.
+    pub fn failure(&self, error: ureq::Error) -> Failure {
+        self.failure_through(self.route.proxy(), error)
+    }
+
+    fn failure_through(&self, proxy: &Choice, error: ureq::Error) -> Failure {
+        match error {
+            ureq::Error::Timeout(_) => Failure::TimedOut,
+            ureq::Error::Other(other) => match other.downcast::<Unsent>() {
+                Ok(unsent) => not_sent(&unsent.0, self.route.explain(proxy, &unsent.0)),
+                Err(other) if other.is::<Cancelled>() => Failure::Cancelled,
+                Err(other) => Failure::Broken(other.to_string()),
+            },
+            other => Failure::Broken(self.route.explain(proxy, &other)),
+        }
     }
 
     /// Closes the kept connections: one of them has answered what nobody can read, so its next
@@ -252,52 +279,43 @@ fn agent(config: &ureq::config::Config) -> ureq::Agent {
     ureq::Agent::with_parts(config.clone(), PhasedConnector::default(), PhasedResolver::default())
 }
 
-pub(crate) fn failure(error: ureq::Error) -> Failure {
-    match error {
-        ureq::Error::Timeout(_) => Failure::TimedOut,
-        ureq::Error::Other(other) => match other.downcast::<Unsent>() {
-            Ok(unsent) => not_sent(unsent.0),
-            Err(other) if other.is::<Cancelled>() => Failure::Cancelled,
-            Err(other) => Failure::Broken(other.to_string()),
-        },
-        other => Failure::Broken(other.to_string()),
-    }
+type RequestConfig<S> = ureq::config::ConfigBuilder<ureq::typestate::HttpCrateScope<S>>;
+
+fn limited<S: ureq::AsSendBody>(config: RequestConfig<S>, limits: Limits) -> RequestConfig<S> {
+    // A timeout of zero would mean none.
+    let some = |time: Duration| Some(time.max(Duration::from_millis(1)));
+    config
+        .timeout_global(some(limits.total))
+        .timeout_per_read(some(limits.silence))
+        .timeout_per_write(some(limits.silence))
 }
 
 /// Of what went wrong before anything was sent, what can pass by itself.
-fn not_sent(error: ureq::Error) -> Failure {
-    let text = error.to_string();
-    match &error {
+fn not_sent(error: &ureq::Error, text: String) -> Failure {
+    match error {
         ureq::Error::ConnectProxyFailed(why) if is_refusal(why) => Failure::CannotConnect(text),
         ureq::Error::InvalidProxyUrl
         | ureq::Error::BadUri(_)
         | ureq::Error::TlsRequired
         | ureq::Error::Tls(_) => Failure::CannotConnect(text),
-        ureq::Error::Rustls(error) => of_tls(error, text),
+        ureq::Error::Rustls(error) if is_lasting(error) => Failure::CannotConnect(text),
         ureq::Error::Io(io) => match io.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(error) => of_tls(error, text),
-            None => Failure::NotSent(text),
+            Some(error) if is_lasting(error) => Failure::CannotConnect(text),
+            _ => Failure::NotSent(text),
         },
         _ => Failure::NotSent(text),
     }
+}
+
+/// Whether TLS fails each time: because of a certificate, or because there is no TLS.
+fn is_lasting(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidMessage(_))
 }
 
 /// Whether a proxy says no, rather than that it cannot at present.
 fn is_refusal(why: &str) -> bool {
     let mut numbers = why.split(|c: char| !c.is_ascii_digit());
     numbers.any(|number| number.len() == 3 && number.starts_with('4'))
-}
-
-fn of_tls(error: &rustls::Error, text: String) -> Failure {
-    match error {
-        rustls::Error::InvalidCertificate(_) => Failure::CannotConnect(format!(
-            "{text}; if the server's certificate is signed by an authority of your own, name its file in SSL_CERT_FILE"
-        )),
-        rustls::Error::InvalidMessage(_) => Failure::CannotConnect(format!(
-            "{text}; what answers there speaks no TLS: should the URL begin with http://?"
-        )),
-        _ => Failure::NotSent(text),
-    }
 }
 
 #[cfg(test)]
@@ -312,7 +330,8 @@ mod tests {
             ("proxy server responded 502/Bad Gateway", false),
             ("proxy server responded 503/503", false),
         ] {
-            let failure = not_sent(ureq::Error::ConnectProxyFailed(why.to_owned()));
+            let error = ureq::Error::ConnectProxyFailed(why.to_owned());
+            let failure = not_sent(&error, error.to_string());
             assert!(!failure.is_maybe_received());
             assert_eq!(failure.may_pass(), !refuses, "{why}");
         }

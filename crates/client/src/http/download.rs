@@ -8,10 +8,7 @@ use std::{
 
 use crate::{
     CallInfo, Error, Result,
-    http::{
-        api::Api,
-        connection::{Limits, failure},
-    },
+    http::{api::Api, connection::Limits},
 };
 
 /// The longest time that a download may take in all: it may be of any size.
@@ -47,7 +44,7 @@ impl Api {
                 Ok(0) => return Ok(total),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(lost(&failure(error.into()))),
+                Err(error) => return Err(lost(&self.connection.failure(error.into()))),
             };
             to.write_all(&buffer[..read])
                 .map_err(|source| Error::Write { call: info(), source })?;

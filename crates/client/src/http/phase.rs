@@ -34,7 +34,11 @@ impl fmt::Display for Unsent {
 impl std::error::Error for Unsent {}
 
 fn unsent(error: ureq::Error) -> ureq::Error {
-    ureq::Error::Other(Box::new(Unsent(error)))
+    match error {
+        // From a connection within a connection: the one to a proxy.
+        ureq::Error::Other(other) if other.is::<Unsent>() => ureq::Error::Other(other),
+        error => ureq::Error::Other(Box::new(Unsent(error))),
+    }
 }
 
 /// What an exchange on this thread has beyond what the library is told.
@@ -43,6 +47,9 @@ struct Exchange {
     /// Header lines of its request.
     secret_lines: Vec<u8>,
     cancel: Option<CancelToken>,
+    /// Whether a connection is being made, so that one within it is that to a proxy, which is told
+    /// no secrets.
+    is_connecting: bool,
 }
 
 thread_local! {
@@ -108,8 +115,14 @@ impl Connector for PhasedConnector {
         details: &ConnectionDetails<'_>,
         chained: Option<()>,
     ) -> Result<Option<Phased>, ureq::Error> {
-        let inner = self.0.connect(details, chained).map_err(unsent)?;
-        Ok(inner.map(|inner| Phased { inner, is_at_head: true, broken: None }))
+        let set = |is_connecting| {
+            EXCHANGE.with_borrow_mut(|it| std::mem::replace(&mut it.is_connecting, is_connecting))
+        };
+        let is_to_proxy = set(true);
+        let inner = self.0.connect(details, chained);
+        set(is_to_proxy);
+        let phased = |inner| Phased { inner, is_to_proxy, is_at_head: true, broken: None };
+        Ok(inner.map_err(unsent)?.map(phased))
     }
 }
 
@@ -117,6 +130,7 @@ impl Connector for PhasedConnector {
 #[derive(Debug)]
 pub(crate) struct Phased {
     inner: Box<dyn Transport>,
+    is_to_proxy: bool,
     /// Whether what is sent next begins a request.
     is_at_head: bool,
     /// Why nothing more can be sent. The server may have answered before it closed.
@@ -178,7 +192,7 @@ impl Transport for Phased {
         mut amount: usize,
         timeout: NextTimeout,
     ) -> Result<(), ureq::Error> {
-        if self.is_at_head && amount > 0 {
+        if self.is_at_head && amount > 0 && !self.is_to_proxy {
             self.is_at_head = false;
             amount = self.complete_head(amount).map_err(|error| unsent(error.into()))?;
         }
