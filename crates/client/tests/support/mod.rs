@@ -74,6 +74,8 @@ pub enum Reply {
     Close,
     /// Keeps the connection open and says nothing.
     Silence,
+    /// Does what it likes with the connection, and closes it.
+    Own(fn(&mut TcpStream)),
 }
 
 pub fn status(status: u16, body: Value) -> Reply {
@@ -115,10 +117,14 @@ struct State {
     requests: Vec<Request>,
     /// Answers to give first, by the last part of the path.
     script: HashMap<String, VecDeque<Reply>>,
+    /// Answers to give each time, by the same.
+    always: HashMap<String, Box<dyn Fn() -> Reply + Send>>,
     results: HashMap<String, Reply>,
     work: HashMap<String, Work>,
     /// Connections that the client closed while waiting in silence.
     hung_up: usize,
+    /// Longer bodies are refused before they are read.
+    max_body: usize,
 }
 
 impl Fake {
@@ -129,9 +135,11 @@ impl Fake {
         let state = State {
             requests: vec![],
             script: HashMap::new(),
+            always: HashMap::new(),
             results: HashMap::new(),
             work: HashMap::new(),
             hung_up: 0,
+            max_body: usize::MAX,
         };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
         let shared = state.clone();
@@ -154,6 +162,11 @@ impl Fake {
     }
 
     /// Computes the results of `call` so.
+    /// Answers so each time.
+    pub fn always(&self, call: &str, reply: impl Fn() -> Reply + Send + 'static) {
+        self.state.0.lock().unwrap().always.insert(call.into(), Box::new(reply));
+    }
+
     pub fn on(&self, call: &str, work: impl Fn(&Request) -> Value + Send + 'static) {
         self.state.0.lock().unwrap().work.insert(call.into(), Box::new(work));
     }
@@ -183,6 +196,11 @@ impl Fake {
     }
 
     /// How many silences the client has ended by closing the connection.
+    /// From the next connection on refuses longer bodies before they are read.
+    pub fn limit_bodies(&self, max: usize) {
+        self.state.0.lock().unwrap().max_body = max;
+    }
+
     pub fn hung_up(&self) -> usize {
         self.state.0.lock().unwrap().hung_up
     }
@@ -206,7 +224,12 @@ impl Fake {
 fn serve(stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
-    while let Some(request) = read_request(&mut reader) {
+    let max_body = shared.0.lock().unwrap().max_body;
+    while let Some(request) = read_request(&mut reader, max_body) {
+        if request.bytes.len() > max_body {
+            let _ = stream.write_all(TOO_LARGE);
+            return;
+        }
         let reply = {
             let mut state = shared.0.lock().unwrap();
             state.requests.push(request.clone());
@@ -227,6 +250,7 @@ fn serve(stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
                 }
             }
             Reply::Close => return,
+            Reply::Own(answer) => return answer(&mut stream),
             Reply::Silence => {
                 // Until the client hangs up.
                 let _ = reader.read(&mut [0]);
@@ -237,7 +261,12 @@ fn serve(stream: TcpStream, shared: &(Mutex<State>, Condvar)) {
     }
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<Request> {
+/// As front ends say it: at once, and the rest of the body is left unread.
+const TOO_LARGE: &[u8] =
+    b"HTTP/1.1 413 X\r\nContent-Length: 22\r\nConnection: close\r\n\r\n{\"detail\": \"too large\"}";
+
+/// A body above the limit is not read: zeros stand for it.
+fn read_request(reader: &mut impl BufRead, max_body: usize) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|&n| n > 0)?;
     let mut words = line.split_whitespace();
@@ -253,7 +282,9 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     }
     let length = headers.get("content-length").map_or(0, |n| n.parse().unwrap());
     let mut bytes = vec![0; length];
-    reader.read_exact(&mut bytes).ok()?;
+    if length <= max_body {
+        reader.read_exact(&mut bytes).ok()?;
+    }
     Some(Request { method, path, headers, bytes })
 }
 
@@ -262,6 +293,9 @@ impl State {
         let call = request.call();
         if let Some(reply) = self.script.get_mut(call).and_then(VecDeque::pop_front) {
             return reply;
+        }
+        if let Some(reply) = self.always.get(call) {
+            return reply();
         }
         match call {
             "config" => raw(404, r#"{"detail":"Not Found"}"#),
