@@ -137,7 +137,7 @@ impl TrainingClient {
         match saving {
             Err(error) if self.is_saved_all_the_same(&error) => match self.find_saved(name)? {
                 Some(path) => {
-                    turn.skip();
+                    turn.was_executed(&error);
                     let answer = SaveWeightsResponse { path };
                     Ok(ApiFuture::ready(self.model.session.clone(), answer))
                 }

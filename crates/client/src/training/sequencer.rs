@@ -118,10 +118,12 @@ impl Turn<'_> {
         }
     }
 
-    /// The request under the next id was executed although it failed.
-    pub fn skip(&mut self) {
+    /// The request under the next id was executed, as is known now, although it failed so.
+    pub fn was_executed(&mut self, error: &Error) {
         self.state.next += 1;
         self.state.was_refused = false;
+        let text = error.to_string();
+        self.state.poisoned.take_if(|poison| poison.first == text);
     }
 
     /// Sends `n` requests under the next ids; `send` is given the first of these, and gives what
