@@ -1,8 +1,9 @@
 //! Time that passes only by sleeping.
 
 use std::{
+    fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,23 +22,55 @@ use tinsmith_client::Clock;
 /// clock.sleep(Duration::from_secs(300));
 /// assert_eq!((clock.now(), clock.naps().len()), (Duration::from_secs(300), 1));
 /// ```
-#[derive(Debug, Clone, Default)]
-pub struct StillClock(Arc<Mutex<Vec<Duration>>>);
+#[derive(Clone, Default)]
+pub struct StillClock {
+    time: Arc<Mutex<Time>>,
+    on_nap: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+#[derive(Debug, Default)]
+struct Time {
+    now: Duration,
+    naps: Vec<Duration>,
+}
+
+impl fmt::Debug for StillClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("StillClock");
+        shown.field("now", &self.lock().now).finish_non_exhaustive()
+    }
+}
 
 impl StillClock {
+    /// A clock that does this at the end of every sleep, such as [`Proxy::tick`](crate::Proxy).
+    pub fn on_nap(act: impl Fn() + Send + Sync + 'static) -> Self {
+        StillClock { on_nap: Some(Arc::new(act)), ..StillClock::default() }
+    }
+
     /// Every sleep so far.
     pub fn naps(&self) -> Vec<Duration> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().naps.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Time> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for StillClock {
     fn now(&self) -> Duration {
-        self.naps().iter().sum()
+        self.lock().now
     }
 
     fn sleep(&self, duration: Duration) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(duration);
+        {
+            let mut time = self.lock();
+            time.now += duration;
+            time.naps.push(duration);
+        }
+        if let Some(act) = &self.on_nap {
+            act();
+        }
     }
 
     fn random(&self) -> u64 {

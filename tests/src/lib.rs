@@ -7,7 +7,7 @@ mod proxy;
 mod setup;
 
 pub use clock::StillClock;
-pub use proxy::{Action, Proxy, Reply, Request};
+pub use proxy::{Action, Proxy, Reply, Request, listener};
 pub use setup::{BASE_MODEL, adam, connect, data, datum, train, train_in_json, unnamed, weights};
 
 /// The README's example compiles.
