@@ -1,14 +1,19 @@
 //! What the end-to-end tests share: a clock that stands still, a proxy that does harm, and a small
-//! model to train.
+//! model to train; and the tests of reliability, which also run for long as `cargo xtask soak`,
+//! `kills` and `crowd`.
 
 mod clock;
+mod faults;
 pub mod guide;
 mod proxy;
 mod setup;
+mod state;
 
 pub use clock::StillClock;
+pub use faults::{Fault, Tally, Weather, faults};
 pub use proxy::{Action, Proxy, Reply, Request, listener};
 pub use setup::{BASE_MODEL, adam, connect, data, datum, train, train_in_json, unnamed, weights};
+pub use state::{Saved, saved};
 
 /// The README's example compiles.
 #[cfg(doctest)]
