@@ -7,6 +7,7 @@ mod faults;
 pub mod guide;
 mod proxy;
 mod setup;
+pub mod soak;
 mod state;
 
 pub use clock::StillClock;
