@@ -262,9 +262,11 @@ const EXECUTED: [&str; 7] = [
 ];
 /// Those whose 409 says that a name is taken.
 const SAVES: [&str; 2] = ["save_weights", "save_weights_for_sampler"];
-/// Those that nobody repeats, or that have waits of their own.
-const OWN_WAITS: [&str; 5] =
-    ["retrieve_future", "retrieve_futures", "session_heartbeat", "dynamic_config", "telemetry"];
+/// Those that are asked again and again, at times of their own.
+const POLLS: [&str; 2] = ["retrieve_future", "retrieve_futures"];
+/// Those that come from threads in the background, and are not repeated.
+const IN_BACKGROUND: [&str; 4] =
+    ["session_heartbeat", "dynamic_config", "cancel_future", "telemetry"];
 
 /// A rule for a [`Proxy`](crate::Proxy), and what it has done so far.
 ///
@@ -296,9 +298,10 @@ pub fn faults(weather: Weather) -> (impl FnMut(&Request) -> Action + Send, Arc<M
         if EXECUTED.contains(&call) {
             *tally.deliveries.entry(body).or_default() += action.deliveries();
         }
+        let has_own_waits = POLLS.contains(&call) || IN_BACKGROUND.contains(&call);
         if let Some(fault) = fault {
             *tally.faults.entry(fault).or_default() += 1;
-            if let Some(wait) = fault.asked_wait().filter(|_| !OWN_WAITS.contains(&call)) {
+            if let Some(wait) = fault.asked_wait().filter(|_| !has_own_waits) {
                 *tally.asked_waits.entry(wait).or_default() += 1;
             }
         }
@@ -323,6 +326,9 @@ impl Weather {
             return fault.is_certain() && !(fault == Fault::Conflict && SAVES.contains(&call));
         }
         match fault {
+            // They come from other threads, whose connections are no place to shut the door at: who
+            // is just coming in would be thrown out, and could not know what became of a request.
+            Fault::Refused if is_by_arrival && IN_BACKGROUND.contains(&call) => false,
             Fault::Conflict if SAVES.contains(&call) => false,
             Fault::Conflict | Fault::TooEarly if call == "retrieve_future" => self.is_false,
             fault if fault.is_false_success() => self.is_false,

@@ -50,10 +50,18 @@ impl Door {
         let mut listener = first;
         loop {
             for client in listener.incoming().flatten() {
+                serve(client);
                 if *self.lock() == State::Shutting {
                     break;
                 }
-                serve(client);
+            }
+            // Those that have come in meanwhile are not to be thrown out.
+            if listener.set_nonblocking(true).is_ok() {
+                while let Ok((client, _)) = listener.accept() {
+                    if client.set_nonblocking(false).is_ok() {
+                        serve(client);
+                    }
+                }
             }
             drop(listener);
             self.set(State::Shut(0));
