@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tinsmith_client::Clock;
+use tinsmith_client::{Clock, SystemClock};
 
 /// A clock that moves only when someone sleeps by it, and then at once. Clones share their time.
 ///
@@ -77,5 +77,43 @@ impl Clock for StillClock {
         // Distinct, as idempotency keys must be, and as a share of u64::MAX in effect 0: no jitter.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The machine's clock, running so many times as fast: waits are short, and limits come as soon.
+///
+/// ```
+/// use std::time::Duration;
+/// use tinsmith_client::Clock;
+/// use tinsmith_tests::FastClock;
+///
+/// let clock = FastClock::times(1_000);
+/// clock.sleep(Duration::from_secs(1));
+/// assert!(clock.now() >= Duration::from_secs(1));
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct FastClock {
+    real: SystemClock,
+    factor: u32,
+}
+
+impl FastClock {
+    /// A clock that runs so many times as fast as the machine's.
+    pub fn times(factor: u32) -> Self {
+        FastClock { real: SystemClock::default(), factor }
+    }
+}
+
+impl Clock for FastClock {
+    fn now(&self) -> Duration {
+        self.real.now() * self.factor
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.real.sleep(duration / self.factor);
+    }
+
+    fn random(&self) -> u64 {
+        self.real.random()
     }
 }

@@ -3,6 +3,7 @@
 //! `kills` and `crowd`.
 
 mod clock;
+mod course;
 mod faults;
 pub mod guide;
 mod proxy;
@@ -10,7 +11,7 @@ mod setup;
 pub mod soak;
 mod state;
 
-pub use clock::StillClock;
+pub use clock::{FastClock, StillClock};
 pub use faults::{Fault, Tally, Weather, faults};
 pub use proxy::{Action, Proxy, Reply, Request, listener};
 pub use setup::{BASE_MODEL, adam, connect, data, datum, train, train_in_json, unnamed, weights};

@@ -3,16 +3,15 @@
 use std::{path::Path, sync::PoisonError, time::Duration};
 
 use anyhow::{Context, Result};
-use rand::{Rng, RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::{Rng, RngExt};
 use tinsmith_client::{
-    Batch, ChunkLimits, Datum, Dialect, LoraConfig, Loss, ModelInput, RequestOrder, RetryConfig,
-    SamplingParams, SaveOptions, ServiceClient, TrainingClient,
+    ChunkLimits, Datum, Dialect, LoraConfig, ModelInput, RequestOrder, SamplingParams, SaveOptions,
+    ServiceClient, TrainingClient,
 };
 use tinsmith_trainer::{Counts, ModelStats, Trainer, tokenizer};
 
 use crate::{
-    BASE_MODEL, Proxy, Saved, StillClock, Tally, Weather, adam, datum, faults, saved, unnamed,
+    BASE_MODEL, Proxy, Saved, StillClock, Tally, Weather, adam, course, faults, saved, unnamed,
 };
 
 /// What is to be run.
@@ -169,7 +168,7 @@ impl Soak {
         let service = ServiceClient::builder()
             .base_url(url)
             .clock(clock.clone())
-            .retry(endless())
+            .retry(course::endless())
             .dialect(self.dialect)
             .request_order(self.order)
             .chunk_limits(ChunkLimits { max_len: CHUNK, ..ChunkLimits::default() })
@@ -195,14 +194,14 @@ impl Soak {
     }
 
     fn step(&self, training: &TrainingClient, step: usize) -> Result<([u64; 2], Option<Vec<u32>>)> {
-        let mut dice = self.dice(step);
+        let mut dice = course::dice(self.seed, step);
         let extra = extra(&mut dice);
         let rows = match extra {
             Extra::Chunks => CHUNK + 1 + dice.random_range(0..CHUNK),
             Extra::None | Extra::Save | Extra::Sample => dice.random_range(1..=3),
         };
-        let data: Vec<Datum> = (0..rows).map(|_| line(&mut dice)).collect();
-        let custom = training.forward_backward_custom(&data, loss)?;
+        let data: Vec<Datum> = (0..rows).map(|_| course::line(&mut dice)).collect();
+        let custom = training.forward_backward_custom(&data, course::loss)?;
         let optim = training.optim_step(&adam())?;
         let ours = custom.report().loss;
         let server = custom.result()?.metrics["loss:sum"];
@@ -230,18 +229,13 @@ impl Soak {
     pub fn planned(&self) -> Counts {
         let mut counts = Counts::default();
         for step in 0..self.steps {
-            let passes = if extra(&mut self.dice(step)) == Extra::Chunks { 2 } else { 1 };
+            let passes =
+                if extra(&mut course::dice(self.seed, step)) == Extra::Chunks { 2 } else { 1 };
             counts.forward += passes;
             counts.forward_backward += passes;
             counts.optim_step += 1;
         }
         counts
-    }
-
-    fn dice(&self, step: usize) -> ChaCha8Rng {
-        let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
-        dice.set_stream(step as u64);
-        dice
     }
 }
 
@@ -251,36 +245,6 @@ fn extra(dice: &mut impl Rng) -> Extra {
         1 => Extra::Save,
         2 => Extra::Sample,
         _ => Extra::None,
-    }
-}
-
-/// A line of letters, each with the same advantage.
-fn line(dice: &mut impl Rng) -> Datum {
-    let length = dice.random_range(4..12);
-    let text: String = (0..length).map(|_| dice.random_range('a'..='z')).collect();
-    let advantage = dice.random_range(-1.0f32..1.0);
-    datum(&text).with("advantages", vec![advantage; tokenizer::encode(&text).len() - 1])
-}
-
-/// A policy gradient with a curb, so that long runs stay finite.
-fn loss(batch: &Batch) -> Result<Loss> {
-    let logprobs = batch.logprobs();
-    let advantages = batch.input("advantages")?;
-    Ok(Loss::new(-(&logprobs * advantages).mean() + logprobs.square().mean() * 0.1))
-}
-
-/// Limits that no fault reaches: time is the still clock's, and threads share it.
-pub(crate) fn endless() -> RetryConfig {
-    let forever = Duration::from_secs(1_000_000_000);
-    RetryConfig {
-        start_timeout: forever,
-        submit_timeout: forever,
-        result_timeout: forever,
-        heartbeat_warning: forever,
-        billing_pause: forever,
-        submit_attempts: u32::MAX,
-        heartbeat_period: Duration::from_millis(500),
-        ..RetryConfig::default()
     }
 }
 
