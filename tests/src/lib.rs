@@ -6,6 +6,8 @@ mod clock;
 mod course;
 mod faults;
 pub mod guide;
+#[cfg(unix)]
+pub mod kills;
 mod proxy;
 mod setup;
 pub mod soak;

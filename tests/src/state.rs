@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
 };
 
@@ -10,7 +11,7 @@ use anyhow::{Context, Result};
 use safetensors::SafeTensors;
 
 /// A checkpoint: weights, the optimizer's moments, and what they belong to.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Saved {
     /// The bytes of each tensor.
     pub tensors: BTreeMap<String, Vec<u8>>,
@@ -33,9 +34,22 @@ pub struct Saved {
 /// # anyhow::Ok(())
 /// ```
 pub fn saved(state_dir: &Path, path: &str) -> Result<Saved> {
-    let file = file_of(state_dir, path)?;
-    let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+    read(&file_of(state_dir, path)?)
+}
+
+/// Reads a checkpoint's file.
+pub(crate) fn read(file: &Path) -> Result<Saved> {
+    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     parse(&bytes).with_context(|| format!("in {}", file.display()))
+}
+
+impl Saved {
+    /// Equal digests mean equal checkpoints, for all practical purposes.
+    pub fn digest(&self) -> u64 {
+        let mut digest = DefaultHasher::new();
+        self.hash(&mut digest);
+        digest.finish()
+    }
 }
 
 fn file_of(state_dir: &Path, path: &str) -> Result<PathBuf> {
