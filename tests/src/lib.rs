@@ -4,6 +4,7 @@
 
 mod clock;
 mod course;
+pub mod crowd;
 mod faults;
 pub mod guide;
 #[cfg(unix)]
