@@ -30,6 +30,12 @@ fn main() -> ExitCode {
         ["corpus", rest @ ..] => corpus::run(rest),
         ["interop", rest @ ..] => interop::run(rest),
         ["soak", rest @ ..] => reliability::soak(rest),
+        ["crowd", rest @ ..] => reliability::crowd(rest),
+        #[cfg(unix)]
+        ["kills", rest @ ..] => reliability::kills(rest),
+        // What `kills` starts, and kills.
+        #[cfg(unix)]
+        ["party", rest @ ..] => reliability::party(rest),
         other => Err(anyhow::anyhow!("no task {other:?}; `cargo xtask help` lists them")),
     };
     match done {

@@ -30,12 +30,17 @@ usage: cargo xtask COMMAND
   interop python [VERSION..]     train on the local trainer with these releases of the official Python SDK
                                  (all three need Python and a package index)
   soak --steps N --fault-rate P --seed S --dialect json|protobuf [--server-order sequence|arrival] [--false-answers]
-                                 train through faults of networks and gateways, and compare with an undisturbed run";
+                                 train through faults of networks and gateways, and compare with an undisturbed run
+  kills --client N --trainer N --stops N --seed S
+                                 kill and stop a client and a trainer, and compare what they save with an undisturbed
+                                 run (on Unix)
+  crowd --threads N --models N --seconds S --seed S --fault-rate P
+                                 train from many threads at once, and count requests, threads and files";
 
 /// What `tools` does.
 const TOOLS: [&str; 6] = ["vectors", "bench", "null-server", "cuda-check", "corpus", "interop"];
 /// What `tools` does for minutes, and is built for as users build.
-const LONG_TOOLS: [&str; 1] = ["soak"];
+const LONG_TOOLS: [&str; 3] = ["soak", "kills", "crowd"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

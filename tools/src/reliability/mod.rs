@@ -1,9 +1,15 @@
-//! `cargo xtask soak`: what the tests of reliability do in seconds, for as long as is wanted, with
+//! `cargo xtask soak | kills | crowd`: what the tests of reliability do in seconds, for as long as is wanted, with
 //! figures.
 
+mod crowd;
+#[cfg(unix)]
+mod kills;
 mod options;
 mod soak;
 
+pub use crowd::run as crowd;
+#[cfg(unix)]
+pub use kills::{party, run as kills};
 pub use soak::run as soak;
 
 use options::Options;
