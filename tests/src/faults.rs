@@ -346,3 +346,56 @@ fn digest(value: &impl Hash) -> u64 {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weather(order: RequestOrder) -> Weather {
+        Weather { rate: 0.5, seed: 7, order, is_false: false, drip_pause: Duration::ZERO }
+    }
+
+    fn request(call: &str, body: usize) -> Request {
+        let target = format!("POST /api/v1/{call}");
+        Request { target, headers: HashMap::new(), body: body.to_string().into_bytes() }
+    }
+
+    /// A date goes on.
+    fn shown(action: &Action) -> String {
+        let text = format!("{action:?}");
+        if text.contains("Date") { "dated".to_owned() } else { text }
+    }
+
+    #[test]
+    fn a_request_meets_the_same_fault_whatever_comes_between() {
+        let (mut alone, _) = faults(weather(RequestOrder::BySequence));
+        let (mut among, _) = faults(weather(RequestOrder::BySequence));
+        let mut met = 0;
+        for body in 0..200 {
+            among(&request("session_heartbeat", body));
+            // Ids are others in every run.
+            let (a, b) =
+                (alone(&request("forward", body)), among(&request("forward", body + 1_000)));
+            assert_eq!(shown(&a), shown(&b), "{body}");
+            met += usize::from(a != Action::Pass);
+        }
+        assert!((70..130).contains(&met), "{met} of 200 at a rate of one half");
+    }
+
+    #[test]
+    fn a_server_that_goes_by_arrival_gets_nothing_of_which_a_client_could_not_know() {
+        let (mut rule, tally) = faults(weather(RequestOrder::ByArrival));
+        for body in 0..400 {
+            let action = rule(&request("optim_step", body));
+            let is_refusal = |status| [402, 409, 425, 429, 503].contains(&status);
+            match action {
+                Action::Pass | Action::PassAndRefuse | Action::Drip(_) => {}
+                Action::Instead(reply) => assert!(is_refusal(reply.status), "{reply:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        let tally = lock(&tally);
+        assert_eq!((tally.requests, tally.delivered_again()), (400, 0));
+        assert_eq!(tally.faults.len(), 11);
+    }
+}

@@ -262,3 +262,40 @@ fn check_same(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(steps: u64) -> Run {
+        let counts = Counts { forward: steps, forward_backward: steps, optim_step: steps };
+        let stats = ModelStats { received: counts, executed: counts };
+        Run { losses: Vec::new(), samples: Vec::new(), stats, state: Saved::default() }
+    }
+
+    fn outcome(found: Run) -> Outcome {
+        Outcome { expected: run(5), found, tally: Tally::default(), waits: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_lost_or_done_twice_is_counted() {
+        let order = RequestOrder::BySequence;
+        let mut found = run(5);
+        found.stats.executed.optim_step = 3;
+        found.stats.executed.forward = 6;
+        let harmed = outcome(found);
+        assert_eq!((harmed.lost(), harmed.twice(order)), (2, 1));
+        assert!(!harmed.is_well(order) && outcome(run(5)).is_well(order));
+    }
+
+    #[test]
+    fn one_bit_of_a_loss_and_a_wait_that_was_not_kept_are_seen() {
+        let order = RequestOrder::BySequence;
+        let mut found = run(5);
+        found.losses.push([1, 0]);
+        assert!(!outcome(found).is_well(order));
+        let mut hasty = outcome(run(5));
+        hasty.waits.push((Duration::from_secs(13), 2, 1));
+        assert!(!hasty.is_well(order));
+    }
+}

@@ -1,6 +1,6 @@
 //! Many threads on few models lose nothing, do nothing twice and leave nothing behind. It is the
-//! only test of its process, whose threads and files it counts. `cargo xtask crowd` is the same with
-//! hundreds of threads.
+//! only test of its process, whose threads and files it counts. `cargo xtask crowd` is the same
+//! with hundreds of threads.
 
 use tinsmith_tests::crowd::{Crowd, Open};
 use tinsmith_trainer::Counts;

@@ -1,5 +1,5 @@
-//! `cargo xtask soak | kills | crowd`: what the tests of reliability do in seconds, for as long as is wanted, with
-//! figures.
+//! `cargo xtask soak | kills | crowd`: what the tests of reliability do in seconds, for as long as
+//! is wanted, with figures.
 
 mod crowd;
 #[cfg(unix)]
