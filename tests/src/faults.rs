@@ -329,6 +329,8 @@ impl Weather {
             // They come from other threads, whose connections are no place to shut the door at: who
             // is just coming in would be thrown out, and could not know what became of a request.
             Fault::Refused if is_by_arrival && IN_BACKGROUND.contains(&call) => false,
+            // The next request may be on its way already, over the same connection.
+            Fault::IdleClosed if is_by_arrival => false,
             Fault::Conflict if SAVES.contains(&call) => false,
             Fault::Conflict | Fault::TooEarly if call == "retrieve_future" => self.is_false,
             fault if fault.is_false_success() => self.is_false,

@@ -54,7 +54,7 @@ pub struct Reply {
     /// What the body is written in; JSON where it is not said.
     pub content_type: Option<String>,
     /// Further headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(String, String)>,
     /// May be empty.
     pub body: Vec<u8>,
 }
@@ -73,8 +73,8 @@ impl Reply {
 
     /// An answer with one more header.
     #[must_use]
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
         self
     }
 
@@ -155,6 +155,9 @@ impl Action {
         }
     }
 }
+
+/// Headers of the trainer's that are about its connection with the proxy.
+const BETWEEN_TWO: [&str; 2] = ["connection", "content-length"];
 
 type Rule = dyn FnMut(&Request) -> Action + Send;
 
@@ -356,7 +359,10 @@ impl Shared {
             status: status.ok_or(io::ErrorKind::InvalidData)?,
             retry_after: None,
             content_type: headers.remove("content-type"),
-            headers: Vec::new(),
+            headers: headers
+                .into_iter()
+                .filter(|(name, _)| !BETWEEN_TWO.contains(&&**name))
+                .collect(),
             body,
         })
     }
