@@ -1,11 +1,13 @@
 //! The project's tasks that need its crates built:
-//! `cargo xtask vectors | bench | null-server | cuda-check | corpus | interop` starts them here.
+//! `cargo xtask vectors | bench | null-server | cuda-check | corpus | interop | soak | kills | crowd`
+//! starts them here.
 //! Each is one module; this one only dispatches.
 
 mod bench;
 mod corpus;
 mod cuda;
 mod interop;
+mod reliability;
 mod step;
 mod vectors;
 
@@ -27,6 +29,13 @@ fn main() -> ExitCode {
         ["cuda-check"] => cuda::check(),
         ["corpus", rest @ ..] => corpus::run(rest),
         ["interop", rest @ ..] => interop::run(rest),
+        ["soak", rest @ ..] => reliability::soak(rest),
+        ["crowd", rest @ ..] => reliability::crowd(rest),
+        #[cfg(unix)]
+        ["kills", rest @ ..] => reliability::kills(rest),
+        // What `kills` starts, and kills.
+        #[cfg(unix)]
+        ["party", rest @ ..] => reliability::party(rest),
         other => Err(anyhow::anyhow!("no task {other:?}; `cargo xtask help` lists them")),
     };
     match done {

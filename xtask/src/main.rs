@@ -28,10 +28,19 @@ usage: cargo xtask COMMAND
   interop skyrl                  run the client against SkyRL-tx and print a table of checks
   interop tuft                   train by the client on TuFT and on the local trainer, and compare each step
   interop python [VERSION..]     train on the local trainer with these releases of the official Python SDK
-                                 (all three need Python and a package index)";
+                                 (all three need Python and a package index)
+  soak --steps N --fault-rate P --seed S --dialect json|protobuf [--server-order sequence|arrival] [--false-answers]
+                                 train through faults of networks and gateways, and compare with an undisturbed run
+  kills --client N --trainer N --stops N --seed S
+                                 kill and stop a client and a trainer, and compare what they save with an undisturbed
+                                 run (on Unix)
+  crowd --threads N --models N --seconds S --seed S --fault-rate P
+                                 train from many threads at once, and count requests, threads and files";
 
 /// What `tools` does.
 const TOOLS: [&str; 6] = ["vectors", "bench", "null-server", "cuda-check", "corpus", "interop"];
+/// What `tools` does for minutes, and is built for as users build.
+const LONG_TOOLS: [&str; 3] = ["soak", "kills", "crowd"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,21 +58,23 @@ fn run(arguments: &[&str]) -> Result<()> {
     match arguments {
         ["ci"] => ci::run(),
         ["tidy", rest @ ..] => tidy::run(rest),
-        [tool, ..] if TOOLS.contains(tool) => {
-            let run = ["run", "--quiet", "--package", "tools", "--"];
-            // Where the user stands: the arguments may be paths.
-            let mut cargo = Command::new(env!("CARGO"));
-            let status = cargo.args(run).args(arguments).status();
-            let status = status.context("starting cargo run")?;
-            ensure!(status.success(), "`{}`: {status}", arguments.join(" "));
-            Ok(())
-        }
+        [tool, ..] if TOOLS.contains(tool) => start(&[], arguments),
+        [tool, ..] if LONG_TOOLS.contains(tool) => start(&["--release"], arguments),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())
         }
         other => bail!("unknown command {other:?}\n\n{USAGE}"),
     }
+}
+
+/// Runs a task of `tools`, where the user stands: the arguments may be paths.
+fn start(build: &[&str], arguments: &[&str]) -> Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["run", "--quiet", "--package", "tools"]).args(build).arg("--").args(arguments);
+    let status = cargo.status().context("starting cargo run")?;
+    ensure!(status.success(), "`{}`: {status}", arguments.join(" "));
+    Ok(())
 }
 
 /// The root of the repository, wherever the command was started.
