@@ -84,11 +84,17 @@ pub enum Error {
     #[cfg(feature = "zstd")]
     #[error("zstd body: {0}")]
     Zstd(String),
-    /// A dense form would not fit in memory.
-    #[error("a dense tensor of shape {shape:?} does not fit in memory")]
+    /// The dense form of a sparse tensor would be out of proportion to what the tensor lists.
+    #[error(
+        "a sparse tensor of shape {shape:?} has {} elements as a dense one, and lists so few that \
+         the limit is {limit}; make its shape smaller, or send it dense",
+        Count(shape)
+    )]
     TooLarge {
         /// The shape that was asked for.
         shape: Vec<usize>,
+        /// Most elements that the dense form may have.
+        limit: usize,
     },
     /// A candle tensor could not be converted.
     #[cfg(feature = "candle")]

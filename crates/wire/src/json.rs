@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result};
+use crate::{Error, Result, words};
 
 /// Writes the form that every server reads: no nulls, defaults spelled out, `type` tags present.
 ///
@@ -38,7 +38,8 @@ pub fn append<T: Serialize>(body: &mut Vec<u8>, value: &T) -> Result<()> {
     serde_json::to_writer(body, value).map_err(|_| encode_error(value))
 }
 
-/// Reads any form in use: missing tags and defaults, explicit nulls, unknown fields.
+/// Reads any form in use: missing tags and defaults, explicit nulls, unknown fields. Results may
+/// hold `NaN`, `Infinity` and `-Infinity`, as Python writes them, or null for them.
 ///
 /// # Errors
 /// [`Error::Decode`] with the path to the value.
@@ -50,7 +51,15 @@ pub fn append<T: Serialize>(body: &mut Vec<u8>, value: &T) -> Result<()> {
 /// assert!(error.to_string().starts_with("cannot read Datum from JSON: at `model_input.chunks[1].tokens[0]`"));
 /// ```
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|_| decode_error::<T>(bytes))
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
+    }
+    match words::quoted(bytes) {
+        None => Err(decode_error::<T>(bytes, |_, column| column)),
+        Some(quoted) => serde_json::from_slice(&quoted).map_err(|_| {
+            decode_error::<T>(&quoted, |line, column| words::column(bytes, line, column))
+        }),
+    }
 }
 
 /// Tracking the path costs time, so it is done only once something has failed.
@@ -66,14 +75,22 @@ fn encode_error<T: Serialize>(value: &T) -> Error {
     }
 }
 
-fn decode_error<T: DeserializeOwned>(bytes: &[u8]) -> Error {
+/// `column` tells where in the line of the sender's text a column of `bytes` is.
+fn decode_error<T: DeserializeOwned>(
+    bytes: &[u8],
+    column: impl Fn(usize, usize) -> usize,
+) -> Error {
+    let located = |error: serde_json::Error| {
+        let (reason, line) = (error.to_string(), error.line());
+        match reason.strip_suffix(&format!(" at line {line} column {}", error.column())) {
+            Some(what) => format!("{what} at line {line} column {}", column(line, error.column())),
+            None => reason,
+        }
+    };
     let mut source = serde_json::Deserializer::from_slice(bytes);
     let (path, reason) = match serde_path_to_error::deserialize::<_, T>(&mut source) {
-        Err(error) => (error.path().to_string(), error.into_inner().to_string()),
-        Ok(_) => {
-            let reason = source.end().map_or_else(|e| e.to_string(), |_| "unreadable".into());
-            (".".to_owned(), reason)
-        }
+        Err(error) => (error.path().to_string(), located(error.into_inner())),
+        Ok(_) => (".".to_owned(), source.end().map_or_else(located, |_| "unreadable".into())),
     };
     Error::Decode { what: type_name::<T>(), format: "JSON", path, reason }
 }

@@ -23,8 +23,8 @@
 //! * **Writing JSON is strict**: no nulls, defaults spelled out, `type` tags present, no NaN. That
 //!   is the form of the Python SDK 0.18, which every server reads.
 //! * **Reading is tolerant**: every `type` tag and every defaulted field may be missing or null,
-//!   unknown fields are ignored. What comes out is well formed: a [`TensorData`] whose shape and
-//!   data disagree is never made.
+//!   unknown fields are ignored, and numbers of results may be NaN and infinite. What comes out is
+//!   well formed: a [`TensorData`] whose shape and data disagree is never made.
 //! * Errors name the message and the path: ``at `data[3].loss_fn_inputs.weights`: ..``.
 //! * Clones are cheap: tokens, images and tensor values are shared.
 //!
@@ -43,6 +43,7 @@ mod future;
 pub mod json;
 mod listing;
 mod metrics;
+mod numbers;
 mod optimizer;
 pub mod proto;
 mod provenance;
@@ -53,6 +54,7 @@ mod tensor_json;
 mod tolerant;
 mod training;
 mod weights;
+mod words;
 #[cfg(feature = "zstd")]
 pub mod zstd;
 

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, ops::Index};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
+use crate::numbers::Number;
+
 /// Named numbers beside a result. Names are `name:reduction`, such as `loss:sum`.
 ///
 /// ```
@@ -102,11 +104,21 @@ impl Index<&str> for Metrics {
     /// The value of this name.
     ///
     /// # Panics
-    /// When there is none; [`Metrics::get`] asks.
+    /// When there is none. Which metrics there are is up to the server, so a program that is to
+    /// run against several asks [`Metrics::get`].
+    ///
+    /// ```should_panic
+    /// let metrics: tinsmith_wire::Metrics = [("loss:sum", 1.5)].into_iter().collect();
+    /// metrics["loss:mean"]; // no metric "loss:mean" among ["loss:sum"]; `Metrics::get` gives ..
+    /// ```
     fn index(&self, name: &str) -> &f64 {
         match self.values.get(name) {
             Some(value) => value,
-            None => panic!("no metric {name:?} among {:?}", self.values.keys()),
+            None => panic!(
+                "no metric {name:?} among {:?}; `Metrics::get` gives None for a name that may be \
+                 missing",
+                self.values.keys()
+            ),
         }
     }
 }
@@ -144,15 +156,14 @@ impl Serialize for Metrics {
 }
 
 impl<'de> Deserialize<'de> for Metrics {
-    /// A null value is left out.
+    /// A null value reads as NaN, which is what many servers mean by it.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let given = BTreeMap::<String, Option<serde_json::Number>>::deserialize(deserializer)?;
         let mut metrics = Metrics::default();
-        for (name, number) in given {
-            match number.as_ref().map(|n| (n.as_u64(), n.as_f64())) {
-                Some((Some(exact), _)) => metrics.insert_u64(name, exact),
-                Some((None, Some(value))) => metrics.insert(name, value),
-                _ => {}
+        for (name, number) in BTreeMap::<String, Number>::deserialize(deserializer)? {
+            match number {
+                Number::Int(i) if i >= 0 => metrics.insert_u64(name, i as u64),
+                Number::Large(exact) => metrics.insert_u64(name, exact),
+                Number::Int(_) | Number::Float(_) => metrics.insert(name, number.into()),
             }
         }
         Ok(metrics)

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ModelInput, TensorData,
-    tensor_json::Finite,
+    numbers::{optional_floats, optional_or_null, optional_pairs},
+    tensor_json::{Finite, all_finite},
     tolerant::{finite, is_default, or_default, with_defaults},
 };
 
@@ -273,10 +274,12 @@ pub struct SampledSequence {
     /// Its tokens, the stop token included.
     pub tokens: Vec<u32>,
     /// The logprob of each, under the sampled model at temperature 1.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "finite_list")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "finite_list", deserialize_with = "optional_floats")]
     pub logprobs: Option<Vec<f32>>,
     /// The likeliest tokens at each sampled position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "finite_pairs", deserialize_with = "optional_pairs")]
     pub topk_logprobs: Option<Vec<Option<TopLogprobs>>>,
     /// Its name, by which a [`Provenance`](crate::Provenance) refers to it. No part of the result:
     /// servers give it on accepting the request
@@ -290,6 +293,24 @@ fn finite_list<S: serde::Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     logprobs.as_deref().map(Finite).serialize(serializer)
+}
+
+/// Null stands for none, so it cannot stand for NaN too.
+fn finite_or_null<S: serde::Serializer>(
+    logprobs: &Option<Vec<Option<f32>>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    all_finite(logprobs.iter().flatten().flatten())?;
+    logprobs.serialize(serializer)
+}
+
+fn finite_pairs<S: serde::Serializer>(
+    places: &Option<Vec<Option<TopLogprobs>>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let pairs = places.iter().flatten().flatten().flatten();
+    all_finite(pairs.map(|(_, logprob)| logprob))?;
+    places.serialize(serializer)
 }
 
 /// The likeliest tokens of one position and their logprobs.
@@ -313,9 +334,11 @@ pub struct SampleResponse {
     pub sequences: Vec<SampledSequence>,
     /// The logprob of each prompt token; none for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "finite_or_null", deserialize_with = "optional_or_null")]
     pub prompt_logprobs: Option<Vec<Option<f32>>>,
     /// The likeliest tokens at each prompt position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "finite_pairs", deserialize_with = "optional_pairs")]
     pub topk_prompt_logprobs: Option<Vec<Option<TopLogprobs>>>,
     /// The logprobs of the tokens asked for, `float32`, shaped as the question.
     #[serde(default, skip_serializing_if = "Option::is_none")]

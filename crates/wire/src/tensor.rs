@@ -218,14 +218,12 @@ impl TensorData {
         Vec<T>: Into<Data>,
     {
         let cols = rows.first().map_or(0, |row| row.as_ref().len());
-        let mut values = Vec::with_capacity(rows.len() * cols);
-        for (row, cells) in rows.iter().map(AsRef::as_ref).enumerate() {
-            if cells.len() != cols {
-                let found = cells.len();
-                return Err(Error::Ragged { row, found, cols });
-            }
-            values.extend_from_slice(cells);
+        let lengths = rows.iter().map(|row| row.as_ref().len());
+        if let Some((row, found)) = lengths.enumerate().find(|&(_, found)| found != cols) {
+            return Err(Error::Ragged { row, found, cols });
         }
+        let mut values = Vec::with_capacity(rows.len() * cols);
+        rows.iter().for_each(|row| values.extend_from_slice(row.as_ref()));
         Self::new(values, &[rows.len(), cols])
     }
 
@@ -257,7 +255,8 @@ impl TensorData {
     /// copied.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when the dense form does not fit in memory.
+    /// [`Error::TooLarge`] when a sparse tensor's shape is out of proportion to what it lists:
+    /// above 2^22 elements, and 2^12 more for each row and each listed value.
     ///
     /// ```
     /// use tinsmith_wire::TensorData;
@@ -352,15 +351,24 @@ where
     Some((listed.into(), Csr { crow, col }))
 }
 
-fn scatter<T: Copy + Default>(values: &[T], csr: &Csr, shape: &[usize]) -> Result<Vec<T>> {
-    let too_large = || Error::TooLarge { shape: shape.to_vec() };
-    let n = elem_count(shape).ok_or_else(too_large)?;
-    let mut dense = Vec::new();
-    dense.try_reserve_exact(n).map_err(|_| too_large())?;
-    dense.resize(n, T::default());
-    for (row, ends) in csr.crow.windows(2).enumerate() {
-        for i in ends[0] as usize..ends[1] as usize {
-            dense[row * shape[1] + csr.col[i] as usize] = values[i];
+/// Elements of a dense form that any sparse tensor may have, and how many more for each row and
+/// each listed value. A shape costs no bytes, so without a limit a short message could fill memory.
+const MOST_DENSE: usize = 1 << 22;
+const MOST_DENSE_PER_NUMBER: usize = 1 << 12;
+
+fn scatter<T: Copy + Default>(values: &[T], csr: &Csr, shape: &[usize]) -> Result<Arc<[T]>> {
+    let numbers = csr.crow.len().saturating_add(values.len());
+    let limit = MOST_DENSE.saturating_add(MOST_DENSE_PER_NUMBER.saturating_mul(numbers));
+    let n = elem_count(shape)
+        .filter(|&n| n <= limit)
+        .ok_or_else(|| Error::TooLarge { shape: shape.to_vec(), limit })?;
+    // Made where it stays: a `Vec` would be copied, and be there twice meanwhile.
+    let mut dense: Arc<[T]> = std::iter::repeat_n(T::default(), n).collect();
+    if let Some(dense) = Arc::get_mut(&mut dense) {
+        for (row, ends) in csr.crow.windows(2).enumerate() {
+            for i in ends[0] as usize..ends[1] as usize {
+                dense[row * shape[1] + csr.col[i] as usize] = values[i];
+            }
         }
     }
     Ok(dense)

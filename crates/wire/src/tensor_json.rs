@@ -9,7 +9,10 @@ use serde::{
     ser::{self, SerializeMap},
 };
 
-use crate::{Csr, DType, Data, TensorData};
+use crate::{
+    Csr, DType, Data, TensorData,
+    numbers::{self, Number},
+};
 
 impl Serialize for TensorData {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -36,11 +39,18 @@ pub(crate) struct Finite<'a>(pub &'a [f32]);
 
 impl Serialize for Finite<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let Some(i) = self.0.iter().position(|x| !x.is_finite()) {
-            let message = format!("element {i} is {}, which JSON cannot carry", self.0[i]);
-            return Err(ser::Error::custom(message));
-        }
+        all_finite(self.0)?;
         self.0.serialize(serializer)
+    }
+}
+
+/// Refuses what JSON cannot carry, by its place among the numbers.
+pub(crate) fn all_finite<'a, E: ser::Error>(
+    numbers: impl IntoIterator<Item = &'a f32>,
+) -> Result<(), E> {
+    match numbers.into_iter().enumerate().find(|(_, x)| !x.is_finite()) {
+        None => Ok(()),
+        Some((i, x)) => Err(E::custom(format!("element {i} is {x}, which JSON cannot carry"))),
     }
 }
 
@@ -94,7 +104,8 @@ impl<'de> Visitor<'de> for TensorVisitor {
                 ints.iter().map(|&i| i as f32).collect::<Vec<_>>().into()
             }
             (DType::Int64, Data::F32(_)) => {
-                return Err(de::Error::custom("`data` of an int64 tensor holds a fraction"));
+                let reason = "`data` of an int64 tensor holds a fraction, null or NaN";
+                return Err(de::Error::custom(reason));
             }
             (_, data) => data,
         };
@@ -116,7 +127,7 @@ impl<'de> DeserializeSeed<'de> for Values {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Data, D::Error> {
         match self.0 {
-            Some(DType::Float32) => Vec::<f32>::deserialize(deserializer).map(Data::from),
+            Some(DType::Float32) => numbers::floats(deserializer).map(Data::from),
             Some(DType::Int64) => Vec::<i64>::deserialize(deserializer).map(Data::from),
             None => deserializer.deserialize_seq(UntypedValues),
         }
@@ -126,33 +137,6 @@ impl<'de> DeserializeSeed<'de> for Values {
 /// Values whose dtype comes later (the Python SDK writes `data` first): integers are kept exact
 /// until a fraction shows that the tensor is `float32`.
 struct UntypedValues;
-
-enum Number {
-    Int(i64),
-    Float(f64),
-}
-
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NumberVisitor;
-        impl Visitor<'_> for NumberVisitor {
-            type Value = Number;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number")
-            }
-            fn visit_i64<E>(self, v: i64) -> Result<Number, E> {
-                Ok(Number::Int(v))
-            }
-            fn visit_u64<E>(self, v: u64) -> Result<Number, E> {
-                Ok(i64::try_from(v).map_or(Number::Float(v as f64), Number::Int))
-            }
-            fn visit_f64<E>(self, v: f64) -> Result<Number, E> {
-                Ok(Number::Float(v))
-            }
-        }
-        deserializer.deserialize_any(NumberVisitor)
-    }
-}
 
 impl<'de> Visitor<'de> for UntypedValues {
     type Value = Data;
@@ -167,16 +151,13 @@ impl<'de> Visitor<'de> for UntypedValues {
             match seq.next_element()? {
                 None => return Ok(ints.into()),
                 Some(Number::Int(i)) => ints.push(i),
-                Some(Number::Float(x)) => break x as f32,
+                Some(fraction) => break fraction.into(),
             }
         };
         let mut floats: Vec<f32> = ints.into_iter().map(|i| i as f32).collect();
         floats.push(first);
-        while let Some(number) = seq.next_element()? {
-            floats.push(match number {
-                Number::Int(i) => i as f32,
-                Number::Float(x) => x as f32,
-            });
+        while let Some(number) = seq.next_element::<Number>()? {
+            floats.push(number.into());
         }
         Ok(floats.into())
     }
