@@ -204,7 +204,7 @@ impl Soak {
         let custom = training.forward_backward_custom(&data, course::loss)?;
         let optim = training.optim_step(&adam())?;
         let ours = custom.report().loss;
-        let server = custom.result()?.metrics["loss:sum"];
+        let server = custom.result()?.output.metrics["loss:sum"];
         optim.result()?;
         let sampled = match extra {
             Extra::None | Extra::Chunks => None,

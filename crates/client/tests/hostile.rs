@@ -203,7 +203,7 @@ fn every_call_ends_with_an_error_and_little_memory() {
         thread::spawn(move || {
             let fake = Fake::start();
             fake.on("asample", |_| json!({"sequences": []}));
-            fake.always(to, move || reply());
+            fake.always(to, reply);
             let _ = tell.send((name, call(&fake)));
         });
     }
