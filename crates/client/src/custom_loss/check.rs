@@ -123,7 +123,7 @@ where
         return Err(error);
     }
     Ok(LossCheck {
-        report: evaluated.report(),
+        report: evaluated.report(data, logprobs),
         derivatives: derivatives
             .map_err(|cause| Error::WrongGradient { cause: Box::new(cause), at })?,
     })

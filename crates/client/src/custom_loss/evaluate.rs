@@ -4,10 +4,13 @@
 use std::{panic::Location, time::Duration};
 
 use tinsmith_grad::{Backward, Error as GradError, Tensor, Var, grad};
-use tinsmith_wire::Metrics;
+use tinsmith_wire::{Datum, Metrics, TensorData};
 
 use super::loss::{Loss, MetricValue, Term};
-use crate::{Batch, Error, GradientReport, Normalization, Result, StepReport, TermReport};
+use crate::{
+    Batch, Error, GradientReport, Normalization, Result, RolloutGap, StepReport, TermReport,
+    Warning,
+};
 
 /// A loss, evaluated and found good.
 #[derive(Debug)]
@@ -23,15 +26,19 @@ pub(crate) struct Evaluated {
 }
 
 impl Evaluated {
-    /// What is known before anything is sent.
-    pub fn report(&self) -> StepReport {
-        StepReport::of_loss(
-            self.value,
-            self.terms.clone(),
-            self.metrics.clone(),
-            GradientReport::of(&self.gradient),
-            self.normalization,
-        )
+    /// What is known before anything is sent. `logprobs` are those of the `data`, as they came.
+    pub fn report(&self, data: &[Datum], logprobs: &[TensorData]) -> StepReport {
+        let mut report = StepReport {
+            loss: self.value,
+            terms: self.terms.clone(),
+            metrics: self.metrics.clone(),
+            gradient: GradientReport::of(&self.gradient),
+            normalization: self.normalization,
+            rollout: RolloutGap::of(data, logprobs),
+            ..StepReport::default()
+        };
+        report.warnings = Warning::about(&report);
+        report
     }
 }
 
@@ -193,7 +200,7 @@ fn number(tensor: &Tensor) -> Result<f64> {
 mod tests {
     use std::cell::Cell;
 
-    use tinsmith_wire::{Datum, ModelInput};
+    use tinsmith_wire::ModelInput;
 
     use super::*;
 

@@ -93,7 +93,7 @@ where
     let second = passes.send_backward(&mut turn, &evaluated)?;
     drop(turn);
 
-    let mut report = evaluated.report();
+    let mut report = evaluated.report(passes.data, &forward.logprobs);
     report.times = PhaseTimes {
         forward: forward.time,
         loss: evaluated_at.saturating_sub(started),

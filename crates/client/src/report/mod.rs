@@ -4,6 +4,7 @@ mod drift;
 mod lanes;
 mod normalization;
 mod rescaling;
+mod rollout;
 mod surrogate;
 mod table;
 mod term;
@@ -17,6 +18,7 @@ use tinsmith_wire::{ForwardBackwardOutput, Metrics, TensorData};
 pub use drift::Drift;
 pub use normalization::Normalization;
 pub use rescaling::Rescaling;
+pub use rollout::RolloutGap;
 pub use surrogate::{ServerLoss, SurrogateCheck};
 pub use term::TermReport;
 pub(crate) use term::metrics_of;
@@ -24,7 +26,7 @@ pub use warning::Warning;
 
 /// What happened in one step of a custom loss, beside its metrics. Prints as a table;
 /// [`MetricsWriter`](crate::MetricsWriter) writes it as a line of JSON.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct StepReport {
     /// The loss.
@@ -39,6 +41,9 @@ pub struct StepReport {
     pub gradient: GradientReport,
     /// What it was divided by here. None without [`Loss::normalize`](crate::Loss::normalize).
     pub normalization: Option<Normalization>,
+    /// How far the logprobs of the first pass are from the data's own input `logprobs`, those that
+    /// the tokens were sampled with. None where no datum has such.
+    pub rollout: Option<RolloutGap>,
     /// How far the logprobs of the second pass are from those that the gradient was computed at.
     /// None until it has answered, or when it gave none.
     pub drift: Option<Drift>,
@@ -56,30 +61,6 @@ pub struct StepReport {
 }
 
 impl StepReport {
-    /// Before anything is sent.
-    pub(crate) fn of_loss(
-        loss: f64,
-        terms: Vec<TermReport>,
-        metrics: Metrics,
-        gradient: GradientReport,
-        normalization: Option<Normalization>,
-    ) -> Self {
-        StepReport {
-            loss,
-            terms,
-            server_metrics: Metrics::default(),
-            gradient,
-            normalization,
-            drift: None,
-            surrogate: None,
-            warnings: Warning::about(&gradient, None, None, &metrics),
-            metrics,
-            times: PhaseTimes::default(),
-            bytes_sent: 0,
-            bytes_received: 0,
-        }
-    }
-
     /// Compares the answer of the second pass with the logprobs of the `first` and the `weights` it
     /// was sent, and puts the loss and its metrics in it.
     pub(crate) fn complete(
@@ -90,20 +71,25 @@ impl StepReport {
     ) {
         self.drift = Drift::between(first, output);
         self.surrogate = SurrogateCheck::of(weights, output);
-        self.warnings = Warning::about(&self.gradient, self.drift, self.surrogate, &self.metrics);
+        self.warnings = Warning::about(self);
         self.server_metrics = output.metrics.clone();
         let surrogate = output.metrics.remove("loss:sum");
-        output.metrics.extend(metrics_of(&self.terms));
-        output.metrics.extend(self.metrics.iter());
-        output.metrics.insert("loss:sum", self.loss);
+        self.put_metrics_into(output);
         if let Some(surrogate) = surrogate {
             output.metrics.insert("surrogate_loss:sum", surrogate);
         }
     }
+
+    /// In place of what the server calls so.
+    fn put_metrics_into(&self, output: &mut ForwardBackwardOutput) {
+        output.metrics.extend(metrics_of(&self.terms));
+        output.metrics.extend(self.metrics.iter());
+        output.metrics.insert("loss:sum", self.loss);
+    }
 }
 
 /// The gradient of a loss by the logprobs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct GradientReport {
     /// Euclidean norm.
     pub norm: f64,

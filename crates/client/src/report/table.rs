@@ -42,6 +42,19 @@ impl fmt::Display for StepReport {
             };
             rows.push(("  divided by".to_owned(), format!("{count} {what}")));
         }
+        if let Some(gap) = &self.rollout {
+            let outside = gap.outside * 100.0;
+            rows.push((
+                "rollout".to_owned(),
+                format!(
+                    "k1 {}, k3 {} nats, ratio mean {}, max {}, {outside:.1} % outside 0.8 to 1.2",
+                    number(gap.k1),
+                    number(gap.k3),
+                    number(gap.mean_ratio),
+                    number(gap.max_ratio)
+                ),
+            ));
+        }
         if let Some(drift) = &self.drift {
             let drift =
                 format!("max {}, mean {} nats", number(drift.max_abs), number(drift.mean_abs));

@@ -1,9 +1,8 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use tinsmith_wire::Metrics;
 
-use super::{Drift, GradientReport, Rescaling, SurrogateCheck};
+use super::{Drift, Rescaling, RolloutGap, StepReport, SurrogateCheck};
 
 /// Something about a step that is allowed, and seldom meant.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,6 +10,9 @@ use super::{Drift, GradientReport, Rescaling, SurrogateCheck};
 pub enum Warning {
     /// Every element of the gradient is 0.
     ZeroGradient,
+    /// The model is far from the policy that sampled the tokens: `k3` is more than 0.05 nats or not
+    /// finite.
+    Rollout(RolloutGap),
     /// The two passes disagree about the logprobs by more than rounding.
     Drift(Drift),
     /// The server computed another loss than that of the weights it was sent.
@@ -25,18 +27,15 @@ pub enum Warning {
 const RESERVED: [&str; 2] = ["loss:sum", "surrogate_loss:sum"];
 
 impl Warning {
-    pub(crate) fn about(
-        gradient: &GradientReport,
-        drift: Option<Drift>,
-        surrogate: Option<SurrogateCheck>,
-        metrics: &Metrics,
-    ) -> Vec<Warning> {
-        let zero = (gradient.max_abs == 0.0).then_some(Warning::ZeroGradient);
-        let drift = drift.filter(|drift| drift.exceeds(Drift::CONSPICUOUS)).map(Warning::Drift);
-        let surrogate = surrogate.filter(|check| !check.agrees).map(Warning::Surrogate);
-        let replaced = RESERVED.into_iter().filter(|name| metrics.get(name).is_some());
+    pub(crate) fn about(report: &StepReport) -> Vec<Warning> {
+        let zero = (report.gradient.max_abs == 0.0).then_some(Warning::ZeroGradient);
+        let rollout = report.rollout.filter(RolloutGap::is_conspicuous).map(Warning::Rollout);
+        let drift = report.drift.filter(|drift| drift.exceeds(Drift::CONSPICUOUS));
+        let surrogate = report.surrogate.filter(|check| !check.agrees).map(Warning::Surrogate);
+        let replaced = RESERVED.into_iter().filter(|name| report.metrics.get(name).is_some());
         let replaced = replaced.map(Warning::MetricReplaced);
-        zero.into_iter().chain(drift).chain(surrogate).chain(replaced).collect()
+        let passes = drift.map(Warning::Drift).into_iter().chain(surrogate);
+        zero.into_iter().chain(rollout).chain(passes).chain(replaced).collect()
     }
 }
 
@@ -46,6 +45,12 @@ impl fmt::Display for Warning {
         match self {
             Warning::ZeroGradient => f.write_str(
                 "the gradient is 0 for every token, so this step trains nothing: are all advantages or weights 0, or everything clipped?",
+            ),
+            Warning::Rollout(gap) => write!(
+                f,
+                "the model's logprobs are far from the input `logprobs` (k3 {:.3} nats, ratios up to {:.3}): were the tokens sampled \
+                 from other weights or at another temperature, or is the input one place off?",
+                gap.k3, gap.max_ratio
             ),
             Warning::Drift(drift) => write!(
                 f,
