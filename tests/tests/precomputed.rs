@@ -57,6 +57,8 @@ fn one_pass_serves_several_losses_and_is_paid_once() {
         let step = training.forward_backward_custom_after(&forward, &data, loss).unwrap();
         let report = step.result().unwrap().report;
         assert_eq!(report.times.forward.as_nanos(), 0);
+        assert_eq!(report.usage.forward_tokens, 0);
+        assert_eq!(report.usage.forward_backward_tokens, lengths.iter().sum::<usize>() as u64);
         losses.push(report.loss);
     }
     let all = forward.logprobs().iter().flat_map(|lp| lp.as_f32().unwrap());

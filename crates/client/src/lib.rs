@@ -90,8 +90,8 @@ pub use observe::{
 };
 pub use protocol::{chunking::ChunkLimits, future::ApiFuture};
 pub use report::{
-    Drift, GradientReport, Normalization, PhaseTimes, Rescaling, RolloutGap, ServerLoss,
-    StepReport, SurrogateCheck, TermReport, Warning,
+    Drift, GradientReport, Normalization, PhaseTimes, PriceList, Rescaling, RolloutGap, RunTotals,
+    ServerLoss, StepReport, SurrogateCheck, TermReport, Usage, Warning,
 };
 pub use rest::{ArchiveUrl, RestClient};
 pub use sampling::client::{SampleOptions, SamplingClient};

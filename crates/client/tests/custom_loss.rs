@@ -217,6 +217,9 @@ fn the_report_tells_terms_gradient_and_bytes() {
     let bodies = ["forward", "forward_backward"].map(|call| fake.requests(call)[0].bytes.len());
     assert_eq!(report.bytes_sent, bodies.iter().sum::<usize>() as u64);
     assert_eq!(so_far.bytes_sent, report.bytes_sent);
+    assert_eq!((report.usage.forward_tokens, report.usage.forward_sequences), (4, 1));
+    let backward = (report.usage.forward_backward_tokens, report.usage.forward_backward_sequences);
+    assert_eq!(backward, (4, 1));
 }
 
 /// Runs a loss that must be refused, and checks that nothing was trained and that the client goes

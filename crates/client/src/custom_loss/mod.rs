@@ -23,7 +23,7 @@ use tinsmith_wire::Datum;
 use two_passes::{Forward, Passes};
 
 use crate::{
-    ApiFuture, Batch, CustomStep, Loss, PhaseTimes, PrecomputedForward, Result,
+    ApiFuture, Batch, CustomStep, Loss, PhaseTimes, PrecomputedForward, Result, Usage,
     training::{model::Model, sequencer::Turn},
 };
 
@@ -100,6 +100,8 @@ where
         submit: second.sent_at.saturating_sub(evaluated_at),
         ..PhaseTimes::default()
     };
+    report.usage = forward.usage;
+    report.usage += Usage::forward_backward(passes.data);
     report.bytes_sent = forward.bytes.sent + second.bytes_sent();
     report.bytes_received = forward.bytes.received;
 

@@ -7,7 +7,7 @@ use tinsmith_wire::{DType, Datum, ForwardBackwardOutput, LossFn, Pass, TensorDat
 
 use super::evaluate::Evaluated;
 use crate::{
-    ApiFuture, DatumProblem, Error, Result,
+    ApiFuture, DatumProblem, Error, Result, Usage,
     protocol::poll::{Bytes, Pending},
     protocol::session::Session,
     training::combine::combine,
@@ -26,6 +26,7 @@ pub(super) struct Passes<'a> {
 /// A first pass that has come back.
 pub(super) struct Forward {
     pub logprobs: Vec<TensorData>,
+    pub usage: Usage,
     pub time: Duration,
     pub bytes: Bytes,
 }
@@ -85,11 +86,11 @@ impl<'a> Passes<'a> {
     ) -> Result<ApiFuture<T>> {
         let start = self.now();
         let pending = self.send(turn, Pass::Forward, &first_pass(self.data, &self.targets)?)?;
-        let targets = self.targets.clone();
+        let (targets, usage) = (self.targets.clone(), Usage::forward(self.data));
         let finish = move |session: &Arc<Session>, parts, bytes| {
             let time = session.api.since(start);
             let logprobs = logprobs(combine(parts), &targets)?;
-            Ok(finish(Forward { logprobs, time, bytes }))
+            Ok(finish(Forward { logprobs, usage, time, bytes }))
         };
         Ok(ApiFuture::joined(self.model.session.clone(), pending, finish))
     }
@@ -127,8 +128,8 @@ impl<'a> Passes<'a> {
 impl Forward {
     /// One that costs nothing now.
     pub fn made_before(logprobs: &[TensorData]) -> Self {
-        let (time, bytes) = Default::default();
-        Forward { logprobs: logprobs.to_vec(), time, bytes }
+        let (usage, time, bytes) = Default::default();
+        Forward { logprobs: logprobs.to_vec(), usage, time, bytes }
     }
 }
 

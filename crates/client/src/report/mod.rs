@@ -8,9 +8,10 @@ mod rollout;
 mod surrogate;
 mod table;
 mod term;
+mod usage;
 mod warning;
 
-use std::time::Duration;
+use std::{ops::AddAssign, time::Duration};
 
 use serde::Serialize;
 use tinsmith_wire::{ForwardBackwardOutput, Metrics, TensorData};
@@ -22,6 +23,7 @@ pub use rollout::RolloutGap;
 pub use surrogate::{ServerLoss, SurrogateCheck};
 pub use term::TermReport;
 pub(crate) use term::metrics_of;
+pub use usage::{PriceList, RunTotals, Usage};
 pub use warning::Warning;
 
 /// What happened in one step of a custom loss, beside its metrics. Prints as a table;
@@ -54,6 +56,9 @@ pub struct StepReport {
     pub warnings: Vec<Warning>,
     /// How long each phase took.
     pub times: PhaseTimes,
+    /// Sequences and tokens of both passes. A first pass that was made before the step is not
+    /// counted again.
+    pub usage: Usage,
     /// Bytes of the requests of both passes, as bodies.
     pub bytes_sent: u64,
     /// Bytes of their results: of both passes, once the second has answered.
@@ -125,6 +130,16 @@ impl GradientReport {
             max_abs: lanes::greatest(gradient, gradient, |g, _| g.abs()),
             zeros: zeros / gradient.len().max(1) as f64,
         }
+    }
+}
+
+impl AddAssign for PhaseTimes {
+    fn add_assign(&mut self, other: PhaseTimes) {
+        let PhaseTimes { forward, loss, submit, backward } = other;
+        self.forward += forward;
+        self.loss += loss;
+        self.submit += submit;
+        self.backward += backward;
     }
 }
 

@@ -69,6 +69,17 @@ impl fmt::Display for StepReport {
             );
             rows.push(("surrogate loss".to_owned(), value));
         }
+        let used = [
+            ("forward", self.usage.forward_tokens, self.usage.forward_sequences),
+            ("backward", self.usage.forward_backward_tokens, self.usage.forward_backward_sequences),
+        ];
+        let used = used.iter().filter(|(_, tokens, _)| *tokens > 0);
+        let used: Vec<String> = used
+            .map(|(pass, tokens, sequences)| format!("{pass} {tokens} in {sequences} sequences"))
+            .collect();
+        if !used.is_empty() {
+            rows.push(("tokens".to_owned(), used.join(", ")));
+        }
         let phases = [
             ("forward", self.times.forward),
             ("loss", self.times.loss),
