@@ -2,8 +2,10 @@
 
 use std::{borrow::Borrow, panic::Location};
 
-use tinsmith_grad::{Device, Ragged, Var, located};
-use tinsmith_wire::{Data, Datum, TensorData};
+use tinsmith_grad::{Ragged, Var, located};
+use tinsmith_wire::{Datum, TensorData};
+
+use super::pack::{bad, misshapen, pack, resized, rows};
 
 use crate::{DatumProblem, Error, Result};
 
@@ -63,22 +65,93 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// [`Error::Datum`] naming the datum that lacks the input, or has it in another length than its
-    /// logprobs.
+    /// logprobs; [`input_padded`](Self::input_padded) and
+    /// [`input_truncated`](Self::input_truncated) take such.
     #[track_caller]
     pub fn input(&self, name: &str) -> Result<Ragged> {
         let tensors = self.tensors(name)?;
-        for (index, (tensor, &length)) in tensors.iter().zip(self.logprobs.lengths()).enumerate() {
-            let shape = tensor.shape();
-            if shape.first() != Some(&length) {
-                let found = shape.into_owned();
+        for (index, (tensor, length)) in self.with_lengths(&tensors) {
+            if rows(tensor) != Some(length) {
                 let expected = format!(
-                    "[{length}, ..], one row for each of its logprobs; Batch::values takes one value a datum"
+                    "[{length}, ..], one row for each of its logprobs; Batch::values takes one value a datum, Batch::input_padded \
+                     and Batch::input_truncated take other lengths"
                 );
-                return Err(bad(index, name, DatumProblem::Shape { found, expected }));
+                return Err(misshapen(index, name, tensor, expected));
             }
         }
-        let at = Location::caller();
-        located(at, || Ok(pack(&tensors, name)?.map(|values| self.as_logprobs(values))))
+        self.packed(name, &tensors, Location::caller())
+    }
+
+    /// As [`input`](Self::input), for one that is too short for its logprobs: rows of `fill` come
+    /// after its own. An input of the answer alone belongs at the end of the sequence instead, so
+    /// its datum is to be made with the prompt's rows in front.
+    ///
+    /// # Errors
+    /// As [`input`](Self::input), for one that is too long; and for a `fill` that is no integer
+    /// where the input is of integers.
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss};
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3]))
+    ///     .with("target_tokens", vec![2i64, 3, 4])
+    ///     .with("weights of the first", vec![0.5f32])];
+    /// let check = check_loss(&data, |batch| {
+    ///     assert!(batch.input("weights of the first").is_err());
+    ///     let weights = batch.input_padded("weights of the first", 0.0)?;
+    ///     Ok(Loss::new(-(batch.logprobs() * weights).sum()))
+    /// })?;
+    /// assert_eq!((check.report.gradient.norm, check.report.gradient.max_abs), (0.5, 0.5));
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn input_padded(&self, name: &str, fill: f64) -> Result<Ragged> {
+        let mut tensors = Vec::with_capacity(self.data.len());
+        for (index, (tensor, length)) in self.with_lengths(&self.tensors(name)?) {
+            if rows(tensor).is_none_or(|rows| rows > length) {
+                let expected =
+                    format!("[{length}, ..] at most: Batch::input_truncated cuts what is longer");
+                return Err(misshapen(index, name, tensor, expected));
+            }
+            let unusable = |why| bad(index, name, DatumProblem::Unusable(why));
+            tensors.push(resized(tensor, length, fill).map_err(unusable)?);
+        }
+        self.packed(name, &tensors, Location::caller())
+    }
+
+    /// As [`input`](Self::input), for one that is too long for its logprobs, such as the values of
+    /// all states with that after the last token: the rows at its end are left out. Where an input
+    /// has a row for each token of the text it is the first that has no logprob, so that is to be
+    /// left out when the datum is made.
+    ///
+    /// # Errors
+    /// As [`input`](Self::input), for one that is too short.
+    ///
+    /// ```
+    /// use tinsmith_client::{Datum, Loss, ModelInput, check_loss};
+    /// let data = [Datum::new(ModelInput::from_tokens(vec![1, 2]))
+    ///     .with("target_tokens", vec![2i64, 3])
+    ///     .with("weights", vec![0.0f32, 1.0])
+    ///     .with("values", vec![1.0f32, 2.0, 3.0])];
+    /// let check = check_loss(&data, |batch| {
+    ///     let values = batch.input_truncated("values")?;
+    ///     Ok(Loss::new(-(batch.logprobs() * values).sum()))
+    /// })?;
+    /// assert_eq!(check.report.gradient.max_abs, 2.0);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn input_truncated(&self, name: &str) -> Result<Ragged> {
+        let mut tensors = Vec::with_capacity(self.data.len());
+        for (index, (tensor, length)) in self.with_lengths(&self.tensors(name)?) {
+            if rows(tensor).is_none_or(|rows| rows < length) {
+                let expected =
+                    format!("[{length}, ..] at least: Batch::input_padded fills what is shorter");
+                return Err(misshapen(index, name, tensor, expected));
+            }
+            let unusable = |why| bad(index, name, DatumProblem::Unusable(why));
+            tensors.push(resized(tensor, length, 0.0).map_err(unusable)?);
+        }
+        self.packed(name, &tensors, Location::caller())
     }
 
     /// As [`input`](Self::input), with `default` in every element when no datum has the input.
@@ -140,6 +213,23 @@ impl<'a> Batch<'a> {
         self.data.is_empty()
     }
 
+    fn packed<T: Borrow<TensorData>>(
+        &self,
+        name: &str,
+        tensors: &[T],
+        at: &'static Location<'static>,
+    ) -> Result<Ragged> {
+        located(at, || Ok(pack(tensors, name)?.map(|values| self.as_logprobs(values))))
+    }
+
+    /// Each with the number of its logprobs.
+    fn with_lengths(
+        &self,
+        tensors: &[&'a TensorData],
+    ) -> impl Iterator<Item = (usize, (&'a TensorData, usize))> {
+        tensors.iter().copied().zip(self.logprobs.lengths().iter().copied()).enumerate()
+    }
+
     fn tensors(&self, name: &str) -> Result<Vec<&'a TensorData>> {
         let tensor = |(index, datum): (usize, &'a Datum)| {
             datum.input(name).ok_or_else(|| bad(index, name, DatumProblem::Missing))
@@ -148,54 +238,9 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn bad(index: usize, field: &str, problem: DatumProblem) -> Error {
-    let field = field.to_owned();
-    Error::Datum { index, field, problem }
-}
-
-/// Tensors of one dtype and trailing shape, one after another.
-fn pack<T: Borrow<TensorData>>(tensors: &[T], name: &str) -> Result<Ragged> {
-    let (mut floats, mut ints) = (Vec::<f32>::new(), Vec::<i64>::new());
-    let total = tensors.iter().map(|tensor| tensor.borrow().elem_count()).sum();
-    match tensors.first().map(|tensor| tensor.borrow().dtype()) {
-        Some(tinsmith_wire::DType::Int64) => ints.reserve_exact(total),
-        _ => floats.reserve_exact(total),
-    }
-    let mut lengths = Vec::with_capacity(tensors.len());
-    let mut first: Option<TensorData> = None;
-    for (index, tensor) in tensors.iter().enumerate() {
-        let dense = tensor.borrow().to_dense();
-        let dense =
-            dense.map_err(|error| bad(index, name, DatumProblem::Unusable(error.to_string())))?;
-        let model = first.get_or_insert_with(|| dense.clone());
-        if dense.dtype() != model.dtype() {
-            let (expected, found) = (model.dtype(), dense.dtype());
-            return Err(bad(index, name, DatumProblem::DType { expected, found }));
-        }
-        let (shape, like) = (dense.shape(), model.shape());
-        if shape.is_empty() || shape[1..] != like[1..] {
-            let trailing: String = like.iter().skip(1).map(|d| format!(", {d}")).collect();
-            let (found, expected) =
-                (shape.into_owned(), format!("[T{trailing}], as in the data before it"));
-            return Err(bad(index, name, DatumProblem::Shape { found, expected }));
-        }
-        lengths.push(shape[0]);
-        match dense.data() {
-            Data::F32(values) => floats.extend_from_slice(values),
-            Data::I64(values) => ints.extend_from_slice(values),
-        }
-    }
-    let mut shape = first.as_ref().map_or(vec![0], |tensor| tensor.shape().into_owned());
-    shape[0] = lengths.iter().sum();
-    let packed = match first.map(|tensor| tensor.dtype()) {
-        Some(tinsmith_wire::DType::Int64) => Var::from_vec(ints, &shape, &Device::Cpu),
-        _ => Var::from_vec(floats, &shape, &Device::Cpu),
-    };
-    Ok(Ragged::new(packed, &lengths))
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tinsmith_wire::ModelInput;
 
     use super::*;
@@ -257,5 +302,73 @@ mod tests {
                 .starts_with("datum 0: `long` has shape [2]")
         );
         assert!(batch.input_or("a", 0.0).is_err());
+    }
+
+    #[test]
+    fn other_lengths_are_filled_up_or_cut_when_that_is_asked_for() {
+        let rows =
+            |values: &[f32]| TensorData::new(values.to_vec(), &[values.len() / 2, 2]).unwrap();
+        let data = [
+            datum(
+                2,
+                &[
+                    ("short", vec![5.0f32].into()),
+                    ("ids", vec![7i64].into()),
+                    ("long", rows(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])),
+                ],
+            ),
+            datum(
+                1,
+                &[
+                    ("short", vec![6.0f32].into()),
+                    ("ids", TensorData::new(Vec::<i64>::new(), &[0]).unwrap()),
+                    ("long", rows(&[7.0, 8.0])),
+                ],
+            ),
+        ];
+        let batch = Batch::new(&data, &logprobs()).unwrap();
+        let short = batch.input_padded("short", 0.5).unwrap();
+        assert_eq!(short.values().to_vec::<f32>().unwrap(), [5.0, 0.5, 6.0]);
+        let ids = batch.input_padded("ids", -1.0).unwrap();
+        assert_eq!(ids.values().to_vec::<i64>().unwrap(), [7, -1, -1]);
+        let long = batch.input_truncated("long").unwrap();
+        assert_eq!((long.lengths(), long.values().shape()), (&[2, 1][..], &[3, 2][..]));
+        assert_eq!(long.values().to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, 7.0, 8.0]);
+
+        let told = |found: Result<Ragged>| found.unwrap_err().to_string();
+        let expected = "datum 0: `long` has shape [3, 2], it must be [2, ..] at most: \
+                        Batch::input_truncated cuts what is longer";
+        assert_eq!(told(batch.input_padded("long", 0.0)), expected);
+        let expected = "datum 0: `short` has shape [1], it must be [2, ..] at least: \
+                        Batch::input_padded fills what is shorter";
+        assert_eq!(told(batch.input_truncated("short")), expected);
+        assert!(told(batch.input_padded("ids", 0.5)).contains("int64, which cannot be filled up"));
+        assert!(told(batch.input("short")).contains("Batch::input_padded"));
+    }
+
+    proptest! {
+        /// What fits is left alone, and what was filled up is what it was when it is cut again.
+        #[test]
+        fn filling_up_and_cutting_undo_each_other(
+            lengths in prop::collection::vec((1usize..6, 0usize..6), 1..5),
+        ) {
+            let data: Vec<Datum> = lengths
+                .iter()
+                .map(|&(length, own)| {
+                    let own = vec![1f32; own.min(length)];
+                    let long = [&own[..], &vec![2f32; length]].concat();
+                    datum(length, &[("own", own.into()), ("long", long.into())])
+                })
+                .collect();
+            let lp: Vec<TensorData> =
+                lengths.iter().map(|&(length, _)| vec![-1f32; length].into()).collect();
+            let batch = Batch::new(&data, &lp).unwrap();
+            let padded = batch.input_padded("own", 2.0).unwrap();
+            let cut = batch.input_truncated("long").unwrap();
+            let values = |ragged: &Ragged| ragged.values().to_vec::<f32>().unwrap();
+            prop_assert_eq!(values(&padded), values(&cut));
+            let lengths: Vec<usize> = lengths.iter().map(|&(length, _)| length).collect();
+            prop_assert_eq!(padded.lengths(), lengths);
+        }
     }
 }

@@ -10,6 +10,7 @@ mod client;
 mod evaluate;
 mod guards;
 pub(crate) mod loss;
+mod pack;
 pub(crate) mod precomputed;
 pub(crate) mod record;
 pub(crate) mod server_side;
