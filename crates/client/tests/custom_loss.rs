@@ -2,13 +2,16 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::{Value, json};
-use support::{Fake, datum, status, vectors};
+use support::{Fake, datum, ok, status, vectors};
 use tinsmith_client::{
-    AdamParams, Batch, ChunkLimits, Datum, DatumProblem, Error, Loss, LossFn, ModelInput,
-    StepOutput, TensorData,
+    AdamParams, Batch, ChunkLimits, Datum, DatumProblem, Error, Event, Loss, LossFn, ModelInput,
+    StepOutput, TensorData, TrainingClient,
     grad::{Device, Var},
 };
 
@@ -490,4 +493,73 @@ fn neither_a_first_pass_that_fails_nor_a_second_that_is_refused_ends_the_run() {
         fake.order()[3..],
         ["forward 4", "forward_backward 5", "forward 5", "forward_backward 6"]
     );
+}
+
+#[test]
+fn an_evaluation_is_one_forward_pass_and_takes_its_place_in_order() {
+    let fake = Fake::start();
+    fake.on("forward", |_| {
+        let lp =
+            |data: Value| json!({"logprobs": {"dtype": "float32", "shape": [2], "data": data}});
+        json!({"loss_fn_outputs": [lp(json!([-1.0, -2.0])), lp(json!([-3.0, -4.0]))],
+               "metrics": {"loss:sum": 0.5, "own": 7.0}})
+    });
+    let training = fake.training();
+    let data = [datum(2), datum(2)];
+    let train = || training.forward_backward(&data, LossFn::CrossEntropy, None).unwrap();
+    let before = train();
+    // Within the loss function the client is free: the turn is over.
+    let inside = training.clone();
+    let found = training.evaluate(&data, |batch| {
+        drop(inside.optim_step(&AdamParams::default())?);
+        let lp = batch.logprobs();
+        Ok(Loss::new(-lp.sum()).regularize("l2", 0.5, lp.square().sum()).metric("own", lp.mean()))
+    });
+    let found = found.unwrap();
+    let after = train();
+    let expected = ["forward_backward 1", "forward 2", "optim_step 3", "forward_backward 4"];
+    assert_eq!(fake.order(), expected);
+    // 10, and half of 30.
+    assert_eq!((found.report.loss, found.output.metrics["loss:sum"]), (25.0, 25.0));
+    assert_eq!((found.output.metrics["own"], found.report.server_metrics["own"]), (-2.5, 7.0));
+    assert_eq!(found.output.metrics["loss/l2"], 30.0);
+    assert_eq!(found.output.metrics.get("surrogate_loss:sum"), None);
+    let usage = found.report.usage;
+    assert_eq!((usage.forward_tokens, usage.forward_backward_tokens), (4, 0));
+    assert_eq!(found.report.bytes_sent, fake.requests("forward")[0].bytes.len() as u64);
+    drop((before, after));
+}
+
+#[test]
+fn an_evaluation_of_a_loss_that_cannot_be_right_is_refused_too() {
+    let fake = Fake::start();
+    let training = fake.training();
+    let error = training.evaluate(&[datum(2)], |batch| Ok(Loss::new(batch.logprobs().log().sum())));
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::LossNotFinite { .. }), "{error}");
+    assert!(error.to_string().contains(HERE), "{error}");
+    // A gradient that is 0 is nothing to be warned of where nothing is trained.
+    let zero = training.evaluate(&[datum(2)], |batch| Ok(Loss::new(batch.logprobs().sum() * 0.0)));
+    assert_eq!(zero.unwrap().report.warnings, []);
+    assert!(fake.requests("forward_backward").is_empty());
+}
+
+/// The server says that the pass is queued, and the program hears of it while it waits.
+#[test]
+fn others_may_send_while_an_evaluation_waits() {
+    let fake = Fake::start();
+    let training: Arc<OnceLock<TrainingClient>> = Arc::default();
+    let heard = training.clone();
+    let service = fake.builder().progress(move |event: &Event| {
+        if let (Event::Queued(_), Some(training)) = (event, heard.get()) {
+            drop(training.optim_step(&AdamParams::default()).unwrap());
+        }
+    });
+    let service = service.connect().unwrap();
+    let created = service.create_lora_training_client("tiny", &Default::default()).unwrap();
+    let training = training.get_or_init(|| created);
+    let queued = json!({"type": "try_again", "queue_state": "paused_capacity"});
+    fake.script("retrieve_future", [ok(queued)]);
+    training.evaluate(&[datum(2)], |batch| Ok(Loss::new(batch.logprobs().sum()))).unwrap();
+    assert_eq!(fake.order(), ["forward 1", "optim_step 2"]);
 }

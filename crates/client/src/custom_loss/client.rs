@@ -6,7 +6,9 @@ use tinsmith_wire::Datum;
 
 #[cfg(doc)]
 use crate::Error;
-use crate::{ApiFuture, Batch, CustomStep, Loss, PrecomputedForward, Result, TrainingClient};
+use crate::{
+    ApiFuture, Batch, CustomStep, Loss, PrecomputedForward, Result, StepOutput, TrainingClient,
+};
 
 impl TrainingClient {
     /// Trains on a loss of your own, in two passes: the model's logprobs come from the server,
@@ -104,5 +106,42 @@ impl TrainingClient {
         F: FnOnce(&Batch) -> anyhow::Result<Loss>,
     {
         super::step_after(&self.model, forward, data, loss, Location::caller())
+    }
+
+    /// What a loss of your own is on these data, and its metrics: a forward pass and the loss
+    /// function, so that nothing is trained and no gradient gathers. For held-out data between
+    /// steps.
+    ///
+    /// Returns when the result is there. The pass takes its place among the requests under way, one
+    /// sequence id for each of its requests, and sees the weights as they are after all that was
+    /// sent before; other threads may go on sending. The loss must pass every check of a step. The
+    /// report tells of the gradient too, though it goes nowhere.
+    ///
+    /// # Errors
+    /// As [`forward_backward_custom`](Self::forward_backward_custom).
+    ///
+    /// ```
+    /// # use tinsmith_client::{AdamParams, Datum, LoraConfig, Loss, ModelInput, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
+    /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
+    /// # let data = [Datum::new(ModelInput::from_tokens(vec![1, 2, 3])).with("target_tokens", vec![2i64, 3, 4])];
+    /// let nll = |batch: &tinsmith_client::Batch| {
+    ///     let lp = batch.logprobs();
+    ///     Ok(Loss::new(-lp.mean()).metric("perplexity", (-lp.mean()).exp()))
+    /// };
+    /// let before = training.evaluate(&data, nll)?;
+    /// assert!((before.output.metrics["perplexity"].ln() - before.report.loss).abs() < 1e-5);
+    ///
+    /// training.optim_step(&AdamParams::default())?.result()?; // nothing has gathered
+    /// assert_eq!(training.evaluate(&data, nll)?.report.loss, before.report.loss);
+    /// # anyhow::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn evaluate<F>(&self, data: &[Datum], loss: F) -> Result<StepOutput>
+    where
+        F: FnOnce(&Batch) -> anyhow::Result<Loss>,
+    {
+        super::evaluate_only(&self.model, data, loss, Location::caller())
     }
 }

@@ -24,7 +24,7 @@ use tinsmith_wire::Datum;
 use two_passes::{Forward, Passes};
 
 use crate::{
-    ApiFuture, Batch, CustomStep, Loss, PhaseTimes, PrecomputedForward, Result, Usage,
+    ApiFuture, Batch, CustomStep, Loss, PhaseTimes, PrecomputedForward, Result, StepOutput, Usage,
     training::{model::Model, sequencer::Turn},
 };
 
@@ -71,6 +71,33 @@ where
     forward.check(model, &turn.history(), data, &passes.targets)?;
     let forward = Forward::made_before(forward.logprobs());
     second_half(&passes, turn, forward, loss, at)
+}
+
+/// The first pass, and the loss on what it brought.
+fn evaluate_only<F>(
+    model: &Arc<Model>,
+    data: &[Datum],
+    loss: F,
+    at: &'static Location<'static>,
+) -> Result<StepOutput>
+where
+    F: FnOnce(&Batch) -> anyhow::Result<Loss>,
+{
+    let passes = Passes::prepare(model, data)?;
+    // The turn ends before the wait, so that others can send meanwhile.
+    let sent = passes.send_forward(&mut model.turn()?, |forward| forward)?;
+    let forward = sent.result()?;
+
+    let started = passes.now();
+    let batch = Batch::new(data, &forward.logprobs)?;
+    let evaluated = evaluate(&batch, loss, at, passes.gradient_buffer(), || passes.now())?;
+    let mut report = evaluated.report(data, &forward.logprobs);
+    let loss = passes.now().saturating_sub(started);
+    report.times = PhaseTimes { forward: forward.time, loss, ..PhaseTimes::default() };
+    report.usage = forward.usage;
+    (report.bytes_sent, report.bytes_received) = (forward.bytes.sent, forward.bytes.received);
+    passes.keep_buffer(evaluated.gradient);
+    Ok(step::evaluated(forward.output, report))
 }
 
 /// Evaluate, record, submit, report, finish.

@@ -35,9 +35,9 @@ pub struct CustomStep {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StepOutput {
-    /// The server's answer to the second pass. Its metrics are overridden by those of the loss
-    /// function; then `loss:sum` is the loss, and `surrogate_loss:sum` what the server gave as
-    /// `loss:sum`, if it did.
+    /// The server's answer to the second pass, or to the first if there is no second. Its metrics
+    /// are overridden by those of the loss function; then `loss:sum` is the loss, and, of a second
+    /// pass, `surrogate_loss:sum` what the server gave as `loss:sum`, if it did.
     pub output: ForwardBackwardOutput,
     /// What happened on the way, complete.
     pub report: StepReport,
@@ -101,4 +101,10 @@ pub(super) fn finish(
         }
     };
     CustomStep { future: second.into_future(model, complete), report: so_far }
+}
+
+/// What a first pass gave, when no second follows.
+pub(super) fn evaluated(mut output: ForwardBackwardOutput, mut report: StepReport) -> StepOutput {
+    report.complete_forward(&mut output);
+    StepOutput { output, report }
 }

@@ -26,6 +26,7 @@ pub(super) struct Passes<'a> {
 /// A first pass that has come back.
 pub(super) struct Forward {
     pub logprobs: Vec<TensorData>,
+    pub output: ForwardBackwardOutput,
     pub usage: Usage,
     pub time: Duration,
     pub bytes: Bytes,
@@ -89,8 +90,9 @@ impl<'a> Passes<'a> {
         let (targets, usage) = (self.targets.clone(), Usage::forward(self.data));
         let finish = move |session: &Arc<Session>, parts, bytes| {
             let time = session.api.since(start);
-            let logprobs = logprobs(combine(parts), &targets)?;
-            Ok(finish(Forward { logprobs, usage, time, bytes }))
+            let output = combine(parts);
+            let logprobs = logprobs(&output, &targets)?;
+            Ok(finish(Forward { logprobs, output, usage, time, bytes }))
         };
         Ok(ApiFuture::joined(self.model.session.clone(), pending, finish))
     }
@@ -128,8 +130,8 @@ impl<'a> Passes<'a> {
 impl Forward {
     /// One that costs nothing now.
     pub fn made_before(logprobs: &[TensorData]) -> Self {
-        let (usage, time, bytes) = Default::default();
-        Forward { logprobs: logprobs.to_vec(), usage, time, bytes }
+        let (output, usage, time, bytes) = Default::default();
+        Forward { logprobs: logprobs.to_vec(), output, usage, time, bytes }
     }
 }
 
@@ -229,11 +231,11 @@ fn shaped_as(like: &TensorData, values: impl Iterator<Item = f32>) -> Result<Ten
 }
 
 /// The logprobs of each datum, if they are what was asked for.
-fn logprobs(forward: ForwardBackwardOutput, targets: &[TensorData]) -> Result<Vec<TensorData>> {
-    let outputs = forward.loss_fn_outputs.into_iter();
-    let logprobs: Vec<_> = outputs.map(|mut output| output.remove("logprobs")).collect();
-    check_all_logprobs(logprobs.iter().map(Option::as_ref), targets)?;
-    Ok(logprobs.into_iter().flatten().collect())
+fn logprobs(forward: &ForwardBackwardOutput, targets: &[TensorData]) -> Result<Vec<TensorData>> {
+    let outputs = forward.loss_fn_outputs.iter();
+    let logprobs = outputs.map(|output| output.get("logprobs"));
+    check_all_logprobs(logprobs.clone(), targets)?;
+    Ok(logprobs.flatten().cloned().collect())
 }
 
 /// One tensor of logprobs for each of `targets`, of its shape.

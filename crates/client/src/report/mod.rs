@@ -85,6 +85,13 @@ impl StepReport {
         }
     }
 
+    /// Puts the loss and its metrics in the answer of a first pass that no second follows.
+    pub(crate) fn complete_forward(&mut self, output: &mut ForwardBackwardOutput) {
+        self.warnings.retain(|warning| *warning != Warning::ZeroGradient);
+        self.server_metrics = output.metrics.clone();
+        self.put_metrics_into(output);
+    }
+
     /// In place of what the server calls so.
     fn put_metrics_into(&self, output: &mut ForwardBackwardOutput) {
         output.metrics.extend(metrics_of(&self.terms));
