@@ -101,7 +101,8 @@ pub use training::{
     checkpoint_path::CheckpointPath,
     client::{ModelOptions, TrainingClient},
     combine::combine as combine_outputs,
-    optim::{LrSchedule, OptimStep},
+    lr_schedule::{LrCurve, LrOptions, LrSchedule},
+    optim::OptimStep,
 };
 
 pub use tinsmith_grad as grad;

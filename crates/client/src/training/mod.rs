@@ -6,6 +6,7 @@ pub(crate) mod checkpoint_path;
 pub(crate) mod client;
 pub(crate) mod combine;
 pub(crate) mod history;
+pub(crate) mod lr_schedule;
 pub(crate) mod model;
 pub(crate) mod optim;
 pub(crate) mod preflight;
