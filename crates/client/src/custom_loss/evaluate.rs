@@ -20,6 +20,7 @@ pub(crate) struct Evaluated {
     pub metrics: Metrics,
     /// By the packed logprobs, row-major; what is sent is its negative.
     pub gradient: Vec<f32>,
+    pub gradient_report: GradientReport,
     pub normalization: Option<Normalization>,
     pub max_drift: Option<f64>,
     pub is_detached_allowed: bool,
@@ -32,7 +33,7 @@ impl Evaluated {
             loss: self.value,
             terms: self.terms.clone(),
             metrics: self.metrics.clone(),
-            gradient: GradientReport::of(&self.gradient),
+            gradient: self.gradient_report,
             normalization: self.normalization,
             rollout: RolloutGap::of(data, logprobs),
             ..StepReport::default()
@@ -78,12 +79,16 @@ where
     let (terms, beside) = beside.split_at(loss.terms.len());
     let (norms, lazy) = beside.split_at(norms.len());
     loss.check_value(values.value(), terms, &root, leaf)?;
-    loss.check_gradient(&gradient, &root, batch)?;
+    let mut gradient_report = GradientReport::of(&gradient);
+    if !gradient_report.norm.is_finite() {
+        return Err(loss.gradient_not_finite(&gradient, &root, batch));
+    }
 
     let normalization = Normalization::of(loss.normalized_by, &gradient, logprobs.offsets());
     let factor = normalization.map_or(1.0, |by| by.factor());
     if factor != 1.0 {
         gradient.iter_mut().for_each(|g| *g = (f64::from(*g) * factor) as f32);
+        gradient_report = GradientReport::of(&gradient);
     }
     let mut lazy = lazy.iter();
     let metrics = known(&loss.metrics, &mut lazy);
@@ -96,6 +101,7 @@ where
         terms,
         metrics,
         gradient,
+        gradient_report,
         normalization,
         max_drift: loss.max_drift,
         is_detached_allowed: loss.detached_allowed,

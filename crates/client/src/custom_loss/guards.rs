@@ -5,7 +5,7 @@ use std::ops::Range;
 use tinsmith_grad::{Backward, DType, Error as GradError, Var, reached_rows};
 
 use super::loss::{Loss, MetricValue, Term};
-use crate::{Batch, Error, Result, TermReport, report::metrics_of, training::preflight};
+use crate::{Batch, Error, Result, TermReport, report::metrics_of};
 
 impl Loss {
     /// The sum of the terms, once each of these and each metric is known to be one number of a name
@@ -112,24 +112,23 @@ impl Loss {
         })
     }
 
-    pub(super) fn check_gradient(&self, gradient: &[f32], root: &Var, batch: &Batch) -> Result<()> {
-        let Some(element) = preflight::first(gradient, |g| !g.is_finite()) else {
-            return Ok(());
-        };
+    /// The error of a gradient that has a NaN or an infinity.
+    pub(super) fn gradient_not_finite(&self, gradient: &[f32], root: &Var, batch: &Batch) -> Error {
+        let element = gradient.iter().position(|g| !g.is_finite()).unwrap_or(0);
         let logprobs = batch.logprobs();
         let row_len = gradient.len() / logprobs.total().max(1);
         let offsets = logprobs.offsets();
         let index = offsets.partition_point(|&start| start * row_len <= element) - 1;
         let term = self.term_without_gradient(element, logprobs.values());
         let root = term.map_or_else(|| root.clone(), Term::weighted);
-        Err(Error::GradientNotFinite {
+        Error::GradientNotFinite {
             term: term.and_then(|term| self.named(term)),
             index,
             position: element - offsets[index] * row_len,
             value: gradient[element],
             cause: culprit(&root, logprobs.values()),
             at: term.map_or(self.at, |term| term.at),
-        })
+        }
     }
 
     /// The first term whose own gradient is not finite at this element.

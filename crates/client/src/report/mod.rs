@@ -1,5 +1,6 @@
 //! What happened in one step of a custom loss.
 
+mod comparison;
 mod drift;
 mod lanes;
 mod normalization;
@@ -74,8 +75,7 @@ impl StepReport {
         first: &[TensorData],
         weights: &[TensorData],
     ) {
-        self.drift = Drift::between(first, output);
-        self.surrogate = SurrogateCheck::of(weights, output);
+        (self.drift, self.surrogate) = comparison::compare(first, weights, output);
         self.warnings = Warning::about(self);
         self.server_metrics = output.metrics.clone();
         let surrogate = output.metrics.remove("loss:sum");
@@ -129,14 +129,12 @@ pub struct PhaseTimes {
 }
 
 impl GradientReport {
+    /// The norm is finite if every element is: squares of f32 do not overflow f64.
     pub(crate) fn of(gradient: &[f32]) -> Self {
-        let [squares, zeros] =
-            lanes::sums(gradient, gradient, |g, _| [g * g, f64::from(u8::from(g == 0.0))]);
-        GradientReport {
-            norm: squares.sqrt(),
-            max_abs: lanes::greatest(gradient, gradient, |g, _| g.abs()),
-            zeros: zeros / gradient.len().max(1) as f64,
-        }
+        let ([squares, zeros], [max_abs]) =
+            lanes::walk([gradient], |[g]| ([g * g, f64::from(u8::from(g == 0.0))], [g.abs()]));
+        let zeros = zeros / gradient.len().max(1) as f64;
+        GradientReport { norm: squares.sqrt(), max_abs, zeros }
     }
 }
 
@@ -152,4 +150,22 @@ impl AddAssign for PhaseTimes {
 
 fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_norm_tells_whether_every_element_is_finite() {
+        let huge = GradientReport::of(&[f32::MAX, 0.0, -f32::MAX]);
+        let max = f64::from(f32::MAX);
+        assert!((huge.norm / max - 2f64.sqrt()).abs() < 1e-15);
+        assert_eq!((huge.max_abs, huge.zeros), (max, 1.0 / 3.0));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut gradient = vec![1.0; 21];
+            gradient[20] = bad;
+            assert!(!GradientReport::of(&gradient).norm.is_finite());
+        }
+    }
 }

@@ -193,11 +193,12 @@ fn sum(lanes: [f64; LANES]) -> f64 {
     lanes.iter().sum()
 }
 
-/// `exp(x)` and `exp(x) - 1 - x`, to a few ulp in f32, without a branch. The standard library's `exp`
-/// takes six times as long, more than all else that a step does to a token.
+/// `exp(x)` and `exp(x) - 1 - x`, to a few ulp in f32, without a branch. The standard library's
+/// `exp` takes six times as long, more than all else that a step does to a token.
 ///
-/// With `n` the nearest integer to `x / ln 2` and `r = x - n ln 2` it is `2^n (1 + r + q(r))`, `q` by
-/// its Taylor series; and near 0, where a difference would leave only rounding, k3 is `q` itself.
+/// With `n` the nearest integer to `x / ln 2` and `r = x - n ln 2` it is `2^n (1 + r + q(r))`, `q`
+/// by its Taylor series; and near 0, where a difference would leave only rounding, k3 is `q`
+/// itself.
 #[inline(always)]
 fn ratio_and_k3(x: f32) -> (f32, f32) {
     // Adding 1.5 * 2^23 leaves an integer in the last bits.

@@ -1,7 +1,7 @@
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use tinsmith_wire::{ForwardBackwardOutput, TensorData};
-
-use super::lanes;
 
 /// The server's loss of the second pass, `sum(-weights * logprobs)`, computed here and by the
 /// server. A server that computes something else applies another gradient than that of the loss,
@@ -35,51 +35,59 @@ pub enum ServerLoss {
 /// The share of the absolute terms that rounding may take.
 const TOLERANCE: f64 = 0.01;
 
-impl SurrogateCheck {
-    /// `weights[i]` were sent for datum i. None if the server tells no loss, or not what it belongs
-    /// to.
-    pub(crate) fn of(weights: &[TensorData], output: &ForwardBackwardOutput) -> Option<Self> {
-        if weights.len() != output.loss_fn_outputs.len() {
-            return None;
-        }
-        let (mut expected, mut divided, mut size, mut divided_size) = (0.0, 0.0, 0.0, 0.0);
-        let mut elementwise = Some(0.0);
-        for (weights, output) in weights.iter().zip(&output.loss_fn_outputs) {
-            let dense = weights.to_dense().ok()?;
-            let (weights, logprobs) = (dense.as_f32()?, output.get("logprobs")?.as_f32()?);
-            if weights.len() != logprobs.len() {
-                return None;
-            }
-            let [sum, absolute, total] =
-                lanes::sums(weights, logprobs, |w, lp| [-w * lp, (w * lp).abs(), w]);
-            let total = total.max(1e-9);
-            expected += sum;
-            size += absolute;
-            divided += sum / total;
-            divided_size += absolute / total;
-            let losses = output.get("elementwise_loss").and_then(TensorData::as_f32);
-            elementwise = elementwise.zip(losses).map(|(before, losses)| {
-                before + losses.iter().map(|&loss| f64::from(loss)).sum::<f64>()
-            });
-        }
-        let told = output.metrics.get("loss:sum").map(|sum| (sum, ServerLoss::LossSum));
-        let (server, source) = told.or(elementwise.map(|sum| (sum, ServerLoss::ElementwiseLoss)))?;
+/// The loss of the weights that were sent, as it is being gathered.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    sum: f64,
+    size: f64,
+    divided: f64,
+    divided_size: f64,
+}
+
+impl Expected {
+    /// A sequence: of `-weights * logprobs` the sum and the sum of absolute values, and the sum of
+    /// the weights.
+    pub fn add(&mut self, sum: f64, absolute: f64, weights: f64) {
+        let weights = weights.max(1e-9);
+        self.sum += sum;
+        self.size += absolute;
+        self.divided += sum / weights;
+        self.divided_size += absolute / weights;
+    }
+
+    /// None if the server tells no loss.
+    pub fn against(&self, output: &ForwardBackwardOutput) -> Option<SurrogateCheck> {
+        let (server, source) = told(output)?;
         let near = |value: f64, size: f64| {
             (server - value).abs() <= TOLERANCE * size + f64::from(f32::EPSILON)
         };
-        let agrees = near(expected, size);
+        let agrees = near(self.sum, self.size);
         Some(SurrogateCheck {
-            expected,
+            expected: self.sum,
             server,
             source,
             agrees,
-            weights_divided_by_their_sum: !agrees && near(divided, divided_size),
+            weights_divided_by_their_sum: !agrees && near(self.divided, self.divided_size),
         })
     }
 }
 
+/// The server's own loss.
+fn told(output: &ForwardBackwardOutput) -> Option<(f64, ServerLoss)> {
+    if let Some(sum) = output.metrics.get("loss:sum") {
+        return Some((sum, ServerLoss::LossSum));
+    }
+    let of_sequence = |output: &BTreeMap<String, TensorData>| {
+        let losses = output.get("elementwise_loss")?.as_f32()?;
+        Some(losses.iter().map(|&loss| f64::from(loss)).sum::<f64>())
+    };
+    let sums: Option<Vec<f64>> = output.loss_fn_outputs.iter().map(of_sequence).collect();
+    Some((sums?.iter().sum(), ServerLoss::ElementwiseLoss))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::comparison::compare;
     use super::*;
 
     const WEIGHTS: [[f32; 2]; 2] = [[2.0, 0.0], [-1.0, 4.0]];
@@ -95,7 +103,7 @@ mod tests {
             ..Default::default()
         };
         for (i, logprobs) in LOGPROBS.iter().enumerate() {
-            let mut fields = std::collections::BTreeMap::new();
+            let mut fields = BTreeMap::new();
             fields.insert("logprobs".to_owned(), logprobs.to_vec().into());
             if let Some(losses) = elementwise {
                 fields.insert("elementwise_loss".to_owned(), losses[i].to_vec().into());
@@ -103,7 +111,7 @@ mod tests {
             output.loss_fn_outputs.push(fields);
         }
         let weights = WEIGHTS.map(|weights| weights.to_vec().into());
-        SurrogateCheck::of(&weights, &output)
+        compare(&[], &weights, &output).1
     }
 
     #[test]
