@@ -7,7 +7,7 @@ use tinsmith_wire::{Datum, TensorData};
 
 use super::pack::{bad, misshapen, pack, resized, rows};
 
-use crate::{DatumProblem, Error, Result};
+use crate::{DatumProblem, Error, Result, training::shared_arrays::SharedArrays};
 
 /// A batch and the model's logprobs on it: what the loss function of
 /// [`forward_backward_custom`](crate::TrainingClient::forward_backward_custom) sees.
@@ -39,19 +39,37 @@ use crate::{DatumProblem, Error, Result};
 pub struct Batch<'a> {
     data: &'a [Datum],
     logprobs: Ragged,
+    arrays: Option<&'a SharedArrays>,
 }
 
 impl<'a> Batch<'a> {
     /// `logprobs[i]` are those of `data[i]`, dense `float32`, all of one trailing shape.
     pub(crate) fn new(data: &'a [Datum], logprobs: &[TensorData]) -> Result<Self> {
-        let logprobs = pack(logprobs, "logprobs")?.map(|lp| lp.label("logprobs"));
-        Ok(Batch { data, logprobs })
+        Batch::packed(data, logprobs, None)
+    }
+
+    /// In arrays that are kept from step to step.
+    pub(crate) fn in_arrays(
+        arrays: &'a SharedArrays,
+        data: &'a [Datum],
+        logprobs: &[TensorData],
+    ) -> Result<Self> {
+        Batch::packed(data, logprobs, Some(arrays))
+    }
+
+    fn packed(
+        data: &'a [Datum],
+        logprobs: &[TensorData],
+        arrays: Option<&'a SharedArrays>,
+    ) -> Result<Self> {
+        let logprobs = pack(logprobs, "logprobs", arrays)?.map(|lp| lp.label("logprobs"));
+        Ok(Batch { data, logprobs, arrays })
     }
 
     /// On logprobs that are packed already, of any float dtype; inputs are then given in that
     /// dtype.
     pub(crate) fn with_logprobs(data: &'a [Datum], logprobs: Ragged) -> Self {
-        Batch { data, logprobs }
+        Batch { data, logprobs, arrays: None }
     }
 
     /// The logprob of every target token under the model, one sequence a datum: `[T]` each, or
@@ -79,7 +97,7 @@ impl<'a> Batch<'a> {
                 return Err(misshapen(index, name, tensor, expected));
             }
         }
-        self.packed(name, &tensors, Location::caller())
+        self.pack(name, &tensors, Location::caller())
     }
 
     /// As [`input`](Self::input), for one that is too short for its logprobs: rows of `fill` come
@@ -115,7 +133,7 @@ impl<'a> Batch<'a> {
             let unusable = |why| bad(index, name, DatumProblem::Unusable(why));
             tensors.push(resized(tensor, length, fill).map_err(unusable)?);
         }
-        self.packed(name, &tensors, Location::caller())
+        self.pack(name, &tensors, Location::caller())
     }
 
     /// As [`input`](Self::input), for one that is too long for its logprobs, such as the values of
@@ -151,7 +169,7 @@ impl<'a> Batch<'a> {
             let unusable = |why| bad(index, name, DatumProblem::Unusable(why));
             tensors.push(resized(tensor, length, 0.0).map_err(unusable)?);
         }
-        self.packed(name, &tensors, Location::caller())
+        self.pack(name, &tensors, Location::caller())
     }
 
     /// As [`input`](Self::input), with `default` in every element when no datum has the input.
@@ -186,7 +204,7 @@ impl<'a> Batch<'a> {
         let flat: Result<Vec<TensorData>, _> = tensors.into_iter().map(single).collect();
         let flat = flat.map_err(Error::Encode)?;
         let at = Location::caller();
-        located(at, || Ok(self.as_logprobs(pack(&flat, name)?.values())))
+        located(at, || Ok(self.as_logprobs(pack(&flat, name, None)?.values())))
     }
 
     /// Floats in the logprobs' dtype, which is another than that of the data when a gradient is
@@ -213,13 +231,13 @@ impl<'a> Batch<'a> {
         self.data.is_empty()
     }
 
-    fn packed<T: Borrow<TensorData>>(
+    fn pack<T: Borrow<TensorData>>(
         &self,
         name: &str,
         tensors: &[T],
         at: &'static Location<'static>,
     ) -> Result<Ragged> {
-        located(at, || Ok(pack(tensors, name)?.map(|values| self.as_logprobs(values))))
+        located(at, || Ok(pack(tensors, name, self.arrays)?.map(|values| self.as_logprobs(values))))
     }
 
     /// Each with the number of its logprobs.

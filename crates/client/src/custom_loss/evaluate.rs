@@ -209,6 +209,7 @@ mod tests {
     use tinsmith_wire::ModelInput;
 
     use super::*;
+    use crate::training::shared_arrays::SharedArrays;
 
     #[test]
     fn each_term_is_timed_by_the_clock_given() {
@@ -229,5 +230,29 @@ mod tests {
         assert_eq!((seconds, asked.get()), (vec![1, 3], 4));
         // The terms' own gradients stay apart from that of the loss: -1 + l.
         assert_eq!(found.gradient, [-2.0, -3.0]);
+    }
+
+    /// A schedule that is kept for the next step keeps none of the arrays of this one.
+    #[test]
+    fn steps_share_the_memory_of_their_batches() {
+        let arrays = SharedArrays::default();
+        let tokens = 20_000;
+        for step in 0..5 {
+            let old = vec![-1f32; tokens];
+            let data = [Datum::new(ModelInput::from_tokens(vec![1; tokens])).with("logprobs", old)];
+            let logprobs = [vec![-1.0 - step as f32; tokens].into()];
+            let batch = Batch::in_arrays(&arrays, &data, &logprobs).unwrap();
+            let loss = |batch: &Batch| {
+                let lp = batch.logprobs();
+                Ok(Loss::new(((&lp - batch.input("logprobs")?) * &lp).sum()))
+            };
+            let now = || Duration::ZERO;
+            let found = evaluate(&batch, loss, Location::caller(), Vec::new(), now).unwrap();
+            // l (l + 1), whose derivative is 2 l + 1.
+            let l = -1.0 - f64::from(step);
+            assert!((found.value / tokens as f64 - l * (l + 1.0)).abs() < 1e-6);
+            assert_eq!(f64::from(found.gradient[7]), 2.0 * l + 1.0);
+        }
+        assert_eq!(arrays.len(), 2);
     }
 }

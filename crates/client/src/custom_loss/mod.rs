@@ -89,7 +89,7 @@ where
     let forward = sent.result()?;
 
     let started = passes.now();
-    let batch = Batch::new(data, &forward.logprobs)?;
+    let batch = Batch::in_arrays(&model.arrays, data, &forward.logprobs)?;
     let evaluated = evaluate(&batch, loss, at, passes.gradient_buffer(), || passes.now())?;
     let mut report = evaluated.report(data, &forward.logprobs);
     let loss = passes.now().saturating_sub(started);
@@ -112,7 +112,7 @@ where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
     let started = passes.now();
-    let batch = Batch::new(passes.data, &forward.logprobs)?;
+    let batch = Batch::in_arrays(&passes.model.arrays, passes.data, &forward.logprobs)?;
     let evaluated = evaluate(&batch, loss, at, passes.gradient_buffer(), || passes.now())?;
     passes.check_normalized(&turn, &evaluated)?;
     record::write(&passes.model.step_files, passes.data, &forward.logprobs, &evaluated)?;

@@ -1,11 +1,11 @@
 //! The inputs of many data as one array.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, sync::Arc};
 
 use tinsmith_grad::{Device, Ragged, Var};
-use tinsmith_wire::{Data, TensorData};
+use tinsmith_wire::{DType, Data, TensorData};
 
-use crate::{DatumProblem, Error, Result};
+use crate::{DatumProblem, Error, Result, training::shared_arrays::SharedArrays};
 
 pub(super) fn bad(index: usize, field: &str, problem: DatumProblem) -> Error {
     let field = field.to_owned();
@@ -46,43 +46,92 @@ pub(super) fn resized(tensor: &TensorData, length: usize, fill: f64) -> Result<T
     TensorData::new(data, &shape).map_err(|error| error.to_string())
 }
 
-/// Tensors of one dtype and trailing shape, one after another.
-pub(super) fn pack<T: Borrow<TensorData>>(tensors: &[T], name: &str) -> Result<Ragged> {
-    let (mut floats, mut ints) = (Vec::<f32>::new(), Vec::<i64>::new());
-    let total = tensors.iter().map(|tensor| tensor.borrow().elem_count()).sum();
-    match tensors.first().map(|tensor| tensor.borrow().dtype()) {
-        Some(tinsmith_wire::DType::Int64) => ints.reserve_exact(total),
-        _ => floats.reserve_exact(total),
-    }
-    let mut lengths = Vec::with_capacity(tensors.len());
-    let mut first: Option<TensorData> = None;
-    for (index, tensor) in tensors.iter().enumerate() {
+/// Tensors of one dtype and trailing shape, one after another; floats in `arrays`, if there are
+/// such.
+pub(super) fn pack<T: Borrow<TensorData>>(
+    tensors: &[T],
+    name: &str,
+    arrays: Option<&SharedArrays>,
+) -> Result<Ragged> {
+    let dense = |(index, tensor): (usize, &T)| {
         let dense = tensor.borrow().to_dense();
-        let dense =
-            dense.map_err(|error| bad(index, name, DatumProblem::Unusable(error.to_string())))?;
-        let model = first.get_or_insert_with(|| dense.clone());
-        if dense.dtype() != model.dtype() {
-            let (expected, found) = (model.dtype(), dense.dtype());
-            return Err(bad(index, name, DatumProblem::DType { expected, found }));
-        }
-        let (shape, like) = (dense.shape(), model.shape());
-        if shape.is_empty() || shape[1..] != like[1..] {
-            let trailing: String = like.iter().skip(1).map(|d| format!(", {d}")).collect();
-            let (found, expected) =
-                (shape.into_owned(), format!("[T{trailing}], as in the data before it"));
-            return Err(bad(index, name, DatumProblem::Shape { found, expected }));
-        }
-        lengths.push(shape[0]);
-        match dense.data() {
-            Data::F32(values) => floats.extend_from_slice(values),
-            Data::I64(values) => ints.extend_from_slice(values),
-        }
-    }
-    let mut shape = first.as_ref().map_or(vec![0], |tensor| tensor.shape().into_owned());
+        dense.map_err(|error| bad(index, name, DatumProblem::Unusable(error.to_string())))
+    };
+    let dense = tensors.iter().enumerate().map(dense).collect::<Result<Vec<TensorData>>>()?;
+    check_alike(&dense, name)?;
+    let lengths: Vec<usize> = dense.iter().filter_map(rows).collect();
+    let mut shape = dense.first().map_or(vec![0], |first| first.shape().into_owned());
     shape[0] = lengths.iter().sum();
-    let packed = match first.map(|tensor| tensor.dtype()) {
-        Some(tinsmith_wire::DType::Int64) => Var::from_vec(ints, &shape, &Device::Cpu),
-        _ => Var::from_vec(floats, &shape, &Device::Cpu),
+    let packed = match dense.first().map(TensorData::dtype) {
+        Some(DType::Int64) => {
+            let ints = dense.iter().filter_map(TensorData::as_i64).flatten().copied().collect();
+            Var::from_vec(ints, &shape, &Device::Cpu)
+        }
+        Some(DType::Float32) | None => {
+            let parts = || dense.iter().filter_map(TensorData::as_f32);
+            match arrays {
+                Some(arrays) => Var::from_arc(&joined(parts(), arrays), &shape),
+                None => {
+                    let parts: Vec<&[f32]> = parts().collect();
+                    Var::from_vec(parts.concat(), &shape, &Device::Cpu)
+                }
+            }
+        }
     };
     Ok(Ragged::new(packed, &lengths))
+}
+
+fn joined<'a>(parts: impl Iterator<Item = &'a [f32]> + Clone, arrays: &SharedArrays) -> Arc<[f32]> {
+    let length = parts.clone().map(<[f32]>::len).sum();
+    arrays.filled(length, |mut rest| {
+        for part in parts {
+            let (own, others) = rest.split_at_mut(part.len());
+            own.copy_from_slice(part);
+            rest = others;
+        }
+    })
+}
+
+/// One dtype and one trailing shape.
+fn check_alike(tensors: &[TensorData], name: &str) -> Result<()> {
+    let Some(model) = tensors.first() else {
+        return Ok(());
+    };
+    for (index, tensor) in tensors.iter().enumerate() {
+        if tensor.dtype() != model.dtype() {
+            let (expected, found) = (model.dtype(), tensor.dtype());
+            return Err(bad(index, name, DatumProblem::DType { expected, found }));
+        }
+        let (shape, like) = (tensor.shape(), model.shape());
+        if shape.is_empty() || shape[1..] != like[1..] {
+            let trailing: String = like.iter().skip(1).map(|d| format!(", {d}")).collect();
+            let expected = format!("[T{trailing}], as in the data before it");
+            return Err(misshapen(index, name, tensor, expected));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_into_kept_arrays_stays_while_it_is_held() {
+        let arrays = SharedArrays::default();
+        let packed = |x: f32| {
+            let tensors: [TensorData; 2] = [vec![x; 20_000].into(), vec![2.0 * x; 3].into()];
+            pack(&tensors, "logprobs", Some(&arrays)).unwrap()
+        };
+        let ends = |ragged: &Ragged| {
+            let values = ragged.values().to_vec::<f32>().unwrap();
+            (values.len(), values[0], values[20_002])
+        };
+        let (first, second) = (packed(1.0), packed(3.0));
+        assert_eq!((ends(&first), ends(&second)), ((20_003, 1.0, 2.0), (20_003, 3.0, 6.0)));
+        drop(first);
+        let third = packed(5.0); // in the memory of the first
+        assert_eq!((ends(&second), ends(&third)), ((20_003, 3.0, 6.0), (20_003, 5.0, 10.0)));
+        assert_eq!(third.lengths(), [20_000, 3]);
+    }
 }

@@ -24,6 +24,7 @@ use crate::{
         model::{Model, PassOver},
         preflight,
         sequencer::Sequencer,
+        shared_arrays::SharedArrays,
     },
 };
 
@@ -94,8 +95,15 @@ impl ModelOptions {
 
 impl TrainingClient {
     pub(crate) fn new(session: Arc<Session>, id: String) -> Self {
-        let (sequencer, step_files) = (Sequencer::new(), StepFiles::default());
-        TrainingClient { model: Arc::new(Model { session, id, sequencer, step_files }) }
+        TrainingClient {
+            model: Arc::new(Model {
+                session,
+                id,
+                sequencer: Sequencer::new(),
+                step_files: StepFiles::default(),
+                arrays: SharedArrays::default(),
+            }),
+        }
     }
 
     /// A new model.

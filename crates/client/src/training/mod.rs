@@ -11,3 +11,4 @@ pub(crate) mod model;
 pub(crate) mod optim;
 pub(crate) mod preflight;
 pub(crate) mod sequencer;
+pub(crate) mod shared_arrays;

@@ -24,7 +24,10 @@ use crate::{
         session::Session,
         submit::Submission,
     },
-    training::sequencer::{Sequencer, Turn},
+    training::{
+        sequencer::{Sequencer, Turn},
+        shared_arrays::SharedArrays,
+    },
 };
 
 /// Most requests of one batch that are being sent at once.
@@ -38,6 +41,8 @@ pub(crate) struct Model {
     pub sequencer: Sequencer,
     /// What each custom loss saw and gave, if that is recorded.
     pub step_files: StepFiles,
+    /// What the batches of custom losses are packed into.
+    pub arrays: SharedArrays,
 }
 
 /// A pass over a batch that is cut into chunks.
