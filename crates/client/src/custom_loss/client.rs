@@ -23,9 +23,11 @@ impl TrainingClient {
     /// # Errors
     /// Before anything is sent: [`Error::EmptyBatch`], [`Error::Datum`]. Between the passes, so
     /// that nothing is trained and the client can go on: [`Error::OutputCount`],
-    /// [`Error::Logprobs`], [`Error::LossFailed`], [`Error::Loss`], [`Error::LossNotScalar`],
-    /// [`Error::LossNotFinite`], [`Error::UnusedData`], [`Error::MetricNotScalar`],
-    /// [`Error::GradientNotFinite`]. And those of [`forward_backward`](Self::forward_backward) and
+    /// [`Error::Logprobs`], [`Error::LossFailed`], [`Error::Loss`], [`Error::Term`],
+    /// [`Error::Metric`], [`Error::NameTaken`], [`Error::LossNotScalar`],
+    /// [`Error::MetricNotScalar`], [`Error::ConstantTerm`], [`Error::UnusedData`],
+    /// [`Error::LossNotFinite`], [`Error::GradientNotFinite`], [`Error::NormalizedApart`], and
+    /// [`Error::File`] where steps are recorded. And those of [`forward_backward`](Self::forward_backward) and
     /// [`ApiFuture::result`].
     ///
     /// ```
