@@ -27,8 +27,8 @@ impl TrainingClient {
     /// [`Error::Metric`], [`Error::NameTaken`], [`Error::LossNotScalar`],
     /// [`Error::MetricNotScalar`], [`Error::ConstantTerm`], [`Error::UnusedData`],
     /// [`Error::LossNotFinite`], [`Error::GradientNotFinite`], [`Error::NormalizedApart`], and
-    /// [`Error::File`] where steps are recorded. And those of [`forward_backward`](Self::forward_backward) and
-    /// [`ApiFuture::result`].
+    /// [`Error::File`] where steps are recorded. And those of
+    /// [`forward_backward`](Self::forward_backward) and [`ApiFuture::result`].
     ///
     /// ```
     /// # use tinsmith_client::{AdamParams, Datum, LoraConfig, Loss, ModelInput, ServiceClient};
