@@ -12,7 +12,7 @@ fn soak(steps: usize, seed: u64, dialect: Dialect, order: RequestOrder) -> BTree
         seed,
         dialect,
         order,
-        fault_rate: 0.25,
+        fault_rate: 0.4,
         is_false: false,
         drip_pause: Duration::ZERO,
     };
@@ -26,14 +26,14 @@ fn soak(steps: usize, seed: u64, dialect: Dialect, order: RequestOrder) -> BTree
 
 #[test]
 fn a_run_through_faults_ends_as_an_undisturbed_one() {
-    let met = soak(30, 1, Dialect::Json, RequestOrder::BySequence);
-    let more = soak(30, 2, Dialect::Protobuf, RequestOrder::BySequence);
+    let met = soak(16, 1, Dialect::Json, RequestOrder::BySequence);
+    let more = soak(16, 2, Dialect::Protobuf, RequestOrder::BySequence);
     let honest = Fault::ALL.iter().filter(|fault| !fault.is_false_success()).count();
     assert!(met.union(&more).count() >= honest - 4, "{met:?} and {more:?}");
 }
 
 #[test]
 fn a_run_through_faults_sends_a_server_that_goes_by_arrival_nothing_twice() {
-    let met = soak(20, 3, Dialect::Json, RequestOrder::ByArrival);
+    let met = soak(12, 3, Dialect::Json, RequestOrder::ByArrival);
     assert!(met.contains(&Fault::Refused) && met.contains(&Fault::TooManySeconds), "{met:?}");
 }

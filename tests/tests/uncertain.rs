@@ -18,7 +18,7 @@ use tinsmith_client::{
 use tinsmith_tests::{Action, BASE_MODEL, Proxy, Reply, Request, StillClock, adam, data};
 use tinsmith_trainer::Trainer;
 
-const STEPS: usize = 12;
+const STEPS: usize = 8;
 
 /// After these nobody can know whether the server has the request.
 fn harms() -> [Action; 12] {
