@@ -104,7 +104,6 @@ impl Crowd {
             rate: self.fault_rate,
             seed: self.seed,
             order: RequestOrder::BySequence,
-            is_false: false,
             drip_pause: Duration::ZERO,
         });
         let proxy = Proxy::forgetful(&trainer.url(), rule)?;

@@ -129,7 +129,7 @@ impl Fault {
     }
 
     /// Whether it is an answer of success that says nothing.
-    pub fn is_false_success(self) -> bool {
+    fn is_false_success(self) -> bool {
         use Fault::{FalseEmpty, FalsePage, FalsePageAfter, FalseShort};
         matches!(self, FalsePage | FalsePageAfter | FalseEmpty | FalseShort)
     }
@@ -138,7 +138,7 @@ impl Fault {
     fn is_certain(self) -> bool {
         use Fault::{
             Conflict, Dripped, PaymentRequired, Refused, TooEarly, TooMany, TooManyDate,
-            TooManyMillis, TooManySeconds, Unavailable, UnavailablePage,
+            TooManyMillis, TooManySeconds, Unavailable,
         };
         matches!(
             self,
@@ -150,7 +150,6 @@ impl Fault {
                 | TooManySeconds
                 | TooManyDate
                 | TooManyMillis
-                | UnavailablePage
                 | Unavailable
                 | Dripped
         )
@@ -223,9 +222,6 @@ pub struct Weather {
     /// By what the client thinks that the server orders requests: to a server that goes by arrival
     /// nothing is done of which a client could not know whether it may repeat a request.
     pub order: RequestOrder,
-    /// Whether there is harm too that no honest gateway does: answers of success without content,
-    /// and refusals for now (409, 425) of harmless questions.
-    pub is_false: bool,
     /// Between the pieces of an answer that comes in drops.
     pub drip_pause: Duration,
 }
@@ -264,6 +260,8 @@ const EXECUTED: [&str; 7] = [
 const SAVES: [&str; 2] = ["save_weights", "save_weights_for_sampler"];
 /// Those that are asked again and again, at times of their own.
 const POLLS: [&str; 2] = ["retrieve_future", "retrieve_futures"];
+/// The first ones to a server.
+const STARTING: [&str; 2] = ["config", "create_session"];
 /// Those that come from threads in the background, and are not repeated.
 const IN_BACKGROUND: [&str; 4] =
     ["session_heartbeat", "dynamic_config", "cancel_future", "telemetry"];
@@ -332,8 +330,8 @@ impl Weather {
             // The next request may be on its way already, over the same connection.
             Fault::IdleClosed if is_by_arrival => false,
             Fault::Conflict if SAVES.contains(&call) => false,
-            Fault::Conflict | Fault::TooEarly if call == "retrieve_future" => self.is_false,
-            fault if fault.is_false_success() => self.is_false,
+            // What answers with a page from the start is taken for what it is: another server.
+            fault if fault.is_false_success() => !STARTING.contains(&call),
             _ => true,
         }
     }
@@ -354,7 +352,7 @@ mod tests {
     use super::*;
 
     fn weather(order: RequestOrder) -> Weather {
-        Weather { rate: 0.5, seed: 7, order, is_false: false, drip_pause: Duration::ZERO }
+        Weather { rate: 0.5, seed: 7, order, drip_pause: Duration::ZERO }
     }
 
     fn request(call: &str, body: usize) -> Request {
@@ -398,6 +396,6 @@ mod tests {
         }
         let tally = lock(&tally);
         assert_eq!((tally.requests, tally.delivered_again()), (400, 0));
-        assert_eq!(tally.faults.len(), 11);
+        assert_eq!(tally.faults.len(), 10);
     }
 }

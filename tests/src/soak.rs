@@ -27,8 +27,6 @@ pub struct Soak {
     pub order: RequestOrder,
     /// The share of requests that meet a fault.
     pub fault_rate: f64,
-    /// As [`Weather::is_false`].
-    pub is_false: bool,
     /// As [`Weather::drip_pause`].
     pub drip_pause: Duration,
 }
@@ -149,7 +147,6 @@ impl Soak {
             rate: self.fault_rate,
             seed: self.seed,
             order: self.order,
-            is_false: self.is_false,
             drip_pause: self.drip_pause,
         }
     }

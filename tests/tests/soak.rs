@@ -7,15 +7,7 @@ use tinsmith_client::{Dialect, RequestOrder};
 use tinsmith_tests::{Fault, soak::Soak};
 
 fn soak(steps: usize, seed: u64, dialect: Dialect, order: RequestOrder) -> BTreeSet<Fault> {
-    let soak = Soak {
-        steps,
-        seed,
-        dialect,
-        order,
-        fault_rate: 0.4,
-        is_false: false,
-        drip_pause: Duration::ZERO,
-    };
+    let soak = Soak { steps, seed, dialect, order, fault_rate: 0.4, drip_pause: Duration::ZERO };
     let outcome = soak.run(|_, _| {}).unwrap();
     assert_eq!(outcome.found.stats.executed, soak.planned(), "{soak:?}");
     assert_eq!((outcome.lost(), outcome.twice(order)), (0, 0), "{soak:?}");
@@ -28,8 +20,7 @@ fn soak(steps: usize, seed: u64, dialect: Dialect, order: RequestOrder) -> BTree
 fn a_run_through_faults_ends_as_an_undisturbed_one() {
     let met = soak(16, 1, Dialect::Json, RequestOrder::BySequence);
     let more = soak(16, 2, Dialect::Protobuf, RequestOrder::BySequence);
-    let honest = Fault::ALL.iter().filter(|fault| !fault.is_false_success()).count();
-    assert!(met.union(&more).count() >= honest - 4, "{met:?} and {more:?}");
+    assert!(met.union(&more).count() >= Fault::ALL.len() - 6, "{met:?} and {more:?}");
 }
 
 #[test]

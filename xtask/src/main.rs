@@ -29,7 +29,7 @@ usage: cargo xtask COMMAND
   interop tuft                   train by the client on TuFT and on the local trainer, and compare each step
   interop python [VERSION..]     train on the local trainer with these releases of the official Python SDK
                                  (all three need Python and a package index)
-  soak --steps N --fault-rate P --seed S --dialect json|protobuf [--server-order sequence|arrival] [--false-answers]
+  soak --steps N --fault-rate P --seed S --dialect json|protobuf [--server-order sequence|arrival]
                                  train through faults of networks and gateways, and compare with an undisturbed run
   kills --client N --trainer N --stops N --seed S
                                  kill and stop a client and a trainer, and compare what they save with an undisturbed

@@ -10,7 +10,7 @@ use super::{Options, print_table, yes_or_no};
 /// Lets the threads loose and prints what came of it; an error unless all is well.
 pub fn run(arguments: &[&str]) -> Result<()> {
     let names = ["--threads", "--models", "--seconds", "--seed", "--fault-rate"];
-    let options = Options::parse(arguments, &names, &[])?;
+    let options = Options::parse(arguments, &names)?;
     let crowd = Crowd {
         threads: options.value("--threads", 200)?,
         models: options.value("--models", 8)?,

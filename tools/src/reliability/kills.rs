@@ -15,7 +15,7 @@ pub fn party(arguments: &[&str]) -> Result<()> {
 /// Deals the blows and prints what came of them; an error unless all is well.
 pub fn run(arguments: &[&str]) -> Result<()> {
     let names = ["--client", "--trainer", "--stops", "--seed"];
-    let options = Options::parse(arguments, &names, &[])?;
+    let options = Options::parse(arguments, &names)?;
     let kills = Kills {
         client: options.value("--client", 250)?,
         trainer: options.value("--trainer", 250)?,

@@ -15,7 +15,7 @@ const NAMES: [&str; 5] = ["--steps", "--fault-rate", "--seed", "--dialect", "--s
 
 /// Runs both runs and prints what came of them; an error unless all is well.
 pub fn run(arguments: &[&str]) -> Result<()> {
-    let options = Options::parse(arguments, &NAMES, &["--false-answers"])?;
+    let options = Options::parse(arguments, &NAMES)?;
     let soak = Soak {
         steps: options.value("--steps", 5_000)?,
         seed: options.value("--seed", 1)?,
@@ -30,7 +30,6 @@ pub fn run(arguments: &[&str]) -> Result<()> {
             other => bail!("--server-order is sequence or arrival, not `{other}`"),
         },
         fault_rate: options.value("--fault-rate", 0.25)?,
-        is_false: options.has("--false-answers"),
         drip_pause: Duration::from_millis(1),
     };
     ensure!((0.0..1.0).contains(&soak.fault_rate), "--fault-rate is at least 0 and less than 1");

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Most times in a row that a success whose body cannot be read is asked for again.
-const MAX_UNREADABLE: u32 = 3;
+const MAX_UNREADABLE: u32 = 5;
 /// Between two looks whether a wait is cancelled.
 const CANCEL_SLICE: Duration = Duration::from_millis(400);
 
@@ -350,7 +350,7 @@ impl Api {
         }
     }
 
-    fn tell_retry(&self, info: &CallInfo, reason: String, wait: Duration) {
+    pub fn tell_retry(&self, info: &CallInfo, reason: String, wait: Duration) {
         self.progress.event(&Event::Retry { call: info.clone(), reason, wait });
     }
 

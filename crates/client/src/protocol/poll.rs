@@ -50,7 +50,7 @@ pub(crate) struct Pending<P> {
     complete: u32,
     /// Answers 400 with an empty body, which a proxy may have made up.
     bad_requests: u32,
-    /// Failures in a row to reach the server, and answers 429.
+    /// Failures in a row to reach the server, and answers 409, 425 and 429.
     failures: u32,
     billing: BillingPauses,
     /// When a row of answers 5xx began.
@@ -92,14 +92,14 @@ enum Step<P> {
 const POLITE: Duration = Duration::from_millis(100);
 /// After an answer 5xx.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// The longest wait after failures to connect and answers 429.
+/// The longest wait after failures to connect and answers 409, 425 and 429.
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 /// How long a server may answer nothing but 5xx.
 const MAX_FAILING: Duration = Duration::from_secs(1800);
 /// How many answers 400 are forgiven.
 const MAX_BAD_REQUESTS: u32 = 3;
 /// How many successes in a row that nobody can read are too many.
-const MAX_UNREADABLE: u32 = 3;
+const MAX_UNREADABLE: u32 = 5;
 /// How often a result may be called complete without being given.
 const MAX_COMPLETE: u32 = 5;
 /// How far beyond its deadline a program must have slept to be asked once more.
@@ -264,7 +264,7 @@ impl<P: Answer> Pending<P> {
         self.info.last_status = Some(reply.status);
         self.bytes.received += reply.body.len() as u64;
         (self.lost_since, self.last) = (None, None);
-        if reply.status != 429 {
+        if !matches!(reply.status, 409 | 425 | 429) {
             self.failures = 0;
         }
         if reply.status < 500 {
@@ -292,7 +292,7 @@ impl<P: Answer> Pending<P> {
                 api.progress.event(&Event::BillingPause(self.info.clone()));
                 Ok(Step::Again(pause))
             }
-            429 => Ok(self.back_off()),
+            409 | 425 | 429 => Ok(self.back_off()),
             410 => Err(Error::Expired {
                 call: Box::new(self.info.clone()),
                 message: api.words(&reply.body),
