@@ -389,11 +389,12 @@ impl Error {
     }
 }
 
-fn category_name(category: &ErrorCategory) -> &'static str {
+fn category_name(category: &ErrorCategory) -> &str {
     match category {
         ErrorCategory::User => "the request is at fault",
         ErrorCategory::Server => "the server is at fault",
         ErrorCategory::Unknown => "cause not given",
+        ErrorCategory::Other(word) => word,
     }
 }
 
