@@ -164,6 +164,14 @@ pub enum Chunk {
         #[serde(serialize_with = "to_base64")]
         dmel: Arc<[u8]>,
     },
+    /// A chunk of a type that this version does not know. It is read, and not written.
+    #[serde(skip_serializing)]
+    Other {
+        /// Its type.
+        kind: String,
+        /// How many tokens the sender counts on.
+        expected_tokens: Option<u32>,
+    },
 }
 
 /// The size of an image in pixels.
@@ -193,9 +201,8 @@ impl Chunk {
         match self {
             Chunk::EncodedText { tokens } => Some(tokens.len()),
             Chunk::Image { expected_tokens, .. }
-            | Chunk::ImageAssetPointer { expected_tokens, .. } => {
-                expected_tokens.map(|n| n as usize)
-            }
+            | Chunk::ImageAssetPointer { expected_tokens, .. }
+            | Chunk::Other { expected_tokens, .. } => expected_tokens.map(|n| n as usize),
             Chunk::Dmel { .. } => None,
         }
     }
@@ -210,13 +217,13 @@ fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Err
     serializer.serialize_str(&BASE64.encode(bytes))
 }
 
-struct Base64(Arc<[u8]>);
+/// Bytes, or why a text is not base64; which does not matter in a chunk of an unknown type.
+struct Base64(Result<Arc<[u8]>, base64::DecodeError>);
 
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        let bytes = BASE64.decode(text.as_bytes()).map_err(de::Error::custom)?;
-        Ok(Base64(bytes.into()))
+        Ok(Base64(BASE64.decode(text.as_bytes()).map(Into::into)))
     }
 }
 
@@ -237,6 +244,10 @@ impl<'de> Deserialize<'de> for Chunk {
         }
         let given = Given::deserialize(deserializer)?;
         let missing = de::Error::missing_field;
+        let bytes = |given: Option<Base64>, field| {
+            let bytes = given.ok_or_else(|| missing(field))?.0;
+            bytes.map_err(|error| de::Error::custom(format!("`{field}` is not base64: {error}")))
+        };
         let kind = match (&given.kind, &given) {
             (Some(kind), _) => kind.as_str(),
             (None, Given { location: Some(_), .. }) => "image_asset_pointer",
@@ -250,7 +261,7 @@ impl<'de> Deserialize<'de> for Chunk {
                 tokens: given.tokens.ok_or_else(|| missing("tokens"))?.into(),
             }),
             "image" => Ok(Chunk::Image {
-                data: given.data.ok_or_else(|| missing("data"))?.0,
+                data: bytes(given.data, "data")?,
                 format,
                 expected_tokens: given.expected_tokens,
                 override_dimensions: given.override_dimensions,
@@ -260,11 +271,10 @@ impl<'de> Deserialize<'de> for Chunk {
                 format,
                 expected_tokens: given.expected_tokens,
             }),
-            "dmel" => Ok(Chunk::Dmel { dmel: given.dmel.ok_or_else(|| missing("dmel"))?.0 }),
-            other => Err(de::Error::unknown_variant(
-                other,
-                &["encoded_text", "image", "image_asset_pointer", "dmel"],
-            )),
+            "dmel" => Ok(Chunk::Dmel { dmel: bytes(given.dmel, "dmel")? }),
+            other => {
+                Ok(Chunk::Other { kind: other.to_owned(), expected_tokens: given.expected_tokens })
+            }
         }
     }
 }

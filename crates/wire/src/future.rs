@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Result, json, tolerant::or_default};
+use crate::{
+    Error, Result, json,
+    tolerant::{open_words, or_default},
+};
 
 /// Reply to a request whose result comes later.
 ///
@@ -100,29 +103,29 @@ pub struct RequestFailed {
     /// What went wrong.
     pub error: String,
     /// Whose fault it is.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub category: ErrorCategory,
 }
 
-/// Whose fault a failure is.
-///
-/// ```
-/// use tinsmith_wire::{ErrorCategory, json};
-/// let it: ErrorCategory = json::from_slice(br#""something new""#)?;
-/// assert_eq!(it, ErrorCategory::Unknown);
-/// # Ok::<(), tinsmith_wire::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCategory {
-    /// The request was wrong.
-    User,
-    /// The server failed.
-    Server,
-    /// The server does not say.
-    #[default]
-    #[serde(other)]
-    Unknown,
+open_words! {
+    /// Whose fault a failure is.
+    ///
+    /// ```
+    /// use tinsmith_wire::{ErrorCategory, json};
+    /// let it: ErrorCategory = json::from_slice(br#""quota""#)?;
+    /// assert_eq!(it, ErrorCategory::Other("quota".into()));
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
+    #[derive(Default)]
+    pub enum ErrorCategory {
+        /// The request was wrong.
+        User = "user",
+        /// The server failed.
+        Server = "server",
+        /// The server does not say.
+        #[default]
+        Unknown = "unknown",
+    }
 }
 
 impl<T: serde::de::DeserializeOwned> FutureReply<T> {
@@ -139,7 +142,11 @@ impl<T: serde::de::DeserializeOwned> FutureReply<T> {
     /// ```
     pub fn from_json(body: &[u8]) -> Result<Self> {
         if is_result(body) {
-            return Ok(FutureReply::Ready(json::from_slice(body)?));
+            let named = |error| match json::from_slice::<Head>(body) {
+                Ok(head) => head.named(error),
+                Err(_) => error,
+            };
+            return json::from_slice(body).map(FutureReply::Ready).map_err(named);
         }
         let head: Head = json::from_slice(body)?;
         if head.kind.as_deref() == Some("try_again") {
@@ -149,10 +156,10 @@ impl<T: serde::de::DeserializeOwned> FutureReply<T> {
         } else if let Some(error) = head.error {
             Ok(FutureReply::Failed(RequestFailed {
                 error: error.as_str().map_or_else(|| error.to_string(), str::to_owned),
-                category: head.category.unwrap_or_default(),
+                category: head.category.map(Into::into).unwrap_or_default(),
             }))
         } else {
-            Ok(FutureReply::Ready(json::from_slice(body)?))
+            json::from_slice(body).map(FutureReply::Ready).map_err(|error| head.named(error))
         }
     }
 }
@@ -231,7 +238,7 @@ pub enum FuturesTarget {
 /// let it: RetrieveFuturesResponse = json::from_slice(
 ///     br#"{"completions":[{"state":"failed","request_id":"r"}],"cursor":4}"#,
 /// )?;
-/// assert_eq!((it.cursor, it.completions[0].state), (4, CompletionState::Failed));
+/// assert_eq!((it.cursor, &it.completions[0].state), (4, &CompletionState::Failed));
 /// # Ok::<(), tinsmith_wire::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,21 +271,21 @@ pub struct Completion {
     pub response_payload_uncompressed_size: Option<u64>,
 }
 
-/// How a sample ended.
-///
-/// ```
-/// use tinsmith_wire::{CompletionState, json};
-/// let body = CompletionState::Finished;
-/// assert_eq!(json::to_vec(&body)?, br#""finished""#);
-/// # Ok::<(), tinsmith_wire::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CompletionState {
-    /// With a result.
-    Finished,
-    /// With an error.
-    Failed,
+open_words! {
+    /// How a sample ended.
+    ///
+    /// ```
+    /// use tinsmith_wire::{CompletionState, json};
+    /// let body = CompletionState::Finished;
+    /// assert_eq!(json::to_vec(&body)?, br#""finished""#);
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
+    pub enum CompletionState {
+        /// With a result.
+        Finished = "finished",
+        /// With an error.
+        Failed = "failed",
+    }
 }
 
 /// The fields that tell the replies apart.
@@ -290,7 +297,22 @@ struct Head {
     status: Option<String>,
     response_payload_size: Option<u64>,
     error: Option<serde_json::Value>,
-    category: Option<ErrorCategory>,
+    #[serde(default, deserialize_with = "text")]
+    category: Option<String>,
+}
+
+impl Head {
+    /// The error of reading a result, if what came may be a reply of a kind that is not known.
+    fn named(&self, mut error: Error) -> Error {
+        let word = |what, word: &Option<String>| word.as_ref().map(|w| format!("{what} `{w}`"));
+        let named = word("type", &self.kind).or_else(|| word("status", &self.status));
+        if let (Error::Decode { reason, .. }, Some(named)) = (&mut error, named) {
+            *reason = format!(
+                "it is no result, nor another reply that is known, but of the {named}: {reason}"
+            );
+        }
+        error
+    }
 }
 
 /// A string, or nothing when a result uses the name for something else.

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result, words};
+use crate::{Error, Result, number_arrays::NumberArrays, words};
 
 /// Writes the form that every server reads: no nulls, defaults spelled out, `type` tags present.
 ///
@@ -35,7 +35,8 @@ pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>> {
 /// # Ok::<(), tinsmith_wire::Error>(())
 /// ```
 pub fn append<T: Serialize>(body: &mut Vec<u8>, value: &T) -> Result<()> {
-    serde_json::to_writer(body, value).map_err(|_| encode_error(value))
+    let mut serializer = serde_json::Serializer::with_formatter(body, NumberArrays::new());
+    value.serialize(&mut serializer).map_err(|_| encode_error(value))
 }
 
 /// Reads any form in use: missing tags and defaults, explicit nulls, unknown fields. Results may

@@ -43,6 +43,7 @@ mod future;
 pub mod json;
 mod listing;
 mod metrics;
+mod number_arrays;
 mod numbers;
 mod optimizer;
 pub mod proto;

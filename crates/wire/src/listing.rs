@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{UserMetadata, tolerant::or_default};
+use crate::{
+    UserMetadata,
+    tolerant::{open_words, or_default},
+};
 
 /// Place in a list that comes in pages.
 ///
@@ -142,28 +145,26 @@ pub struct Checkpoint {
     pub expires_at: Option<String>,
 }
 
-/// What a checkpoint is for.
-///
-/// ```
-/// use tinsmith_wire::{CheckpointType, json};
-/// let it: CheckpointType = json::from_slice(br#""something new""#)?;
-/// assert_eq!(it, CheckpointType::Other);
-/// # Ok::<(), tinsmith_wire::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum CheckpointType {
-    /// To go on training.
-    #[default]
-    Training,
-    /// To sample from.
-    Sampler,
-    /// To take away.
-    External,
-    /// Something that this version does not know.
-    #[serde(other)]
-    Other,
+open_words! {
+    /// What a checkpoint is for.
+    ///
+    /// ```
+    /// use tinsmith_wire::{CheckpointType, json};
+    /// let it: CheckpointType = json::from_slice(br#""something new""#)?;
+    /// assert_eq!(it, CheckpointType::Other("something new".into()));
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
+    #[derive(Default)]
+    #[non_exhaustive]
+    pub enum CheckpointType {
+        /// To go on training.
+        #[default]
+        Training = "training",
+        /// To sample from.
+        Sampler = "sampler",
+        /// To take away.
+        External = "external",
+    }
 }
 
 /// Body of `PUT /api/v1/training_runs/{id}/checkpoints/{checkpoint_id}/ttl`.

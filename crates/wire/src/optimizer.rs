@@ -1,6 +1,9 @@
 //! Optimisers and their steps.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::{
     Metrics,
@@ -28,9 +31,9 @@ pub enum OptimizerConfig {
         #[serde(default = "first_version")]
         version: u32,
     },
-    /// One that this version does not know: it is read, and not written.
-    #[serde(other, skip_serializing)]
-    Other,
+    /// One that this version does not know, as it was written.
+    #[serde(untagged)]
+    Other(BTreeMap<String, Value>),
 }
 
 fn first_version() -> u32 {

@@ -6,7 +6,7 @@ use crate::{
     ModelInput, TensorData,
     numbers::{optional_floats, optional_or_null, optional_pairs},
     tensor_json::{Finite, all_finite},
-    tolerant::{finite, is_default, or_default, with_defaults},
+    tolerant::{finite, is_default, open_words, or_default, with_defaults},
 };
 
 /// Body of `POST /api/v1/create_sampling_session`.
@@ -241,22 +241,40 @@ fn one() -> u32 {
     1
 }
 
-/// Why a sample ended.
-///
-/// ```
-/// use tinsmith_wire::{StopReason, json};
-/// let body = [StopReason::Stop, StopReason::Length];
-/// assert_eq!(json::to_vec(&body)?, br#"["stop","length"]"#);
-/// # Ok::<(), tinsmith_wire::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StopReason {
-    /// It came to a stop string or token.
-    #[default]
-    Stop,
-    /// It came to `max_tokens`.
-    Length,
+open_words! {
+    /// Why a sample ended.
+    ///
+    /// ```
+    /// use tinsmith_wire::{StopReason, json};
+    /// let body = [StopReason::Stop, StopReason::Length];
+    /// assert_eq!(json::to_vec(&body)?, br#"["stop","length"]"#);
+    /// assert_eq!(json::from_slice::<StopReason>(br#""eos""#)?, StopReason::Other("eos".into()));
+    /// # Ok::<(), tinsmith_wire::Error>(())
+    /// ```
+    #[derive(Default)]
+    pub enum StopReason {
+        /// It came to a stop string or token.
+        #[default]
+        Stop = "stop",
+        /// It came to `max_tokens`.
+        Length = "length",
+        /// The server does not say.
+        Unstated = "",
+    }
+}
+
+/// Why it ended, or null.
+fn stop_reason<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<StopReason, D::Error> {
+    let stated = Option::<StopReason>::deserialize(deserializer)?;
+    Ok(stated.unwrap_or_else(unstated))
+}
+
+fn unstated() -> StopReason {
+    StopReason::Unstated
+}
+
+fn is_unstated(reason: &StopReason) -> bool {
+    *reason == StopReason::Unstated
 }
 
 /// One sample.
@@ -270,6 +288,8 @@ pub enum StopReason {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SampledSequence {
     /// Why it ended.
+    #[serde(default = "unstated", skip_serializing_if = "is_unstated")]
+    #[serde(deserialize_with = "stop_reason")]
     pub stop_reason: StopReason,
     /// Its tokens, the stop token included.
     pub tokens: Vec<u32>,

@@ -59,3 +59,49 @@ macro_rules! with_defaults {
     };
 }
 pub(crate) use with_defaults;
+
+/// Words of the protocol as an enum. A word that is not among them is kept as it is, so that a
+/// newer server's messages stay readable.
+macro_rules! open_words {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident {
+            $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub enum $name {
+            $($(#[$variant_meta])* $variant,)*
+            /// A word that this version does not know.
+            Other(String),
+        }
+
+        impl $name {
+            /// The word on the wire.
+            pub fn name(&self) -> &str {
+                match self {
+                    $($name::$variant => $word,)*
+                    $name::Other(word) => word,
+                }
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(word: String) -> Self {
+                match word.as_str() {
+                    $($word => $name::$variant,)*
+                    _ => $name::Other(word),
+                }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(word: $name) -> Self {
+                word.name().to_owned()
+            }
+        }
+    };
+}
+pub(crate) use open_words;

@@ -177,7 +177,8 @@ fn future_replies_are_told_apart() {
     );
     for (text, category) in [
         (r#"{"error":"boom","category":"user"}"#, ErrorCategory::User),
-        (r#"{"error":"boom","category":"Weird"}"#, ErrorCategory::Unknown),
+        (r#"{"error":"boom","category":"Weird"}"#, ErrorCategory::Other("Weird".into())),
+        (r#"{"error":"boom","category":null}"#, ErrorCategory::Unknown),
         (r#"{"error":"boom"}"#, ErrorCategory::Unknown),
     ] {
         let failed = RequestFailed { error: "boom".into(), category };

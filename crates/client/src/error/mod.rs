@@ -402,11 +402,12 @@ pub enum Error {
     ResultTaken,
 }
 
-fn category_name(category: &ErrorCategory) -> &'static str {
+fn category_name(category: &ErrorCategory) -> &str {
     match category {
         ErrorCategory::User => "the request is at fault",
         ErrorCategory::Server => "the server is at fault",
         ErrorCategory::Unknown => "cause not given",
+        ErrorCategory::Other(word) => word,
     }
 }
 

@@ -139,6 +139,9 @@ fn chunk_to_wire(chunk: &Chunk) -> Result<messages::Chunk> {
             })
         }
         Chunk::Dmel { dmel } => WireChunk::Dmel(messages::DmelChunk { dmel: payload::bytes(dmel) }),
+        Chunk::Other { kind, .. } => {
+            return Err(Fault::new(format!("a chunk of the unknown type `{kind}`")));
+        }
         Chunk::ImageAssetPointer { .. } => {
             return Err(Fault::new(
                 "an image_asset_pointer has no protobuf form; send the image itself",

@@ -73,13 +73,17 @@ impl sealed::Decode for SampleResponse {
 
 fn sequence_to_wire(sequence: &SampledSequence) -> Result<messages::SampledSequence> {
     payload::check_tokens(&sequence.tokens).within("tokens")?;
-    let stop_reason = match sequence.stop_reason {
-        StopReason::Stop => messages::StopReason::Stop,
-        StopReason::Length => messages::StopReason::Length,
+    let stop_reason = match &sequence.stop_reason {
+        StopReason::Stop => messages::StopReason::Stop.into(),
+        StopReason::Length => messages::StopReason::Length.into(),
+        other @ (StopReason::Unstated | StopReason::Other(_)) => {
+            let fault = Fault::new(format!("`{}` has no number", other.name()));
+            return Err(fault.within("stop_reason"));
+        }
     };
     let logprobs = sequence.logprobs.as_deref();
     Ok(messages::SampledSequence {
-        stop_reason: stop_reason.into(),
+        stop_reason,
         tokens: payload::bytes(&sequence.tokens.as_slice().into()),
         logprobs: logprobs.map(|logprobs| payload::bytes(&logprobs.into())),
         topk_sampled_logprobs: topk_to_wire(sequence.topk_logprobs.as_deref())

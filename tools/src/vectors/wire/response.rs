@@ -128,7 +128,7 @@ impl Sample {
     fn build(&self) -> Result<SampleResponse> {
         let number = |x: &Number| x.0 as f32;
         let sequence = |sequence: &Sequence| SampledSequence {
-            stop_reason: sequence.stop_reason,
+            stop_reason: sequence.stop_reason.clone(),
             tokens: sequence.tokens.clone(),
             logprobs: sequence.logprobs.as_ref().map(|all| all.iter().map(number).collect()),
             topk_logprobs: rows(&sequence.topk_logprobs),
