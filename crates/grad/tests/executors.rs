@@ -71,7 +71,8 @@ proptest! {
     }
 }
 
-/// `tanh(tanh(x)) == tanh(x)` for an x of about 1e-4: false, and true in f32 if both are rounded so.
+/// `tanh(tanh(x)) == tanh(x)` for an x of about 1e-4: false, and true in f32 if both are rounded
+/// so.
 #[test]
 fn a_comparison_that_rounding_decides_takes_no_part() {
     let ops: [support::Step; 3] =

@@ -43,8 +43,8 @@ fn agree(record: &dyn Fn(&[Var]) -> Var, leaves: &[Var]) -> Result<(), TestCaseE
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Two programs in turn, each on other values every time, so that nearly all but the first rounds
-    /// find a kept schedule.
+    /// Two programs in turn, each on other values every time, so that nearly all but the first
+    /// rounds find a kept schedule.
     #[test]
     fn random_graphs_give_their_own_values(programs in [programs(), programs()]) {
         for round in 0..5 {
