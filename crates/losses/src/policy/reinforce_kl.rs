@@ -37,9 +37,8 @@ pub fn reinforce_kl(
         tokens!("reinforce_kl"; lp, reference, weights);
         let n = lp.num_seqs();
         let advantages = lp.expand(&per_seq("reinforce_kl", "advantages", advantages, n));
-        // The gradient of a masked token is 0 times its advantage.
-        let advantages = only(&weights.ne(0.0), &advantages);
-        let each = (lp - reference) * beta - lp * advantages;
-        masked(&each, weights).sum() / n.max(1) as f64
+        // The gradient of a masked token is 0 times its slope.
+        let slope = only(&weights.ne(0.0), &(beta - advantages));
+        masked(&(lp * slope - reference * beta), weights).sum() / n.max(1) as f64
     }
 }
