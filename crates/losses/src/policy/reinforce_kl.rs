@@ -1,7 +1,7 @@
 use tinsmith_grad::{Ragged, Var};
 
 use crate::at_caller;
-use crate::inputs::{per_seq, tokens};
+use crate::inputs::{coefficients, per_seq, tokens};
 use crate::masked::{masked, only};
 
 /// Policy gradient with a KL penalty, in one step of sampling:
@@ -34,6 +34,7 @@ pub fn reinforce_kl(
     beta: f64,
 ) -> Var {
     at_caller! {
+        coefficients!("reinforce_kl", lp; beta);
         tokens!("reinforce_kl"; lp, reference, weights);
         let n = lp.num_seqs();
         let advantages = lp.expand(&per_seq("reinforce_kl", "advantages", advantages, n));
