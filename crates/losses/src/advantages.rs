@@ -5,7 +5,7 @@ use tinsmith_grad::Ragged;
 use crate::aggregate::{Aggregation, aggregate};
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::tokens;
+use crate::inputs::{coefficients, tokens};
 use crate::masked::masked;
 
 config! {
@@ -202,6 +202,7 @@ pub fn kl_penalized(
     coefficient: f64,
 ) -> Ragged {
     at_caller! {
+        coefficients!("kl_penalized", advantages; coefficient);
         tokens!("kl_penalized"; advantages, sampled, base, mask);
         let divergence = sampled - base;
         let average = aggregate(&divergence, mask, Aggregation::TokenMean);
@@ -235,6 +236,7 @@ pub fn distilled(
     coefficient: f64,
 ) -> Ragged {
     at_caller! {
+        coefficients!("distilled", advantages; coefficient);
         tokens!("distilled"; advantages, sampled, teacher, mask);
         advantages - masked(&(sampled - teacher), mask) * coefficient
     }

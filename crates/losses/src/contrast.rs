@@ -3,7 +3,7 @@ use tinsmith_grad::{Ragged, Var};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::{positive, tokens};
+use crate::inputs::{positive_finite, tokens};
 use crate::masked::masked_mean_per_seq;
 
 config! {
@@ -39,7 +39,7 @@ config! {
 pub fn info_nce(scores: &Ragged, positives: &Ragged, config: &InfoNceConfig) -> Var {
     at_caller! {
         tokens!("info_nce"; scores, positives);
-        let temperature = match positive("info_nce", "temperature", config.temperature) {
+        let temperature = match positive_finite("info_nce", "temperature", config.temperature) {
             Ok(temperature) => temperature,
             Err(error) => return error.into(),
         };

@@ -94,6 +94,41 @@ pub(crate) fn out_of_range(op: &'static str, why: String) -> Error {
     Error::Argument { op, why, at: here() }
 }
 
+/// Replaces a batch by itself, or by the error that an option is negative, infinite or NaN. Options
+/// are fields of a configuration, or arguments.
+macro_rules! coefficients {
+    ($op:expr, $x:ident; $($config:ident.$name:ident),+) => {
+        let named = [$((stringify!($name), $config.$name)),+];
+        let $x = &$crate::inputs::scaled_by($op, $x, &named);
+    };
+    ($op:expr, $x:ident; $name:ident) => {
+        let $x = &$crate::inputs::scaled_by($op, $x, &[(stringify!($name), $name)]);
+    };
+}
+pub(crate) use coefficients;
+
+/// `x`, or the error that one of the `coefficients` is negative, infinite or NaN.
+#[track_caller]
+pub(crate) fn scaled_by(op: &'static str, x: &Ragged, coefficients: &[(&str, f64)]) -> Ragged {
+    let bad = coefficients.iter().find(|(_, c)| !(*c >= 0.0 && c.is_finite()));
+    match bad {
+        None => x.clone(),
+        Some((name, c)) => refused(
+            x,
+            out_of_range(op, format!("`{name}` is {c}; it must be 0 or more, and finite")),
+        ),
+    }
+}
+
+/// `x`, or the error that the option is not above 0 and finite.
+#[track_caller]
+pub(crate) fn positive_finite(op: &'static str, name: &str, x: f64) -> Result<f64, Error> {
+    match x > 0.0 && x.is_finite() {
+        true => Ok(x),
+        false => Err(out_of_range(op, format!("`{name}` is {x}; it must be above 0 and finite"))),
+    }
+}
+
 /// `x`, or the error that the option is not above 0, as NaN is not.
 #[track_caller]
 pub(crate) fn positive(op: &'static str, name: &str, x: f64) -> Result<f64, Error> {

@@ -35,9 +35,9 @@
 //! * Preference pairs are interleaved: chosen, rejected, chosen, rejected, ...
 //! * Options are structs whose `Default` is what the source publishes:
 //!   `DpoConfig::default().beta(0.2)`.
-//! * Nothing here fails or computes. A length that does not match, an unpaired sequence, is an
-//!   error inside of the returned value, with the line that called the loss; the evaluating call
-//!   returns it.
+//! * Nothing here fails or computes. A length that does not match, an unpaired sequence, an option
+//!   out of its range is an error inside of the returned value, with the line that called the loss;
+//!   the evaluating call returns it.
 //! * Losses are safe where their formula is not: an importance ratio that overflows gives no NaN on
 //!   a token that clipping or a zero advantage takes out of the loss. Where the objective really is
 //!   unbounded the result is infinite, and stays so.

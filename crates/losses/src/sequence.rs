@@ -3,7 +3,7 @@
 use tinsmith_grad::{Ragged, Var};
 
 use crate::at_caller;
-use crate::inputs::tokens;
+use crate::inputs::{coefficients, tokens};
 use crate::masked::{masked_mean_per_seq, masked_sum_per_seq};
 
 /// The logprob of each sequence, `[n]`: `Σ_t w·l`. `lp` and `weights` are `[tokens]`; the weight is
@@ -57,6 +57,7 @@ pub fn mean_logprob(lp: &Ragged, weights: &Ragged) -> Var {
 #[track_caller]
 pub fn implicit_reward(lp: &Ragged, reference: &Ragged, weights: &Ragged, beta: f64) -> Var {
     at_caller! {
+        coefficients!("implicit_reward", lp; beta);
         tokens!("implicit_reward"; lp, reference, weights);
         masked_sum_per_seq(&(lp - reference), weights) * beta
     }

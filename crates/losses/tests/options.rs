@@ -8,7 +8,10 @@ use tinsmith_grad::{Device, Ragged, Var};
 use tinsmith_losses::recipes::{
     self, CispoRecipe, DapoRecipe, GrpoRecipe, GspoRecipe, Rollout, TisConfig,
 };
-use tinsmith_losses::regularize::{EntropyConfig, L2Config, entropy, l2_with};
+use tinsmith_losses::regularize::{
+    ElasticNetConfig, EntropyConfig, L1Config, L2Config, OutputMagnitudeConfig, elastic_net,
+    entropy, gradient_penalty, l1_with, l2_with, output_magnitude,
+};
 use tinsmith_losses::*;
 
 fn ragged(seqs: &[&[f64]]) -> Ragged {
@@ -141,6 +144,92 @@ fn other_options_out_of_range_are_refused() {
         let config = BradleyTerryConfig::default().label_smoothing(bad);
         refused(&bradley_terry(&lp, &lp, &config), words);
         refused(&orpo(&lp, &lp, &OrpoConfig::default().label_smoothing(bad)), words);
+    }
+}
+
+/// Every factor, slope, margin and temperature of the catalogue.
+type Coefficient = (&'static str, fn(f64, &Ragged, &Var) -> Var);
+
+/// Where 0 has a meaning: a term that is left out, a margin of nothing.
+const ZERO_OR_MORE: &[Coefficient] = &[
+    ("dpo beta", |c, lp, _| dpo(lp, lp, lp, &DpoConfig::default().beta(c))),
+    ("hinge beta", |c, lp, _| hinge(lp, lp, lp, &HingeConfig::default().beta(c))),
+    ("simpo beta", |c, lp, _| simpo(lp, lp, &SimpoConfig::default().beta(c))),
+    ("simpo gamma", |c, lp, _| simpo(lp, lp, &SimpoConfig::default().gamma(c))),
+    ("orpo lambda", |c, lp, _| orpo(lp, lp, &OrpoConfig::default().lambda(c))),
+    ("bradley_terry beta", |c, lp, _| {
+        bradley_terry(lp, lp, &BradleyTerryConfig::default().beta(c))
+    }),
+    ("kto beta", |c, lp, a| kto(lp, lp, lp, a, &a.sum(), &KtoConfig::default().beta(c))),
+    ("kto desirable_weight", |c, lp, a| {
+        kto(lp, lp, lp, a, &a.sum(), &KtoConfig::default().desirable_weight(c))
+    }),
+    ("kto undesirable_weight", |c, lp, a| {
+        kto(lp, lp, lp, a, &a.sum(), &KtoConfig::default().undesirable_weight(c))
+    }),
+    ("implicit_reward beta", |c, lp, _| implicit_reward(lp, lp, lp, c)),
+    ("dro beta", |c, lp, _| dro(lp, lp, lp, &DroConfig::default().beta(c))),
+    ("grpo kl_beta", |c, lp, a| grpo(lp, lp, Some(lp), a, lp, &GrpoConfig::default().kl_beta(c))),
+    ("grpo kl_beta without a reference", |c, lp, a| {
+        grpo(lp, lp, None, a, lp, &GrpoConfig::default().kl_beta(c))
+    }),
+    ("reinforce_kl beta", |c, lp, a| reinforce_kl(lp, lp, a, lp, c)),
+    ("recipes::grpo kl_beta", |c, lp, a| {
+        let rollout = Rollout::new(lp, a).reference(lp);
+        recipes::grpo(lp, &rollout, &GrpoRecipe::default().kl_beta(c))
+    }),
+    ("recipes::reinforce kl_beta", |c, lp, a| {
+        recipes::reinforce(lp, &Rollout::new(lp, a).reference(lp), c)
+    }),
+    ("recipes::dro beta", |c, lp, a| {
+        recipes::dro(lp, &Rollout::new(lp, a), &DroConfig::default().beta(c))
+    }),
+    ("advantages::kl_penalized coefficient", |c, lp, _| {
+        advantages::kl_penalized(lp, lp, lp, lp, c).sum()
+    }),
+    ("advantages::distilled coefficient", |c, lp, _| {
+        advantages::distilled(lp, lp, lp, lp, c).sum()
+    }),
+    ("l1 lambda", |c, lp, _| l1_with(lp, &L1Config::default().lambda(c))),
+    ("l2 lambda", |c, lp, _| l2_with(lp, &L2Config::default().lambda(c))),
+    ("elastic_net lambda", |c, lp, _| elastic_net(lp, &ElasticNetConfig::default().lambda(c))),
+    ("output_magnitude target", |c, lp, _| {
+        output_magnitude(lp, &OutputMagnitudeConfig::default().target(c))
+    }),
+    ("gradient_penalty target_norm", |c, lp, _| gradient_penalty(lp, c, |x| x.square().sum())),
+];
+
+/// Where 0 would be a division by 0.
+const ABOVE_ZERO: &[Coefficient] = &[
+    ("ipo beta", |c, lp, _| ipo(lp, lp, lp, &IpoConfig::default().beta(c))),
+    ("sapo tau_pos", |c, lp, a| sapo(lp, lp, a, lp, &SapoConfig::default().tau_pos(c))),
+    ("sapo tau_neg", |c, lp, a| sapo(lp, lp, a, lp, &SapoConfig::default().tau_neg(c))),
+    ("info_nce temperature", |c, lp, _| info_nce(lp, lp, &InfoNceConfig::default().temperature(c))),
+    ("entropy temperature", |c, lp, _| entropy(lp, &EntropyConfig::default().temperature(c))),
+    ("aggregate SumOver", |c, lp, _| aggregate(lp, lp, Aggregation::SumOver(c))),
+];
+
+#[test]
+fn no_coefficient_is_negative_infinite_or_nan() {
+    let (lp, a) = (ragged(&[&[-1.0], &[-2.0]]), Var::from_vec(vec![1.0, -1.0], &[2], &Device::Cpu));
+    for (table, least) in [(ZERO_OR_MORE, 0.0), (ABOVE_ZERO, 0.25)] {
+        for (name, loss) in table {
+            for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.1] {
+                let error = loss(bad, &lp, &a).sum().item().expect_err(name).to_string();
+                assert!(error.contains(&bad.to_string()), "{name}: {error}");
+                assert!(error.contains("and finite"), "{name}: {error}");
+                assert!(error.contains("options.rs:"), "{name}: {error}");
+            }
+            let found = loss(least, &lp, &a).sum().item().unwrap();
+            assert!(found.is_finite(), "{name}: {found}");
+        }
+    }
+    for (name, loss) in ABOVE_ZERO {
+        assert!(loss(0.0, &lp, &a).sum().item().is_err(), "{name}");
+    }
+    for bad in [f64::NAN, -0.1, 1.1] {
+        let config = ElasticNetConfig::default().l1_ratio(bad);
+        refused(&elastic_net(&lp, &config), "a share from 0 to 1");
     }
 }
 

@@ -2,7 +2,7 @@ use tinsmith_grad::{Ragged, Var};
 
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::tokens;
+use crate::inputs::{coefficients, tokens};
 use crate::masked::masked;
 
 config! {
@@ -36,6 +36,7 @@ config! {
 #[track_caller]
 pub fn dro(lp: &Ragged, old: &Ragged, advantages: &Ragged, config: &DroConfig) -> Var {
     at_caller! {
+        coefficients!("dro", lp; config.beta);
         tokens!("dro"; lp, old, advantages);
         ((lp - old).square() * (config.beta / 2.0) - masked(lp, advantages)).sum()
     }

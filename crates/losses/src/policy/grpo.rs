@@ -5,7 +5,7 @@ use crate::aggregate::{Aggregation, aggregate};
 use crate::at_caller;
 use crate::clip::Clip;
 use crate::config::config;
-use crate::inputs::{per_seq, per_token, tokens};
+use crate::inputs::{coefficients, per_seq, per_token, tokens};
 use crate::kl::k3;
 use crate::masked::only;
 
@@ -93,6 +93,7 @@ pub fn grpo(
     config: &GrpoConfig,
 ) -> Var {
     at_caller! {
+        coefficients!("grpo", lp; config.kl_beta);
         tokens!("grpo"; lp, old, weights);
         let active = weights.ne(0.0);
         let advantages = per_seq("grpo", "advantages", advantages, lp.num_seqs());

@@ -1,7 +1,7 @@
 use tinsmith_grad::{Ragged, Var};
 
 use crate::at_caller;
-use crate::inputs::{per_seq, tokens};
+use crate::inputs::{coefficients, per_seq, tokens};
 use crate::masked::{masked, only};
 
 /// Policy gradient with a KL penalty, in one step of sampling:
@@ -34,12 +34,12 @@ pub fn reinforce_kl(
     beta: f64,
 ) -> Var {
     at_caller! {
+        coefficients!("reinforce_kl", lp; beta);
         tokens!("reinforce_kl"; lp, reference, weights);
         let n = lp.num_seqs();
         let advantages = lp.expand(&per_seq("reinforce_kl", "advantages", advantages, n));
-        // The gradient of a masked token is 0 times its advantage.
-        let advantages = only(&weights.ne(0.0), &advantages);
-        let each = (lp - reference) * beta - lp * advantages;
-        masked(&each, weights).sum() / n.max(1) as f64
+        // The gradient of a masked token is 0 times its slope.
+        let slope = only(&weights.ne(0.0), &(beta - advantages));
+        masked(&(lp * slope - reference * beta), weights).sum() / n.max(1) as f64
     }
 }

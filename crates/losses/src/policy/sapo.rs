@@ -4,7 +4,7 @@ use super::ratio::{capped, importance};
 use crate::aggregate::{Aggregation, aggregate};
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::{per_seq, positive, tokens};
+use crate::inputs::{per_seq, positive_finite, tokens};
 use crate::masked::only;
 
 config! {
@@ -52,7 +52,7 @@ pub fn sapo(
 ) -> Var {
     at_caller! {
         tokens!("sapo"; lp, old, weights);
-        let tau = |name, tau| positive("sapo", name, tau);
+        let tau = |name, tau| positive_finite("sapo", name, tau);
         let (pos, neg) = match (tau("tau_pos", config.tau_pos), tau("tau_neg", config.tau_neg)) {
             (Ok(pos), Ok(neg)) => (pos, neg),
             (Err(error), _) | (_, Err(error)) => return error.into(),

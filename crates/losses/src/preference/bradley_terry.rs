@@ -4,6 +4,7 @@ use super::pairs::{margins, negative_log_sigmoid, score, smoothed};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
+use crate::inputs::coefficients;
 
 config! {
     /// Options of [`bradley_terry`].
@@ -38,6 +39,7 @@ config! {
 #[track_caller]
 pub fn bradley_terry(lp: &Ragged, weights: &Ragged, config: &BradleyTerryConfig) -> Var {
     at_caller! {
+        coefficients!("bradley_terry", lp; config.beta);
         let z = margins(&score("bradley_terry", lp, weights, config.length_average)) * config.beta;
         let loss = smoothed("bradley_terry", &z, config.label_smoothing, negative_log_sigmoid);
         config.reduction.apply(&loss)

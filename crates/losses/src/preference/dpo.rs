@@ -4,6 +4,7 @@ use super::pairs::{margins, negative_log_sigmoid, score_beside, smoothed};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
+use crate::inputs::coefficients;
 
 config! {
     /// Options of [`dpo`].
@@ -45,6 +46,7 @@ config! {
 #[track_caller]
 pub fn dpo(lp: &Ragged, reference: &Ragged, weights: &Ragged, config: &DpoConfig) -> Var {
     at_caller! {
+        coefficients!("dpo", lp; config.beta);
         let scores = score_beside("dpo", lp, reference, weights, config.length_average);
         let z = margins(&scores) * config.beta;
         let loss = smoothed("dpo", &z, config.label_smoothing, negative_log_sigmoid);

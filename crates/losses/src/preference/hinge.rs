@@ -4,6 +4,7 @@ use super::pairs::{margins, score_beside, smoothed};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
+use crate::inputs::coefficients;
 
 config! {
     /// Options of [`hinge`].
@@ -40,6 +41,7 @@ config! {
 #[track_caller]
 pub fn hinge(lp: &Ragged, reference: &Ragged, weights: &Ragged, config: &HingeConfig) -> Var {
     at_caller! {
+        coefficients!("hinge", lp; config.beta);
         let scores = score_beside("hinge", lp, reference, weights, config.length_average);
         let z = margins(&scores) * config.beta;
         let loss = smoothed("hinge", &z, config.label_smoothing, |z| (1.0 - z).relu());

@@ -4,6 +4,7 @@ use super::pairs::{margins, score_beside, smoothed};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
+use crate::inputs::positive_finite;
 
 config! {
     /// Options of [`ipo`].
@@ -42,7 +43,10 @@ config! {
 pub fn ipo(lp: &Ragged, reference: &Ragged, weights: &Ragged, config: &IpoConfig) -> Var {
     at_caller! {
         let h = margins(&score_beside("ipo", lp, reference, weights, config.length_average));
-        let aim = 0.5 / config.beta;
+        let aim = match positive_finite("ipo", "beta", config.beta) {
+            Ok(beta) => 0.5 / beta,
+            Err(error) => return error.into(),
+        };
         let loss = smoothed("ipo", &h, config.label_smoothing, |h| (h - aim).square());
         config.reduction.apply(&loss)
     }

@@ -4,7 +4,7 @@ use super::pairs::score_beside;
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::{per_seq, scalar};
+use crate::inputs::{coefficients, per_seq, scalar};
 
 config! {
     /// Options of [`kto`].
@@ -55,6 +55,7 @@ pub fn kto(
     config: &KtoConfig,
 ) -> Var {
     at_caller! {
+        coefficients!("kto", lp; config.beta, config.desirable_weight, config.undesirable_weight);
         let score = score_beside("kto", lp, reference, weights, false);
         let kl = scalar("kto", "kl", kl).detach().to_dtype(score.dtype());
         let z = (score - kl) * config.beta;

@@ -4,7 +4,7 @@ use super::pairs::{negative_log_sigmoid, pairs, smoothed};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::tokens;
+use crate::inputs::{coefficients, tokens};
 use crate::masked::masked_sum_per_seq;
 
 config! {
@@ -42,6 +42,7 @@ config! {
 #[track_caller]
 pub fn orpo(lp: &Ragged, weights: &Ragged, config: &OrpoConfig) -> Var {
     at_caller! {
+        coefficients!("orpo", lp; config.lambda);
         let means = mean_over_at_least_one(lp, weights);
         let (chosen, _) = pairs(&means);
         let odds = log_odds_ratio(&means);

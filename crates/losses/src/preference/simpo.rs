@@ -4,6 +4,7 @@ use super::pairs::{margins, negative_log_sigmoid, score, smoothed};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
+use crate::inputs::coefficients;
 
 config! {
     /// Options of [`simpo`].
@@ -40,6 +41,7 @@ config! {
 #[track_caller]
 pub fn simpo(lp: &Ragged, weights: &Ragged, config: &SimpoConfig) -> Var {
     at_caller! {
+        coefficients!("simpo", lp; config.beta, config.gamma);
         let z = margins(&score("simpo", lp, weights, true)) * config.beta - config.gamma;
         let loss = smoothed("simpo", &z, config.label_smoothing, negative_log_sigmoid);
         config.reduction.apply(&loss)

@@ -3,7 +3,7 @@ use tinsmith_grad::{Ragged, Var};
 use super::rollout::Rollout;
 use super::weight::weighted;
 use crate::at_caller;
-use crate::inputs::tokens;
+use crate::inputs::{coefficients, tokens};
 use crate::masked::{masked, only};
 use crate::policy::DroConfig;
 
@@ -27,6 +27,7 @@ use crate::policy::DroConfig;
 #[track_caller]
 pub fn dro(lp: &Ragged, rollout: &Rollout, config: &DroConfig) -> Var {
     at_caller! {
+        coefficients!("dro", lp; config.beta);
         tokens!("rollout"; lp);
         let advantages = rollout.active_advantages();
         let distance = only(&advantages.ne(0.0), &(lp - &rollout.old));

@@ -5,6 +5,7 @@ use super::weight::weighted;
 use crate::at_caller;
 use crate::clip::Clip;
 use crate::config::config;
+use crate::inputs::coefficients;
 use crate::kl::k3;
 use crate::policy::ratio::clipped_surrogate;
 
@@ -40,6 +41,7 @@ config! {
 #[track_caller]
 pub fn grpo(lp: &Ragged, rollout: &Rollout, config: &GrpoRecipe) -> Var {
     at_caller! {
+        coefficients!("grpo", lp; config.kl_beta);
         let loss = clipped(lp, rollout, config.clip, config.dual_clip);
         match &rollout.reference {
             Some(reference) if config.kl_beta != 0.0 => {

@@ -2,6 +2,7 @@ use tinsmith_grad::{Ragged, Var};
 
 use super::rollout::Rollout;
 use crate::at_caller;
+use crate::inputs::coefficients;
 use crate::policy::ratio::weighted_ratio;
 
 /// Policy gradient against the sampler: per active token `-r·A + β (sg(l) - ref)` with `r = e^d`,
@@ -27,6 +28,7 @@ use crate::policy::ratio::weighted_ratio;
 #[track_caller]
 pub fn reinforce(lp: &Ragged, rollout: &Rollout, kl_beta: f64) -> Var {
     at_caller! {
+        coefficients!("reinforce", lp; kl_beta);
         let sampled = rollout.sampled.as_ref().unwrap_or(&rollout.old);
         let log_ratio = rollout.log_ratio_to(lp, sampled);
         let loss = -weighted_ratio(&log_ratio, &rollout.active_advantages()).sum();

@@ -5,7 +5,7 @@ use tinsmith_grad::{Ragged, Var};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::{alike, positive};
+use crate::inputs::{alike, positive_finite};
 use crate::masked::{only, or_one};
 
 /// Whether [`entropy`] is to fall or to rise.
@@ -104,7 +104,7 @@ config! {
 pub fn entropy(lp: &Ragged, config: &EntropyConfig) -> Var {
     at_caller! {
         let lp = match config.temperature {
-            Some(temperature) => match positive("entropy", "temperature", temperature) {
+            Some(temperature) => match positive_finite("entropy", "temperature", temperature) {
                 Ok(temperature) => log_softmax_rows(&(lp / temperature)),
                 Err(error) => return error.into(),
             },

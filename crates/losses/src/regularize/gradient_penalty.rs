@@ -1,6 +1,7 @@
 use tinsmith_grad::{Ragged, Var, grad};
 
 use crate::at_caller;
+use crate::inputs::coefficients;
 
 /// Keeps the slope of a function of the logprobs near a target: `(‖∇f(x)‖ - target)²`, the norm
 /// over all elements of x.
@@ -21,6 +22,7 @@ use crate::at_caller;
 #[track_caller]
 pub fn gradient_penalty(x: &Ragged, target_norm: f64, f: impl FnOnce(&Ragged) -> Var) -> Var {
     at_caller! {
+        coefficients!("gradient_penalty", x; target_norm);
         match grad(&f(x), &[x.values()]) {
             Ok(slopes) => (slopes[0].norm() - target_norm).square(),
             Err(error) => Var::from(error),

@@ -3,7 +3,7 @@ use tinsmith_grad::{Ragged, Var};
 use crate::aggregate::Reduction;
 use crate::at_caller;
 use crate::config::config;
-use crate::inputs::positive;
+use crate::inputs::{coefficients, out_of_range, positive};
 
 /// What [`l1_with`] is taken of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +106,7 @@ pub fn l1(lp: &Ragged) -> Var {
 #[track_caller]
 pub fn l1_with(lp: &Ragged, config: &L1Config) -> Var {
     at_caller! {
+        coefficients!("l1", lp; config.lambda);
         let size = match config.target {
             MagnitudeTarget::Logprobs => lp.abs(),
             MagnitudeTarget::Probs => lp.exp(),
@@ -142,6 +143,7 @@ pub fn l2(lp: &Ragged) -> Var {
 #[track_caller]
 pub fn l2_with(lp: &Ragged, config: &L2Config) -> Var {
     at_caller! {
+        coefficients!("l2", lp; config.lambda);
         let x = lp.values();
         let distance = match config.center {
             Center::Zero => x.clone(),
@@ -174,7 +176,12 @@ pub fn l2_with(lp: &Ragged, config: &L2Config) -> Var {
 #[track_caller]
 pub fn elastic_net(lp: &Ragged, config: &ElasticNetConfig) -> Var {
     at_caller! {
+        coefficients!("elastic_net", lp; config.lambda);
         let x = lp.values();
+        if !(0.0..=1.0).contains(&config.l1_ratio) {
+            let why = format!("`l1_ratio` is {}; it is a share from 0 to 1", config.l1_ratio);
+            return out_of_range("elastic_net", why).into();
+        }
         let mixture = x.abs() * config.l1_ratio + x.square() * (1.0 - config.l1_ratio);
         config.reduction.apply(&mixture) * config.lambda
     }
@@ -194,6 +201,7 @@ pub fn elastic_net(lp: &Ragged, config: &ElasticNetConfig) -> Var {
 #[track_caller]
 pub fn output_magnitude(lp: &Ragged, config: &OutputMagnitudeConfig) -> Var {
     at_caller! {
+        coefficients!("output_magnitude", lp; config.target);
         let norm = lp.values().norm();
         let magnitude = match config.reduction {
             Reduction::Sum => norm,

@@ -189,7 +189,8 @@ impl Compiler {
         };
         let code = self.code.into_iter().map(|instruction| match instruction {
             Instruction::Compute { op, args, to } => {
-                Instruction::Compute { op, args: args.map(slot), to: slot(to) }
+                let given = args.map(|arg| if arg == Place::Nowhere { args[0] } else { arg });
+                Instruction::Compute { op, args: given.map(slot), to: slot(to) }
             }
             Instruction::Expand { array, rows, to } => {
                 Instruction::Expand { array, rows, to: slot(to) }

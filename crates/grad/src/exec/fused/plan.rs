@@ -7,6 +7,10 @@
 //! make one kernel. A value of an earlier stage that a later kernel needs is computed again there,
 //! which is cheaper than storing it, unless its history is long.
 
+#[cfg(test)]
+#[path = "../../../tests/unit/passes.rs"]
+mod passes;
+
 use std::collections::HashMap;
 
 use candle_core::DType;
@@ -17,7 +21,7 @@ use super::kernel::{Binding, Former};
 use super::program::KernelOp;
 use crate::error::{Error, Loc};
 use crate::graph::dims::{Dims, elem_count};
-use crate::graph::op::{BinaryOp, Op, ReduceOp};
+use crate::graph::op::{BinaryOp, Number, Op, ReduceOp, UnaryOp};
 use crate::graph::var::Var;
 use crate::graph::walk::Graph;
 
@@ -172,10 +176,7 @@ impl Planner<'_> {
                 self.leaves.push(at);
                 same(self.item(Kind::Leaf(self.leaves.len() - 1), &[], len))
             }
-            Op::Full(value) => (
-                self.item(Kind::Constant(*value), &[], 1),
-                if len == 1 { Form::Same } else { Form::Number },
-            ),
+            Op::Full(value) => self.constant(*value, len),
             Op::Reshape | Op::Detach | Op::Cast => self.of[inputs[0]],
             Op::Broadcast => {
                 let (id, form) = self.of[inputs[0]];
@@ -187,13 +188,13 @@ impl Planner<'_> {
                     _ => same(self.broadcast(inputs[0], var.shape())),
                 }
             }
-            Op::Unary(op) => same(self.map(at, KernelOp::Unary(*op), &inputs)),
+            Op::Unary(op) => self.map(at, KernelOp::Unary(*op), &inputs),
             Op::Binary(BinaryOp::Mul) if let Some(other) = self.times_one(&inputs, len) => {
                 self.of[other]
             }
-            Op::Binary(op) => same(self.map(at, KernelOp::Binary(*op), &inputs)),
-            Op::Compare(op) => same(self.map(at, KernelOp::Compare(*op), &inputs)),
-            Op::Select => same(self.map(at, KernelOp::Select, &inputs)),
+            Op::Binary(op) => self.map(at, KernelOp::Binary(*op), &inputs),
+            Op::Compare(op) => self.map(at, KernelOp::Compare(*op), &inputs),
+            Op::Select => self.map(at, KernelOp::Select, &inputs),
             Op::Reduce { .. } if len == input(0).elem_count() => self.of[inputs[0]],
             Op::Reduce { op, dims } => match trailing(input(0).shape(), dims) {
                 Some(_) if len == 1 => same(self.reduce(*op, Rows::One, inputs[0], len)),
@@ -267,7 +268,7 @@ impl Planner<'_> {
         }
     }
 
-    fn map(&mut self, at: usize, op: KernelOp, inputs: &[usize]) -> ItemId {
+    fn map(&mut self, at: usize, op: KernelOp, inputs: &[usize]) -> (ItemId, Form) {
         let var = self.graph.nodes[at];
         let len = var.elem_count();
         let operands: SmallVec<[ItemId; 3]> = inputs
@@ -285,7 +286,39 @@ impl Planner<'_> {
                 }
             })
             .collect();
-        self.item(Kind::Map(op), &operands, len)
+        match self.folded(op, &operands) {
+            Some(number) => self.constant(number, len),
+            None => (self.item(Kind::Map(op), &operands, len), Form::Same),
+        }
+    }
+
+    fn constant(&mut self, number: Number, len: usize) -> (ItemId, Form) {
+        let form = if len == 1 { Form::Same } else { Form::Number };
+        (self.item(Kind::Constant(number), &[], 1), form)
+    }
+
+    /// Arithmetic on constants. If a kernel did it, what is made of its result, as the gradient of
+    /// a mean is, would have to wait for another pass. An f64 has more than twice the digits of an
+    /// f32, so rounding twice gives the f32 that rounding once does.
+    fn folded(&self, op: KernelOp, operands: &[ItemId]) -> Option<Number> {
+        let rounded = |x: f64| match self.dtype {
+            DType::F32 => f64::from(x as f32),
+            _ => x,
+        };
+        let number = |&id: &ItemId| match self.items[id as usize].kind {
+            Kind::Constant(number) => Some(rounded(number.get())),
+            _ => None,
+        };
+        let numbers: SmallVec<[f64; 3]> = operands.iter().map(number).collect::<Option<_>>()?;
+        let result = match (op, numbers.as_slice()) {
+            (KernelOp::Unary(UnaryOp::Neg), [x]) => -x,
+            (KernelOp::Binary(BinaryOp::Add), [a, b]) => a + b,
+            (KernelOp::Binary(BinaryOp::Sub), [a, b]) => a - b,
+            (KernelOp::Binary(BinaryOp::Mul), [a, b]) => a * b,
+            (KernelOp::Binary(BinaryOp::Div), [a, b]) => a / b,
+            _ => return None,
+        };
+        Some(Number::new(rounded(result)))
     }
 
     fn reduce(&mut self, op: ReduceOp, rows: Rows, input: usize, len: usize) -> ItemId {

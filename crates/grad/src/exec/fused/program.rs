@@ -83,7 +83,7 @@ pub(super) struct Program {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Instruction<Slot = u32> {
-    /// Operands that the op does not have are slot 0.
+    /// Operands that the op does not have are its first.
     Compute {
         op: KernelOp,
         args: [Slot; 4],

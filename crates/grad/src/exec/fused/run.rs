@@ -163,7 +163,8 @@ enum Slot<'a, T> {
     Number(&'a Chunk<T>),
     Block(&'a [Chunk<T>]),
     Register(&'a mut [Chunk<T>]),
-    /// A register of which only the first chunk is filled, as all of the block lies in one row.
+    /// A register of which only the first chunk is filled, as all of the block lies in one row, or
+    /// is made of such registers and numbers.
     Expanded(&'a mut [Chunk<T>]),
 }
 
@@ -259,8 +260,15 @@ impl<'a, T: Scalar> Blocks<'a, '_, T> {
             Instruction::Compute { op, ref args, to } => {
                 let out = slots[to as usize].take();
                 let read = |i: usize| slots[args[i] as usize].read();
-                compute(self.kernels, op, read, out);
-                slots[to as usize] = Slot::Register(out);
+                let is_number = |i: usize| matches!(read(i), Arg::Number(_));
+                slots[to as usize] =
+                    if (to as usize) < self.program.scratch && (0..args.len()).all(is_number) {
+                        compute(self.kernels, op, read, &mut out[..1]);
+                        Slot::Expanded(out)
+                    } else {
+                        compute(self.kernels, op, read, out);
+                        Slot::Register(out)
+                    };
             }
             Instruction::Expand { array, rows, to } => {
                 let per_row = self.operands.arrays[array as usize];
