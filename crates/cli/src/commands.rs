@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use tinsmith_client::{
     Capabilities, CheckpointPath, ModelInput, RestClient, ServiceClient, ServiceClientBuilder,
-    wire::Checkpoint,
+    StderrProgress, wire::Checkpoint,
 };
 
 use crate::{
@@ -31,7 +31,7 @@ pub fn run(options: &Options, command: Command) -> Result<()> {
 }
 
 fn builder(options: &Options) -> ServiceClientBuilder {
-    let mut builder = ServiceClient::builder();
+    let mut builder = ServiceClient::builder().progress(StderrProgress);
     if options.fireworks {
         builder = builder.fireworks();
     }

@@ -86,9 +86,9 @@ pub use observe::{
     cancel::CancelToken,
     clock::{Clock, SystemClock},
     metrics_writer::MetricsWriter,
-    progress::{Event, LogProgress, Progress, Severity, Traffic},
+    progress::{Event, LogProgress, Progress, Severity, StderrProgress, Traffic},
 };
-pub use protocol::{chunking::ChunkLimits, future::ApiFuture};
+pub use protocol::{awaiting::Awaiting, chunking::ChunkLimits, future::ApiFuture};
 pub use report::{
     Drift, GradientReport, Normalization, PhaseTimes, PriceList, Rescaling, RolloutGap, RunTotals,
     ServerLoss, StepReport, SurrogateCheck, TermReport, Usage, Warning,

@@ -2,12 +2,18 @@
 
 mod support;
 
-use std::{io::Write, net::TcpStream, thread, time::Duration};
+use std::{
+    io::Write,
+    net::TcpStream,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
 use serde_json::json;
 use support::{Fake, Reply, TestClock, datum, ok, raw, status};
 use tinsmith_client::{
-    AdamParams, CancelToken, Datum, Error, LossFn, ModelInput, RequestOrder, RetryConfig,
+    AdamParams, CancelToken, Datum, Error, Event, LossFn, ModelInput, RequestOrder, RetryConfig,
     SamplingParams, TrainingClient,
 };
 
@@ -46,6 +52,24 @@ fn a_transfer_may_take_longer_than_silence() {
 }
 
 #[test]
+fn a_long_wait_is_told_after_five_seconds_and_then_once_a_minute() {
+    let (fake, told) = (Fake::start(), Arc::new(Mutex::new(Vec::new())));
+    let hears = told.clone();
+    let progress = move |event: &Event| {
+        if let Event::Waiting { call, waited } = event {
+            hears.lock().unwrap().push((call.call, waited.as_secs()));
+        }
+    };
+    // Time passes by the waits of the client only: a tenth of a second after each answer.
+    let service = fake.builder().clock(TestClock::default()).progress(progress).connect().unwrap();
+    let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();
+    let not_yet = json!({"type": "try_again", "request_id": "r1", "queue_state": "active"});
+    fake.script("retrieve_future", (0..700).map(|_| ok(not_yet.clone())));
+    step(&training).unwrap();
+    assert_eq!(*told.lock().unwrap(), [("optim_step", 5), ("optim_step", 65)]);
+}
+
+#[test]
 fn an_answer_that_comes_before_the_body_was_read_is_seen() {
     let fake = Fake::start();
     let training = training(&fake, RequestOrder::BySequence);
@@ -54,7 +78,7 @@ fn an_answer_that_comes_before_the_body_was_read_is_seen() {
     let datum = Datum::new(ModelInput::from_tokens(vec![1; tokens]))
         .with("target_tokens", vec![1i64; tokens]);
     // The connections that are kept know nothing of the limit yet.
-    fake.script("get_info", [raw(200, "x"), raw(200, "x"), raw(200, "x")]);
+    fake.script("get_info", vec![raw(200, "x"); 5]);
     training.get_info().unwrap_err();
     let error = training.forward_backward(&[datum], LossFn::CrossEntropy, None).unwrap_err();
     assert!(

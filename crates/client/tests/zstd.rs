@@ -29,7 +29,7 @@ fn both_passes_go_compressed_and_come_back_whole() {
         .forward_backward_custom(&data, |batch| Ok(Loss::new(batch.logprobs().sum() * 2.0)));
     let output = step.unwrap().result().unwrap();
     let rows: Vec<usize> =
-        output.loss_fn_outputs.iter().map(|output| output["logprobs"].elem_count()).collect();
+        step.output.loss_fn_outputs.iter().map(|output| output["logprobs"].elem_count()).collect();
     assert_eq!(rows, [1000, 300]);
     let sent = fake.requests("forward_backward");
     assert_eq!(sent[0].bytes, sent[1].bytes, "a repetition");

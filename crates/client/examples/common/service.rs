@@ -1,7 +1,9 @@
 //! Where the examples train, and how text becomes data.
 
 use anyhow::{Context, Result};
-use tinsmith_client::{Datum, LoraConfig, LossFn, ModelInput, ServiceClient, TrainingClient};
+use tinsmith_client::{
+    Datum, LoraConfig, LossFn, ModelInput, ServiceClient, StderrProgress, TrainingClient,
+};
 use tinsmith_trainer::Trainer;
 use tinsmith_trainer::tokenizer::{END_OF_TEXT, encode};
 
@@ -21,7 +23,7 @@ pub struct Service {
 impl Service {
     pub fn connect() -> Result<Service> {
         let (client, model, embedded) = if std::env::var_os("TINKER_BASE_URL").is_some() {
-            let client = ServiceClient::from_env()?;
+            let client = ServiceClient::builder().progress(StderrProgress).connect()?;
             let models = client.get_server_capabilities()?.supported_models;
             let model = models.first().context("the server offers no model")?;
             (client, model.model_name.clone(), None)
@@ -30,6 +32,7 @@ impl Service {
             let client = ServiceClient::builder()
                 .base_url(trainer.url())
                 .api_key("tml-embedded")
+                .progress(StderrProgress)
                 .connect()?;
             (client, "tiny-qwen3".to_owned(), Some(trainer))
         };

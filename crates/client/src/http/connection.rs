@@ -154,7 +154,8 @@ impl Connection {
         request: &Request<'_>,
         limits: Limits,
     ) -> Result<Reply, Failure> {
-        exchange(secret_headers, self.cancel.as_ref(), || self.send_openly(request, limits))
+        let watch = request.watch.cloned();
+        exchange(secret_headers, self.cancel.as_ref(), watch, || self.send_openly(request, limits))
     }
 
     fn send_openly(&self, request: &Request<'_>, limits: Limits) -> Result<Reply, Failure> {
@@ -239,7 +240,7 @@ impl Connection {
         let config = agent.configure_request(request).proxy(proxy.for_ureq()).tls_config(tls);
         let request = limited(config, limits).build();
         let run = || agent.run(request).map_err(|error| self.failure_through(&proxy, error));
-        exchange(&[], self.cancel.as_ref(), run)
+        exchange(&[], self.cancel.as_ref(), None, run)
     }
 
     /// Why there is no answer, in words that name the proxy or the certificate at fault.

@@ -1,6 +1,10 @@
 //! What goes over a connection: requests and their replies.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tinsmith_wire::{json, proto};
 use ureq::http::Method;
@@ -77,6 +81,16 @@ fn compressed(plain: Vec<u8>) -> crate::Result<Vec<u8>> {
     Ok(plain)
 }
 
+/// Is told, about twice a second, how long an exchange has been waiting for a byte.
+#[derive(Clone)]
+pub(crate) struct Watch(pub Arc<dyn Fn(Duration) + Send + Sync>);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
 /// What is sent.
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
@@ -92,6 +106,8 @@ pub(crate) struct Request<'a> {
     /// Whether the connection must be fresh, since a request that is lost in one that the server is
     /// closing cannot be sent again.
     pub needs_fresh_connection: bool,
+    /// Who is told of the waiting.
+    pub watch: Option<&'a Watch>,
 }
 
 impl<'a> Request<'a> {
@@ -108,6 +124,7 @@ impl<'a> Request<'a> {
             headers: &[],
             max_answer: SHORT_ANSWER,
             needs_fresh_connection: false,
+            watch: None,
         }
     }
 }

@@ -16,7 +16,7 @@ use ureq::unversioned::{
 };
 use ureq::{config::Config, http::Uri};
 
-use crate::CancelToken;
+use crate::{CancelToken, http::message::Watch};
 
 /// Between two looks whether an exchange is cancelled.
 const SLICE: Duration = Duration::from_millis(400);
@@ -47,6 +47,7 @@ struct Exchange {
     /// Header lines of its request.
     secret_lines: Vec<u8>,
     cancel: Option<CancelToken>,
+    watch: Option<Watch>,
     /// Whether a connection is being made, so that one within it is that to a proxy, which is told
     /// no secrets.
     is_connecting: bool,
@@ -62,6 +63,7 @@ thread_local! {
 pub(crate) fn exchange<T>(
     secret_headers: &[(String, String)],
     cancel: Option<&CancelToken>,
+    watch: Option<Watch>,
     run: impl FnOnce() -> T,
 ) -> T {
     EXCHANGE.with_borrow_mut(|exchange| {
@@ -70,6 +72,7 @@ pub(crate) fn exchange<T>(
             exchange.secret_lines.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         }
         exchange.cancel = cancel.cloned();
+        exchange.watch = watch;
     });
     let done = run();
     EXCHANGE.take();
@@ -157,16 +160,22 @@ impl Phased {
 }
 
 impl Phased {
-    /// Waits in slices, to look in between whether the exchange is cancelled.
+    /// Waits in slices, to look in between whether the exchange is cancelled, and to tell how long
+    /// it has been waiting.
     fn await_or_cancel(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let Some(cancel) = EXCHANGE.with_borrow(|exchange| exchange.cancel.clone()) else {
+        let (cancel, watch) = EXCHANGE.with_borrow(|it| (it.cancel.clone(), it.watch.clone()));
+        if cancel.is_none() && watch.is_none() {
             return self.inner.await_input(timeout);
-        };
+        }
         let whole = timeout.for_read();
-        let end = Instant::now().checked_add(*whole.after).unwrap_or_else(far_away);
+        let start = Instant::now();
+        let end = start.checked_add(*whole.after).unwrap_or_else(far_away);
         loop {
-            if cancel.is_cancelled() {
+            if cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
                 return Err(ureq::Error::Other(Box::new(Cancelled)));
+            }
+            if let Some(Watch(tell)) = &watch {
+                tell(start.elapsed());
             }
             let left = end.saturating_duration_since(Instant::now());
             let slice = NextTimeout { after: left.min(SLICE).into(), per_read: None, ..whole };

@@ -24,6 +24,13 @@ pub enum Event {
     },
     /// A request waits in the server's queue: when its state changes, and once a minute.
     Queued(CallInfo),
+    /// A result has been waited for so long: after five seconds, and then once a minute.
+    Waiting {
+        /// What is waited for.
+        call: CallInfo,
+        /// How long.
+        waited: Duration,
+    },
     /// An attempt has failed and another follows.
     Retry {
         /// What is tried.
@@ -95,6 +102,24 @@ impl Progress for LogProgress {
     }
 }
 
+/// Events go to standard error, a line each: a sign of life for programs at a terminal.
+///
+/// ```
+/// use tinsmith_client::{ServiceClient, StderrProgress};
+/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+/// let service = ServiceClient::builder().base_url(trainer.url()).progress(StderrProgress).connect()?;
+/// # drop(service);
+/// # anyhow::Ok(())
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StderrProgress;
+
+impl Progress for StderrProgress {
+    fn event(&self, event: &Event) {
+        eprintln!("tinsmith: {event}");
+    }
+}
+
 impl Event {
     fn level(&self) -> log::Level {
         match self {
@@ -103,7 +128,7 @@ impl Event {
                 Severity::Warning => log::Level::Warn,
                 Severity::Error => log::Level::Error,
             },
-            Event::Queued(_) | Event::HeartbeatBack => log::Level::Info,
+            Event::Queued(_) | Event::Waiting { .. } | Event::HeartbeatBack => log::Level::Info,
             Event::Retry { .. } | Event::BillingPause(_) | Event::HeartbeatLost(_) => {
                 log::Level::Warn
             }
@@ -116,6 +141,7 @@ impl std::fmt::Display for Event {
         match self {
             Event::Message { text, .. } => write!(f, "the server says: {text}"),
             Event::Queued(call) => write!(f, "{call}"),
+            Event::Waiting { call, waited } => write!(f, "{call}, for {} s", waited.as_secs()),
             Event::Retry { call, reason, wait } => {
                 write!(f, "{call}: {reason}; again in {:.1} s", wait.as_secs_f64())
             }

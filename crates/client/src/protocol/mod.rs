@@ -2,6 +2,7 @@
 //! servers differ.
 
 pub(crate) mod answer;
+pub(crate) mod awaiting;
 pub(crate) mod background;
 pub(crate) mod chunking;
 pub(crate) mod endpoints;

@@ -1,6 +1,13 @@
 //! Asking the server for one result until it comes.
 
-use std::{iter::Sum, time::Duration};
+use std::{
+    iter::Sum,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tinsmith_wire::{self as wire, FutureReply, RetrieveFutureRequest, TryAgain, json};
 
@@ -9,7 +16,7 @@ use crate::{
     http::{
         api::Api,
         connection::{Failure, Limits},
-        message::{Format, Payload, Reply, Request},
+        message::{Format, Payload, Reply, Request, Watch},
         retry::BillingPauses,
         semaphore::Permit,
     },
@@ -60,6 +67,10 @@ pub(crate) struct Pending<P> {
     last: Option<String>,
     /// When the user was last told of the queue.
     told: Option<Duration>,
+    /// How often the user was told that this is waited for.
+    waits_told: Arc<AtomicU64>,
+    /// When it was first waited for.
+    waiting_since: Option<Duration>,
     /// Bodies of the request and of its result.
     pub bytes: Bytes,
     pub value: Option<P>,
@@ -104,6 +115,8 @@ const MAX_UNREADABLE: u32 = 5;
 const MAX_COMPLETE: u32 = 5;
 /// How far beyond its deadline a program must have slept to be asked once more.
 const OVERSLEPT: Duration = Duration::from_secs(5);
+/// How long a result is waited for before the user is told.
+const FIRST_TOLD: Duration = Duration::from_secs(5);
 /// Between two notes on the same state of the queue.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
@@ -135,6 +148,8 @@ impl<P> Pending<P> {
             lost_since: None,
             last: None,
             told: None,
+            waits_told: Arc::default(),
+            waiting_since: None,
             bytes: Bytes::default(),
             value: None,
         }
@@ -219,7 +234,9 @@ impl<P: Answer> Pending<P> {
             headers.push(("X-Tinker-Create-Promise-Roundtrip-Time", &roundtrip));
         }
         self.info.attempts += 1;
+        let watch = self.watch(api);
         let request = Request {
+            watch: Some(&watch),
             headers: &headers,
             accept: match P::FROM_PROTOBUF {
                 Some(_) => session.flavour.results(),
@@ -240,6 +257,21 @@ impl<P: Answer> Pending<P> {
             }
             Err(failure) => self.unreachable(api, &failure),
         }
+    }
+
+    /// Tells the user, on whichever thread waits, of long waiting.
+    fn watch(&mut self, api: &Api) -> Watch {
+        let waited = api.since(*self.waiting_since.get_or_insert(api.clock.now()));
+        let (progress, told) = (api.progress.clone(), self.waits_told.clone());
+        let call = self.info.clone();
+        Watch(Arc::new(move |silent| {
+            let waited = waited + silent;
+            let times = told.load(Ordering::Relaxed);
+            if waited >= FIRST_TOLD + TELL_AGAIN * u32::try_from(times).unwrap_or(u32::MAX) {
+                told.store(times + 1, Ordering::Relaxed);
+                progress.event(&Event::Waiting { call: call.clone(), waited });
+            }
+        }))
     }
 
     fn unreachable(&mut self, api: &Api, failure: &Failure) -> Result<Step<P>> {
