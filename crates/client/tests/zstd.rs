@@ -27,9 +27,9 @@ fn both_passes_go_compressed_and_come_back_whole() {
     let data = [datum(1000), datum(300)];
     let step = training
         .forward_backward_custom(&data, |batch| Ok(Loss::new(batch.logprobs().sum() * 2.0)));
-    let output = step.unwrap().result().unwrap();
+    let output = step.unwrap().result().unwrap().output;
     let rows: Vec<usize> =
-        step.output.loss_fn_outputs.iter().map(|output| output["logprobs"].elem_count()).collect();
+        output.loss_fn_outputs.iter().map(|output| output["logprobs"].elem_count()).collect();
     assert_eq!(rows, [1000, 300]);
     let sent = fake.requests("forward_backward");
     assert_eq!(sent[0].bytes, sent[1].bytes, "a repetition");
