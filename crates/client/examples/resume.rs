@@ -63,7 +63,7 @@ fn main() -> Result<()> {
         match step(&training, &batch) {
             Ok(nll) if steps % 20 == 0 => println!("step {steps}: nll per byte {nll:.3}"),
             Ok(_) => {}
-            Err(error) if matches!(error.error, Error::Cancelled { .. }) => {
+            Err(error) if matches!(*error.error, Error::Cancelled { .. }) => {
                 cancel.reset();
                 let steps = steps + usize::from(error.is_step_taken);
                 let name = format!("after-{steps}");
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
                 println!("interrupted after {steps} steps; saved, start it again to go on");
                 return Ok(());
             }
-            Err(error) => return Err(error.error.into()),
+            Err(error) => return Err((*error.error).into()),
         }
     }
     if notes.exists() {
@@ -84,14 +84,14 @@ fn main() -> Result<()> {
 }
 
 struct Failed {
-    error: Error,
+    error: Box<Error>,
     /// Whether the optimizer's step was accepted all the same: what is saved later has it.
     is_step_taken: bool,
 }
 
 fn step(training: &TrainingClient, batch: &[Datum]) -> Result<f64, Failed> {
-    let before = |error| Failed { error, is_step_taken: false };
-    let after = |error| Failed { error, is_step_taken: true };
+    let before = |error| Failed { error: Box::new(error), is_step_taken: false };
+    let after = |error| Failed { error: Box::new(error), is_step_taken: true };
     let pass = training.forward_backward(batch, LossFn::CrossEntropy, None).map_err(before)?;
     let adam = AdamParams::default().learning_rate(5e-3);
     let optim = training.optim_step(&adam).map_err(before)?;
