@@ -41,7 +41,9 @@ fn keys_and_headers_of_gateways_are_in_no_log() {
     log::set_logger(&Everything).unwrap();
     log::set_max_level(LevelFilter::Trace);
     let fake = Fake::start();
-    fake.script("config", [ok(json!({}))]);
+    fake.script("config", [ok(json!({"pjwt_auth_enabled": true}))]);
+    let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJtZSJ9.q8Yw-zX_kLmNoPrS01tUvWxYz23";
+    fake.script("token", [ok(json!({ "jwt": token }))]);
     let secrets = ["tml-0123456789-key", "gateway-9876543210-secret", "Bearer-abcdefgh-token"];
     let builder = fake.builder().api_key(secrets[0]).header("CF-Access-Client-Secret", secrets[1]);
     let service = builder.header("Authorization", secrets[2]).connect().unwrap();
@@ -50,7 +52,7 @@ fn keys_and_headers_of_gateways_are_in_no_log() {
     training.optim_step(&AdamParams::default()).unwrap().result().unwrap();
 
     for request in fake.requests("optim_step") {
-        assert_eq!(request.headers["x-api-key"], secrets[0]);
+        assert_eq!(request.headers["x-api-key"], token);
         assert_eq!(request.headers["cf-access-client-secret"], secrets[1]);
         assert_eq!(request.headers["authorization"], secrets[2]);
     }
@@ -59,7 +61,7 @@ fn keys_and_headers_of_gateways_are_in_no_log() {
     // The dump is really put together.
     assert!(dump.contains("/api/v1/optim_step") && dump.contains("x-idempotency-key"), "{dump}");
     let all: String = lines.iter().map(|(_, text)| text.as_str()).collect();
-    for secret in secrets {
+    for secret in secrets.into_iter().chain([token]) {
         assert!(!all.contains(secret), "{secret}");
         assert!(!dump.contains(secret), "{secret}");
         // Rows may begin anywhere in it.

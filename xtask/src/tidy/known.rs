@@ -14,7 +14,7 @@ pub(super) const ARROWS: Known = Known {
         ),
         (
             "tinsmith_client::http",
-            "message address no_proxy proxy tls route phase buffer_pool semaphore error_body key_command connection auth retry api download",
+            "masked message address no_proxy proxy tls route phase buffer_pool semaphore error_body key_command connection auth retry api download",
         ),
     ],
     up: &[],

@@ -77,8 +77,8 @@ impl Api {
     pub fn exchange_key(&self) -> Result<()> {
         let payload = Payload::json(&AuthTokenRequest {})?;
         let mut info = CallInfo::of("auth/token");
-        let reply =
-            self.exchange(&Request::post(TOKEN_PATH, &payload), &mut info, Purpose::Start)?;
+        let request = Request { hides_answer: true, ..Request::post(TOKEN_PATH, &payload) };
+        let reply = self.exchange(&request, &mut info, Purpose::Start)?;
         let answer: AuthTokenResponse =
             json::from_slice(&reply.body).map_err(|source| Error::Reply {
                 call: Box::new(info),

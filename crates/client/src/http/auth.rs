@@ -260,7 +260,8 @@ impl Auth {
         let payload = Payload { bytes: b"{}".to_vec(), format: Format::Json, is_zstd: false };
         let key = self.lock().key.as_ref().map(|key| key.text.clone());
         let limits = Limits { total: TIMEOUT, silence: TIMEOUT };
-        self.send_with(key, connection, &Request::post(TOKEN_PATH, &payload), limits)
+        let request = Request { hides_answer: true, ..Request::post(TOKEN_PATH, &payload) };
+        self.send_with(key, connection, &request, limits)
     }
 
     /// Why there is nothing better than what was refused.

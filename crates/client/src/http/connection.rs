@@ -17,6 +17,7 @@ use crate::{
     http::{
         address::Address,
         buffer_pool::BufferPool,
+        masked::unmask,
         message::{Reply, Request},
         phase::{Cancelled, PhasedConnector, PhasedResolver, Unsent, exchange},
         proxy::Choice,
@@ -155,7 +156,13 @@ impl Connection {
         limits: Limits,
     ) -> Result<Reply, Failure> {
         let watch = request.watch.cloned();
-        exchange(secret_headers, self.cancel.as_ref(), watch, || self.send_openly(request, limits))
+        let hides = request.hides_answer;
+        let send = || self.send_openly(request, limits);
+        let mut reply = exchange(secret_headers, self.cancel.as_ref(), watch, hides, send)?;
+        if hides {
+            unmask(&mut reply.body);
+        }
+        Ok(reply)
     }
 
     fn send_openly(&self, request: &Request<'_>, limits: Limits) -> Result<Reply, Failure> {
@@ -164,6 +171,9 @@ impl Connection {
             .method(&request.method)
             .uri(url)
             .header("Accept", request.accept.media_type());
+        if request.hides_answer {
+            head = head.header("Accept-Encoding", "identity");
+        }
         for &(name, value) in request.headers {
             head = head.header(name, value);
         }
@@ -240,7 +250,7 @@ impl Connection {
         let config = agent.configure_request(request).proxy(proxy.for_ureq()).tls_config(tls);
         let request = limited(config, limits).build();
         let run = || agent.run(request).map_err(|error| self.failure_through(&proxy, error));
-        exchange(&[], self.cancel.as_ref(), None, run)
+        exchange(&[], self.cancel.as_ref(), None, false, run)
     }
 
     /// Why there is no answer, in words that name the proxy or the certificate at fault.

@@ -106,6 +106,8 @@ pub(crate) struct Request<'a> {
     /// Whether the connection must be fresh, since a request that is lost in one that the server is
     /// closing cannot be sent again.
     pub needs_fresh_connection: bool,
+    /// Whether the answer holds a secret that no log may show.
+    pub hides_answer: bool,
     /// Who is told of the waiting.
     pub watch: Option<&'a Watch>,
 }
@@ -124,6 +126,7 @@ impl<'a> Request<'a> {
             headers: &[],
             max_answer: SHORT_ANSWER,
             needs_fresh_connection: false,
+            hides_answer: false,
             watch: None,
         }
     }

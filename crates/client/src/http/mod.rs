@@ -9,6 +9,7 @@ pub(crate) mod connection;
 mod download;
 mod error_body;
 pub(crate) mod key_command;
+mod masked;
 pub(crate) mod message;
 mod no_proxy;
 mod phase;

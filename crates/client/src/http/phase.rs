@@ -16,7 +16,10 @@ use ureq::unversioned::{
 };
 use ureq::{config::Config, http::Uri};
 
-use crate::{CancelToken, http::message::Watch};
+use crate::{
+    CancelToken,
+    http::{masked::MaskedInput, message::Watch},
+};
 
 /// Between two looks whether an exchange is cancelled.
 const SLICE: Duration = Duration::from_millis(400);
@@ -48,6 +51,7 @@ struct Exchange {
     secret_lines: Vec<u8>,
     cancel: Option<CancelToken>,
     watch: Option<Watch>,
+    hides_answer: bool,
     /// Whether a connection is being made, so that one within it is that to a proxy, which is told
     /// no secrets.
     is_connecting: bool,
@@ -58,12 +62,13 @@ thread_local! {
 }
 
 /// Lets `run` send a request with these headers, which appear in no log of the library: they are
-/// written to the connection after it has logged what it writes itself. It waits for no byte any
-/// longer once it is cancelled.
+/// written to the connection after it has logged what it writes itself. The body of a hidden answer
+/// comes masked. It waits for no byte any longer once it is cancelled.
 pub(crate) fn exchange<T>(
     secret_headers: &[(String, String)],
     cancel: Option<&CancelToken>,
     watch: Option<Watch>,
+    hides_answer: bool,
     run: impl FnOnce() -> T,
 ) -> T {
     EXCHANGE.with_borrow_mut(|exchange| {
@@ -73,6 +78,7 @@ pub(crate) fn exchange<T>(
         }
         exchange.cancel = cancel.cloned();
         exchange.watch = watch;
+        exchange.hides_answer = hides_answer;
     });
     let done = run();
     EXCHANGE.take();
@@ -124,7 +130,8 @@ impl Connector for PhasedConnector {
         let is_to_proxy = set(true);
         let inner = self.0.connect(details, chained);
         set(is_to_proxy);
-        let phased = |inner| Phased { inner, is_to_proxy, is_at_head: true, broken: None };
+        let phased =
+            |inner| Phased { inner, is_to_proxy, is_at_head: true, broken: None, masked: None };
         Ok(inner.map_err(unsent)?.map(phased))
     }
 }
@@ -138,6 +145,8 @@ pub(crate) struct Phased {
     is_at_head: bool,
     /// Why nothing more can be sent. The server may have answered before it closed.
     broken: Option<io::Error>,
+    /// What was read of an answer that is hidden.
+    masked: Option<MaskedInput>,
 }
 
 impl Phased {
@@ -157,9 +166,7 @@ impl Phased {
             Ok(after)
         })
     }
-}
 
-impl Phased {
     /// Waits in slices, to look in between whether the exchange is cancelled, and to tell how long
     /// it has been waiting.
     fn await_or_cancel(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
@@ -193,7 +200,10 @@ fn far_away() -> Instant {
 
 impl Transport for Phased {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.inner.buffers()
+        match self.masked {
+            Some(_) => self,
+            None => self.inner.buffers(),
+        }
     }
 
     fn transmit_output(
@@ -203,6 +213,8 @@ impl Transport for Phased {
     ) -> Result<(), ureq::Error> {
         if self.is_at_head && amount > 0 && !self.is_to_proxy {
             self.is_at_head = false;
+            let hides_answer = EXCHANGE.with_borrow(|exchange| exchange.hides_answer);
+            self.masked = hides_answer.then(MaskedInput::default);
             amount = self.complete_head(amount).map_err(|error| unsent(error.into()))?;
         }
         if self.broken.is_some() {
@@ -222,6 +234,9 @@ impl Transport for Phased {
         match (self.await_or_cancel(timeout), self.broken.take()) {
             (Ok(true), broken) => {
                 self.broken = broken;
+                if let Some(masked) = &mut self.masked {
+                    masked.take(&mut *self.inner);
+                }
                 Ok(true)
             }
             (_, Some(broken)) => Err(broken.into()),
@@ -235,6 +250,39 @@ impl Transport for Phased {
 
     fn is_tls(&self) -> bool {
         self.inner.is_tls()
+    }
+}
+
+/// Of a hidden answer: what was read comes from the mask, all else is the connection's.
+impl Buffers for Phased {
+    fn output(&mut self) -> &mut [u8] {
+        self.inner.buffers().output()
+    }
+
+    fn input(&self) -> &[u8] {
+        self.masked.as_ref().map_or(&[], MaskedInput::bytes)
+    }
+
+    fn input_append_buf(&mut self) -> &mut [u8] {
+        self.inner.buffers().input_append_buf()
+    }
+
+    fn input_appended(&mut self, amount: usize) {
+        self.inner.buffers().input_appended(amount);
+    }
+
+    fn input_consume(&mut self, amount: usize) {
+        if let Some(masked) = &mut self.masked {
+            masked.consume(amount);
+        }
+    }
+
+    fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
+        self.inner.buffers().tmp_and_output()
+    }
+
+    fn can_use_input(&self) -> bool {
+        self.masked.as_ref().is_some_and(MaskedInput::can_be_used)
     }
 }
 
