@@ -48,14 +48,12 @@ pub fn step(training: &TrainingClient, seed: u64, step: usize) -> Result<f64> {
 /// Limits that no fault reaches: time is the still clock's, and threads share it.
 pub fn endless() -> RetryConfig {
     let forever = Duration::from_secs(1_000_000_000);
-    RetryConfig {
-        start_timeout: forever,
-        submit_timeout: forever,
-        result_timeout: forever,
-        heartbeat_warning: forever,
-        billing_pause: forever,
-        submit_attempts: u32::MAX,
-        heartbeat_period: Duration::from_millis(500),
-        ..RetryConfig::default()
-    }
+    RetryConfig::default()
+        .start_timeout(forever)
+        .submit_timeout(forever)
+        .result_timeout(forever)
+        .heartbeat_warning(forever)
+        .billing_pause(forever)
+        .submit_attempts(u32::MAX)
+        .heartbeat_period(Duration::from_millis(500))
 }

@@ -168,7 +168,7 @@ impl Soak {
             .retry(course::endless())
             .dialect(self.dialect)
             .request_order(self.order)
-            .chunk_limits(ChunkLimits { max_len: CHUNK, ..ChunkLimits::default() })
+            .chunk_limits(ChunkLimits::default().max_len(CHUNK))
             .progress(|_: &tinsmith_client::Event| {})
             .connect()?;
         let config = LoraConfig::rank(4).seed(self.seed);

@@ -20,7 +20,7 @@ struct Outcome {
 fn run(trainer: &Trainer, url: &str) -> (Outcome, StillClock, String) {
     let clock = StillClock::default();
     // A result that never comes is an error after 600 polls, not an hour of them.
-    let retry = RetryConfig { result_timeout: Duration::from_secs(60), ..RetryConfig::default() };
+    let retry = RetryConfig::default().result_timeout(Duration::from_secs(60));
     let service = ServiceClient::builder().base_url(url).retry(retry);
     let training = service
         .clock(clock.clone())

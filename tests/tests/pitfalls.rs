@@ -107,7 +107,7 @@ fn a_gradient_that_the_server_divides_once_more() {
     let step = training.forward_backward_custom(&data(), normalized);
     step.unwrap().result().unwrap();
     let again = OptimStep::from(adam()).grad_accumulation_normalization(NumSequences);
-    let error = training.optim_step_with(again).unwrap_err();
+    let error = training.optim_step_with(&again).unwrap_err();
     assert!(matches!(error, Error::NormalizedTwice { pass: 2 }), "{error}");
     let received = trainer.stats(training.model_id()).unwrap().received;
     assert_eq!(received.optim_step, 0);

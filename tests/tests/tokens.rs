@@ -25,7 +25,7 @@ fn the_key_is_shown_for_tokens_only() {
         .unwrap();
     // After six tenths of its life a token is renewed before it is shown again.
     clock.sleep(Duration::from_secs(600));
-    service.get_server_capabilities().unwrap();
+    service.server_capabilities().unwrap();
 
     let requests = proxy.all();
     let mut shown = Vec::new();

@@ -91,7 +91,7 @@ const SLIPS: &[Slip] = &[
     ("a weight decay below 0", |t| step(t, |p| p.weight_decay = -0.1)),
     ("a clip norm that is no number", |t| step(t, |p| p.grad_clip_norm = f64::NAN)),
     ("another model's optimizer", |t| {
-        t.optim_step_with(OptimStep::from(DimuonParams::default()))?.result().map(drop)
+        t.optim_step_with(&OptimStep::from(DimuonParams::default()))?.result().map(drop)
     }),
     // Data.
     ("no data", |t| pass(t, &[])),

@@ -93,10 +93,8 @@ fn some(texts: &[String], rng: &mut Rng) -> Vec<String> {
 /// For each text the teacher's likeliest tokens at each position, and their probabilities, which
 /// add up to 1.
 fn targets(teacher: &SamplingClient, texts: &[String]) -> Result<Vec<Datum>> {
-    let options = SampleOptions {
-        topk_prompt_logprobs: TOP_K as u32,
-        ..SampleOptions::new(SamplingParams::max_tokens(1))
-    };
+    let options =
+        SampleOptions::new(SamplingParams::max_tokens(1)).topk_prompt_logprobs(TOP_K as u32);
     let ask = |text: &String| {
         let tokens = [start_of_text(), encode(text)].concat();
         let asked = teacher.sample_with(&ModelInput::from_tokens(tokens.as_slice()), &options)?;

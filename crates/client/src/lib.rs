@@ -67,6 +67,7 @@ mod report;
 mod rest;
 mod sampling;
 mod service;
+mod settings;
 mod training;
 
 pub use builder::ServiceClientBuilder;

@@ -319,7 +319,7 @@ impl RestClient {
     ///
     /// # Errors
     /// [`Error::Status`], [`Error::Deadline`], [`Error::Reply`].
-    pub fn get_server_capabilities(&self) -> Result<ServerCapabilities> {
+    pub fn server_capabilities(&self) -> Result<ServerCapabilities> {
         CAPABILITIES.get(&self.api, "")
     }
 

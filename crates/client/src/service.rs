@@ -27,9 +27,9 @@ use crate::{
 /// use tinsmith_client::{LoraConfig, ServiceClient};
 /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
 /// let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
-/// let models = service.get_server_capabilities()?.supported_models;
+/// let models = service.server_capabilities()?.supported_models;
 /// let training = service.create_lora_training_client(&models[0].model_name, &LoraConfig::rank(8))?;
-/// assert_eq!(training.get_info()?.lora_rank, Some(8));
+/// assert_eq!(training.info()?.lora_rank, Some(8));
 /// # anyhow::Ok(())
 /// ```
 #[derive(Debug, Clone)]
@@ -73,11 +73,11 @@ impl ServiceClient {
     /// use tinsmith_client::ServiceClient;
     /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
     /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
-    /// let models = service.get_server_capabilities()?.supported_models;
+    /// let models = service.server_capabilities()?.supported_models;
     /// assert!(models.iter().any(|model| model.model_name == "tiny-qwen3"));
     /// # anyhow::Ok(())
     /// ```
-    pub fn get_server_capabilities(&self) -> Result<ServerCapabilities> {
+    pub fn server_capabilities(&self) -> Result<ServerCapabilities> {
         CAPABILITIES.get(&self.session.api, "")
     }
 
@@ -133,7 +133,7 @@ impl ServiceClient {
     /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
     /// let config = LoraConfig { train_unembed: false, ..LoraConfig::rank(16).seed(7) };
     /// let training = service.create_lora_training_client("tiny-qwen3", &config)?;
-    /// assert_eq!(training.get_info()?.lora_rank, Some(16));
+    /// assert_eq!(training.info()?.lora_rank, Some(16));
     /// # anyhow::Ok(())
     /// ```
     pub fn create_lora_training_client(
@@ -141,7 +141,7 @@ impl ServiceClient {
         base_model: &str,
         config: &LoraConfig,
     ) -> Result<TrainingClient> {
-        self.create_training_client(base_model, config, ModelOptions::default())
+        self.create_training_client(base_model, config, &ModelOptions::default())
     }
 
     /// As [`create_lora_training_client`](Self::create_lora_training_client), with another
@@ -156,7 +156,7 @@ impl ServiceClient {
     /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
     /// let notes = [("purpose".to_owned(), "a test".into())].into();
     /// let options = ModelOptions::default().user_metadata(notes);
-    /// let training = service.create_training_client("tiny-qwen3", &LoraConfig::rank(8), options)?;
+    /// let training = service.create_training_client("tiny-qwen3", &LoraConfig::rank(8), &options)?;
     /// # drop(training);
     /// # anyhow::Ok(())
     /// ```
@@ -164,7 +164,7 @@ impl ServiceClient {
         &self,
         base_model: &str,
         config: &LoraConfig,
-        options: ModelOptions,
+        options: &ModelOptions,
     ) -> Result<TrainingClient> {
         TrainingClient::create(&self.session, base_model, config, options)
     }
@@ -192,7 +192,7 @@ impl ServiceClient {
     /// let first = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
     /// let saved = first.save_state("halfway")?.result()?;
     /// let second = service.create_training_client_from_state_with_optimizer(&saved.path)?;
-    /// assert_eq!(second.get_info()?.lora_rank, Some(8));
+    /// assert_eq!(second.info()?.lora_rank, Some(8));
     /// # anyhow::Ok(())
     /// ```
     pub fn create_training_client_from_state_with_optimizer(

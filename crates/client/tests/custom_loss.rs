@@ -146,7 +146,7 @@ fn both_passes_take_their_ids_before_anything_later_and_keep_their_chunks() {
     let fake = Fake::start();
     let service = fake
         .builder()
-        .chunk_limits(ChunkLimits { max_len: 2, max_bytes: 5_000_000 })
+        .chunk_limits(ChunkLimits::default().max_len(2).max_bytes(5_000_000))
         .connect()
         .unwrap();
     let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();

@@ -118,7 +118,7 @@ fn a_chunk_that_is_refused_holds_back_the_first_and_its_ids_are_free_again() {
 #[test]
 fn the_server_sets_the_limits_unless_the_program_does() {
     let fake = protobuf(json!({"fwdbwd_max_chunk_len": 2}));
-    let limits = ChunkLimits { max_len: 4, ..ChunkLimits::default() };
+    let limits = ChunkLimits::default().max_len(4);
     let service = fake.builder().chunk_limits(limits).connect().unwrap();
     let data: Vec<Datum> = (1..=5).map(datum).collect();
     drop(training(&service).forward_backward(&data, LossFn::CrossEntropy, None));
@@ -207,7 +207,7 @@ fn fireworks_counts_in_its_own_way() {
     let service = fake
         .builder()
         .fireworks()
-        .chunk_limits(ChunkLimits { max_len: 1024, max_bytes: 100 })
+        .chunk_limits(ChunkLimits::default().max_len(1024).max_bytes(100))
         .connect()
         .unwrap();
     assert_eq!(service.dialect(), Dialect::Json);
@@ -225,7 +225,7 @@ fn fireworks_counts_in_its_own_way() {
     };
     let step = OptimStep::from(adam)
         .grad_accumulation_normalization(GradAccumulationNormalization::NumLossTokens);
-    drop(training.optim_step_with(step).unwrap());
+    drop(training.optim_step_with(&step).unwrap());
     let sent = fake.requests("optim_step")[0].body();
     assert_eq!(sent["grad_accumulation_normalization"], "num_loss_tokens");
     assert_eq!(sent["adam_params"]["emit_grad_norm_metrics"], "basic");
@@ -255,12 +255,12 @@ fn other_optimisers_and_checkpoints_are_asked_for_as_the_protocol_has_it() {
     let service = fake.service();
     let options = tinsmith_client::ModelOptions::default()
         .optimizer(tinsmith_client::OptimizerConfig::Dimuon { version: 1 });
-    let training = service.create_training_client("tiny", &LoraConfig::rank(4), options).unwrap();
+    let training = service.create_training_client("tiny", &LoraConfig::rank(4), &options).unwrap();
     assert_eq!(
         fake.requests("create_model")[0].body()["optimizer_config"],
         json!({"type": "dimuon", "version": 1})
     );
-    drop(training.optim_step_with(DimuonParams::default().into()).unwrap());
+    drop(training.optim_step_with(&DimuonParams::default().into()).unwrap());
     let step = fake.requests("optim_step")[0].body();
     assert_eq!(
         step["optimizer_params"],

@@ -41,7 +41,7 @@ fn dripping(stream: &mut TcpStream) {
 fn a_transfer_may_take_longer_than_silence() {
     let fake = Fake::start();
     let silence = Duration::from_millis(400);
-    let retry = RetryConfig { poll_timeout: silence, ..RetryConfig::default() };
+    let retry = RetryConfig::default().poll_timeout(silence);
     let service = fake.builder().retry(retry).connect().unwrap();
     let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();
     fake.script("retrieve_future", [Reply::Own(dripping)]);
@@ -79,7 +79,7 @@ fn an_answer_that_comes_before_the_body_was_read_is_seen() {
         .with("target_tokens", vec![1i64; tokens]);
     // The connections that are kept know nothing of the limit yet.
     fake.script("get_info", vec![raw(200, "x"); 5]);
-    training.get_info().unwrap_err();
+    training.info().unwrap_err();
     let error = training.forward_backward(&[datum], LossFn::CrossEntropy, None).unwrap_err();
     assert!(
         matches!(&error, Error::Status { status: 413, call, .. } if call.attempts == 1),
@@ -133,7 +133,7 @@ fn a_save_that_is_not_there_after_all_is_an_error_that_remembers_the_lost_attemp
 fn what_was_trained_can_be_saved_when_nobody_knows_what_became_of_a_step() {
     for order in [RequestOrder::BySequence, RequestOrder::ByArrival] {
         let fake = Fake::start();
-        let retry = RetryConfig { submit_attempts: 3, ..RetryConfig::default() };
+        let retry = RetryConfig::default().submit_attempts(3);
         let builder = fake.builder().retry(retry).clock(TestClock::default());
         let service = builder.request_order(order).connect().unwrap();
         let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();
@@ -199,7 +199,7 @@ fn samples_are_as_many_and_as_long_as_they_should_be() {
 #[test]
 fn errors_of_a_chunk_name_the_callers_data() {
     let fake = Fake::start();
-    let limits = tinsmith_client::ChunkLimits { max_len: 2, ..Default::default() };
+    let limits = tinsmith_client::ChunkLimits::default().max_len(2);
     let service = fake.builder().chunk_limits(limits).connect().unwrap();
     let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();
     let data: Vec<Datum> = (1..7).map(datum).collect();

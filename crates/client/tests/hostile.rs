@@ -15,19 +15,17 @@ use tinsmith_client::{
 /// Limits that leave a test no time to lose.
 fn retry() -> RetryConfig {
     let (short, long) = (Duration::from_millis(300), Duration::from_secs(1));
-    RetryConfig {
-        connect_timeout: long,
-        attempt_timeout: short,
-        poll_timeout: short,
-        try_timeout: short,
-        start_timeout: long,
-        submit_timeout: long,
-        result_timeout: long,
-        first_delay: Duration::from_millis(20),
-        max_delay: Duration::from_millis(50),
-        max_retry_after: Duration::from_millis(50),
-        ..RetryConfig::default()
-    }
+    RetryConfig::default()
+        .connect_timeout(long)
+        .attempt_timeout(short)
+        .poll_timeout(short)
+        .try_timeout(short)
+        .start_timeout(long)
+        .submit_timeout(long)
+        .result_timeout(long)
+        .first_delay(Duration::from_millis(20))
+        .max_delay(Duration::from_millis(50))
+        .max_retry_after(Duration::from_millis(50))
 }
 
 /// How long a call may go on beyond all of its deadlines before a test calls it a hang.

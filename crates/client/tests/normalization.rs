@@ -61,14 +61,14 @@ fn the_server_must_not_divide_again() {
     let divided =
         || OptimStep::from(AdamParams::default()).grad_accumulation_normalization(By::NumSequences);
     step(&training, By::NumLossTokens).unwrap().result().unwrap();
-    let error = training.optim_step_with(divided()).unwrap_err();
+    let error = training.optim_step_with(&divided()).unwrap_err();
     assert!(matches!(error, Error::NormalizedTwice { pass: 2 }), "{error}");
     assert_eq!(fake.requests("optim_step").len(), 0);
 
     // Applied as it is it can be followed by one that the server divides.
     training.optim_step(&AdamParams::default()).unwrap().result().unwrap();
     step(&training, By::None).unwrap().result().unwrap();
-    training.optim_step_with(divided()).unwrap().result().unwrap();
+    training.optim_step_with(&divided()).unwrap().result().unwrap();
     let sent = fake.requests("optim_step")[1].body();
     assert_eq!(sent["grad_accumulation_normalization"], "num_sequences");
 }

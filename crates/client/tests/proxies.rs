@@ -97,7 +97,7 @@ fn socks_proxy(to: &Fake) -> (SocketAddr, Receiver<String>) {
 }
 
 fn client() -> ServiceClientBuilder {
-    let retry = RetryConfig { submit_attempts: 2, ..RetryConfig::default() };
+    let retry = RetryConfig::default().submit_attempts(2);
     ServiceClient::builder().base_url(NAME).clock(TestClock::default()).retry(retry)
 }
 

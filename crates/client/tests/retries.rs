@@ -149,7 +149,7 @@ fn a_400_that_says_why_is_final_and_an_empty_one_is_asked_again_three_times() {
 #[test]
 fn a_question_that_the_server_holds_for_too_long_is_asked_again() {
     let fake = Fake::start();
-    let retry = RetryConfig { poll_timeout: Duration::from_millis(20), ..RetryConfig::default() };
+    let retry = RetryConfig::default().poll_timeout(Duration::from_millis(20));
     let clock = TestClock::default();
     let service = fake.builder().retry(retry).clock(clock.clone()).connect().unwrap();
     let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();
@@ -254,7 +254,7 @@ fn a_lost_connection_is_repeated_unless_the_server_would_do_the_work_twice() {
     fake.script("optim_step", [Reply::Close]);
     assert!(patient.optim_step(&AdamParams::default()).unwrap().result().is_ok());
 
-    let retry = RetryConfig { resend_uncertain: false, ..RetryConfig::default() };
+    let retry = RetryConfig::default().resend_uncertain(false);
     let service = fake.builder().retry(retry).connect().unwrap();
     let careful = service.create_lora_training_client("tiny", &Default::default()).unwrap();
     let before = fake.requests("optim_step").len();

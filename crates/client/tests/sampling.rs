@@ -25,21 +25,20 @@ fn prompt() -> ModelInput {
 fn everything_that_can_be_asked_for_is() {
     let fake = Fake::start();
     let sampler = sampler(&fake);
-    let options = SampleOptions {
-        num_samples: 3,
-        prompt_logprobs: true,
-        topk_prompt_logprobs: 2,
-        topk_sample_logprobs: 4,
-        target_prompt_logprobs: Some(TensorData::new(vec![7i64, -1], &[1, 2]).unwrap()),
-        prompt_alt_tokens_k: 5,
-        prompt_logprobs_last_n: Some(1),
-        record_stability_info: true,
-        params: SamplingParams {
-            stop: Some(Stop::Tokens(vec![9])),
-            seed: Some(11),
-            ..SamplingParams::max_tokens(6)
-        },
+    let params = SamplingParams {
+        stop: Some(Stop::Tokens(vec![9])),
+        seed: Some(11),
+        ..SamplingParams::max_tokens(6)
     };
+    let options = SampleOptions::new(params)
+        .num_samples(3)
+        .prompt_logprobs(true)
+        .topk_prompt_logprobs(2)
+        .topk_sample_logprobs(4)
+        .target_prompt_logprobs(Some(TensorData::new(vec![7i64, -1], &[1, 2]).unwrap()))
+        .prompt_alt_tokens_k(5)
+        .prompt_logprobs_last_n(Some(1))
+        .record_stability_info(true);
     drop(sampler.sample_with(&prompt(), &options).unwrap());
     let sent = &fake.requests("asample")[0];
     assert_eq!(

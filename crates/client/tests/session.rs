@@ -27,7 +27,7 @@ fn a_session_says_what_it_is() {
     );
     assert_eq!(created.headers["x-api-key"], "tml-very-secret");
     assert!(!created.headers.contains_key("authorization"));
-    assert_eq!(service.get_server_capabilities().unwrap().supported_models[0].model_name, "tiny");
+    assert_eq!(service.server_capabilities().unwrap().supported_models[0].model_name, "tiny");
     assert_eq!(fake.requests("get_server_capabilities")[0].method, "GET");
     assert_eq!(service.health().unwrap().status, "ok");
 }
@@ -53,7 +53,7 @@ fn models_are_numbered_from_zero_and_waited_for() {
             json!({"type": "create_model", "session_id": "session", "model_seq_id": n, "base_model": "tiny",
                    "lora_config": {"rank": 4, "seed": 7, "train_unembed": true, "train_mlp": true, "train_attn": true}})
         );
-        assert_eq!(training.get_info().unwrap().model_data.model_name.as_deref(), Some("tiny"));
+        assert_eq!(training.info().unwrap().model_data.model_name.as_deref(), Some("tiny"));
     }
     let nothing = LoraConfig {
         train_attn: false,
@@ -166,8 +166,7 @@ fn samplers_come_from_names_from_paths_and_from_training() {
 fn heartbeats_stop_when_the_session_is_over() {
     let fake = Fake::start();
     fake.script("session_heartbeat", [status(500, json!({})), status(410, json!({}))]);
-    let retry =
-        RetryConfig { heartbeat_period: Duration::from_millis(1), ..RetryConfig::default() };
+    let retry = RetryConfig::default().heartbeat_period(Duration::from_millis(1));
     let service = fake.builder().retry(retry).connect().unwrap();
     let training = service.create_lora_training_client("tiny", &LoraConfig::rank(4)).unwrap();
     fake.wait_for("session_heartbeat", 2);
@@ -184,8 +183,7 @@ fn heartbeats_stop_when_the_session_is_over() {
 fn dropping_a_session_waits_for_nothing() {
     let fake = Fake::start();
     fake.script("session_heartbeat", [support::Reply::Silence]);
-    let retry =
-        RetryConfig { heartbeat_period: Duration::from_millis(1), ..RetryConfig::default() };
+    let retry = RetryConfig::default().heartbeat_period(Duration::from_millis(1));
     let service = fake.builder().retry(retry).connect().unwrap();
     fake.wait_for("session_heartbeat", 1);
     drop(service);

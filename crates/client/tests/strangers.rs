@@ -109,7 +109,7 @@ fn a_trainer_that_fails_only_once_the_session_is_to_begin() {
 fn a_server_that_takes_connections_and_says_nothing() {
     let fake = Fake::start();
     fake.script("config", [Reply::Silence]);
-    let retry = RetryConfig { start_timeout: Duration::from_millis(20), ..RetryConfig::default() };
+    let retry = RetryConfig::default().start_timeout(Duration::from_millis(20));
     let clock = TestClock::default();
     let builder = fake.builder().retry(retry).clock(clock.clone());
     let error = builder.connect().unwrap_err();
@@ -275,6 +275,6 @@ fn a_client_without_a_session_knows_no_better_server_either() {
     told(20);
     assert!(clock.slept().iter().sum::<Duration>() <= Duration::from_secs(20));
     // One that has answered before may fail for a while.
-    rest.get_server_capabilities().unwrap();
+    rest.server_capabilities().unwrap();
     told(300);
 }

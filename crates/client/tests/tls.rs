@@ -62,7 +62,7 @@ fn serve_as(certificate: &Certificate, key: &KeyPair) -> String {
 }
 
 fn client(url: &str) -> ServiceClientBuilder {
-    let retry = RetryConfig { submit_attempts: 2, ..RetryConfig::default() };
+    let retry = RetryConfig::default().submit_attempts(2);
     ServiceClient::builder().base_url(url).clock(TestClock::default()).retry(retry)
 }
 

@@ -107,7 +107,7 @@ fn train(
     let service = ServiceClient::builder()
         .base_url(format!("http://127.0.0.1:{port}"))
         // A restart takes the trainer some of the machine's seconds.
-        .retry(RetryConfig { start_timeout: Duration::from_secs(3_000), ..RetryConfig::default() })
+        .retry(RetryConfig::default().start_timeout(Duration::from_secs(3_000)))
         .clock(FastClock::times(50))
         .connect()?;
     let last = read_ledger(folder)?;

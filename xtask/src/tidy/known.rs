@@ -10,7 +10,7 @@ pub(super) const ARROWS: Known = Known {
         ("tinsmith_grad", "error sealed graph ops ragged autobatch exec diagnose calculus"),
         (
             "tinsmith_client",
-            "dialect report error observe http protocol sampling training custom_loss capabilities rest service builder",
+            "settings dialect report error observe http protocol sampling training custom_loss capabilities rest service builder",
         ),
         (
             "tinsmith_client::http",

@@ -24,7 +24,7 @@ impl Service {
     pub fn connect() -> Result<Service> {
         let (client, model, embedded) = if std::env::var_os("TINKER_BASE_URL").is_some() {
             let client = ServiceClient::builder().progress(StderrProgress).connect()?;
-            let models = client.get_server_capabilities()?.supported_models;
+            let models = client.server_capabilities()?.supported_models;
             let model = models.first().context("the server offers no model")?;
             (client, model.model_name.clone(), None)
         } else {

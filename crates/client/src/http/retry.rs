@@ -2,61 +2,65 @@
 
 use std::time::Duration;
 
-use crate::http::message::Reply;
+use crate::{http::message::Reply, settings::settings};
 
-/// Times and counts of everything that waits. The defaults suit a hosted trainer.
-///
-/// ```
-/// use std::time::Duration;
-/// use tinsmith_client::RetryConfig;
-/// let patient = RetryConfig { result_timeout: Duration::from_secs(8 * 3600), ..RetryConfig::default() };
-/// assert_eq!(patient.first_delay, Duration::from_millis(500));
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct RetryConfig {
-    /// To open a connection. 5 s.
-    pub connect_timeout: Duration,
-    /// How long an HTTP exchange may go without a byte in either direction. A long transfer may
-    /// take longer in all, up to the deadline of its call. 60 s.
-    pub attempt_timeout: Duration,
-    /// The same for a question whether a result is ready; servers may hold it for a while. 45 s.
-    pub poll_timeout: Duration,
-    /// For the question of [`try_result`](crate::ApiFuture::try_result). 2 s.
-    pub try_timeout: Duration,
-    /// For each of the first calls to a server to be answered with success, with all its
-    /// repetitions: what is no trainer shows soon. These are the calls of
-    /// [`connect`](crate::ServiceClientBuilder::connect), and without a session all until the first
-    /// success. 20 s.
-    pub start_timeout: Duration,
-    /// For a request to be accepted, with all its repetitions. 300 s in all.
-    pub submit_timeout: Duration,
-    /// Most times that a request is sent. 100.
-    pub submit_attempts: u32,
-    /// For a result, from the moment it is asked for. 3600 s in all, of which without any
-    /// connection no more than `submit_timeout`.
-    pub result_timeout: Duration,
-    /// The first wait between two attempts; it doubles from one to the next. 0.5 s.
-    pub first_delay: Duration,
-    /// The longest such wait. 10 s.
-    pub max_delay: Duration,
-    /// The share of a wait that is left to chance, so that many clients do not come back at once.
-    /// 0.25.
-    pub jitter: f64,
-    /// The longest wait that a server may ask for by `Retry-After`; one that asks for more is asked
-    /// again after this. 60 s.
-    pub max_retry_after: Duration,
-    /// The longest pause, in all, while the server wants a bill to be paid (402); such pauses count
-    /// toward no other limit on submitting. A server may set less. 3600 s.
-    pub billing_pause: Duration,
-    /// Whether to repeat a request that may have arrived though no answer came back. Right for
-    /// servers that know a repetition by its sequence id; where one does not (SkyRL-tx), the client
-    /// does not repeat training requests anyway. Yes.
-    pub resend_uncertain: bool,
-    /// Between two heartbeats of a session. 10 s.
-    pub heartbeat_period: Duration,
-    /// How long heartbeats may fail before [`Event::HeartbeatLost`](crate::Event::HeartbeatLost).
-    /// 120 s.
-    pub heartbeat_warning: Duration,
+settings! {
+    /// Times and counts of everything that waits. The defaults suit a hosted trainer.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tinsmith_client::RetryConfig;
+    /// let patient = RetryConfig::default().result_timeout(Duration::from_secs(8 * 3600));
+    /// assert_eq!(patient.first_delay, Duration::from_millis(500));
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    #[non_exhaustive]
+    pub struct RetryConfig {
+        /// To open a connection. 5 s.
+        pub connect_timeout: Duration,
+        /// How long an HTTP exchange may go without a byte in either direction. A long transfer may
+        /// take longer in all, up to the deadline of its call. 60 s.
+        pub attempt_timeout: Duration,
+        /// The same for a question whether a result is ready; servers may hold it for a while. 45
+        /// s.
+        pub poll_timeout: Duration,
+        /// For the question of [`try_result`](crate::ApiFuture::try_result). 2 s.
+        pub try_timeout: Duration,
+        /// For each of the first calls to a server to be answered with success, with all its
+        /// repetitions: what is no trainer shows soon. These are the calls of
+        /// [`connect`](crate::ServiceClientBuilder::connect), and without a session all until the
+        /// first success. 20 s.
+        pub start_timeout: Duration,
+        /// For a request to be accepted, with all its repetitions. 300 s in all.
+        pub submit_timeout: Duration,
+        /// Most times that a request is sent. 100.
+        pub submit_attempts: u32,
+        /// For a result, from the moment it is asked for. 3600 s in all, of which without any
+        /// connection no more than `submit_timeout`.
+        pub result_timeout: Duration,
+        /// The first wait between two attempts; it doubles from one to the next. 0.5 s.
+        pub first_delay: Duration,
+        /// The longest such wait. 10 s.
+        pub max_delay: Duration,
+        /// The share of a wait that is left to chance, so that many clients do not come back at
+        /// once. 0.25.
+        pub jitter: f64,
+        /// The longest wait that a server may ask for by `Retry-After`; one that asks for more is
+        /// asked again after this. 60 s.
+        pub max_retry_after: Duration,
+        /// The longest pause, in all, while the server wants a bill to be paid (402); such pauses
+        /// count toward no other limit on submitting. A server may set less. 3600 s.
+        pub billing_pause: Duration,
+        /// Whether to repeat a request that may have arrived though no answer came back. Right for
+        /// servers that know a repetition by its sequence id; where one does not (SkyRL-tx), the
+        /// client does not repeat training requests anyway. Yes.
+        pub resend_uncertain: bool,
+        /// Between two heartbeats of a session. 10 s.
+        pub heartbeat_period: Duration,
+        /// How long heartbeats may fail before
+        /// [`Event::HeartbeatLost`](crate::Event::HeartbeatLost). 120 s.
+        pub heartbeat_warning: Duration,
+    }
 }
 
 impl Default for RetryConfig {

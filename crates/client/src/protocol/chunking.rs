@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use tinsmith_wire::{Chunk, Datum, TensorData};
 
+use crate::settings::settings;
+
 /// How a server counts the bytes of tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ByteCount {
@@ -13,25 +15,29 @@ pub(crate) enum ByteCount {
     TenAnElement,
 }
 
-/// How much one training request may hold; more goes in several, whose results are put together.
-///
-/// ```
-/// use tinsmith_client::{ChunkLimits, ServiceClient};
-/// # let trainer = tinsmith_trainer::Trainer::spawn()?;
-/// let service = ServiceClient::builder()
-///     .base_url(trainer.url())
-///     .chunk_limits(ChunkLimits { max_len: 64, ..ChunkLimits::default() })
-///     .connect()?;
-/// # drop(service);
-/// # anyhow::Ok(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChunkLimits {
-    /// Most data. 1024.
-    pub max_len: usize,
-    /// Most bytes, as estimated: 4 a token, 4 or 8 a tensor element. A larger datum goes alone.
-    /// 5,000,000.
-    pub max_bytes: usize,
+settings! {
+    /// How much one training request may hold; more goes in several, whose results are put
+    /// together.
+    ///
+    /// ```
+    /// use tinsmith_client::{ChunkLimits, ServiceClient};
+    /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
+    /// let service = ServiceClient::builder()
+    ///     .base_url(trainer.url())
+    ///     .chunk_limits(ChunkLimits::default().max_len(64))
+    ///     .connect()?;
+    /// # drop(service);
+    /// # anyhow::Ok(())
+    /// ```
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct ChunkLimits {
+        /// Most data. 1024.
+        pub max_len: usize,
+        /// Most bytes, as estimated: 4 a token, 4 or 8 a tensor element. A larger datum goes alone.
+        /// 5,000,000.
+        pub max_bytes: usize,
+    }
 }
 
 impl Default for ChunkLimits {
@@ -67,7 +73,7 @@ impl ChunkLimits {
     /// ```
     /// use tinsmith_client::{ChunkLimits, Datum, ModelInput};
     /// let data = vec![Datum::new(ModelInput::from_tokens(vec![1, 2])); 3]; // 8 bytes each
-    /// let limits = ChunkLimits { max_bytes: 20, ..ChunkLimits::default() };
+    /// let limits = ChunkLimits::default().max_bytes(20);
     /// assert_eq!(limits.ranges(&data), [0..2, 2..3]);
     /// ```
     pub fn ranges(&self, data: &[Datum]) -> Vec<Range<usize>> {

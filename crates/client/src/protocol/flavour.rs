@@ -200,8 +200,8 @@ impl Flavour {
         }
     }
 
-    /// The form in which results are asked for, where they have two.
-    pub fn results(&self) -> Format {
+    /// The form of training passes, and of results that have two.
+    pub fn bulk_format(&self) -> Format {
         match self.dialect {
             Dialect::Json => Format::Json,
             Dialect::Protobuf => Format::Protobuf,

@@ -239,7 +239,7 @@ impl<P: Answer> Pending<P> {
             watch: Some(&watch),
             headers: &headers,
             accept: match P::FROM_PROTOBUF {
-                Some(_) => session.flavour.results(),
+                Some(_) => session.flavour.bulk_format(),
                 None => Format::Json,
             },
             max_answer: self.max_result,

@@ -8,6 +8,7 @@ use crate::{
     ApiFuture, CallInfo, Error, Result,
     protocol::session::Session,
     sampling::sample::{Sample, Sampler},
+    settings::settings,
 };
 
 /// Samples from a model as it was when this was made. Clones share its sampling session.
@@ -34,39 +35,40 @@ pub struct SamplingClient {
     sampler: Arc<Sampler>,
 }
 
-/// What to sample, and what to tell about it. What is beyond [`SamplingParams`] and the logprobs of
-/// the prompt, newer servers know only.
-///
-/// ```
-/// use tinsmith_client::{SampleOptions, SamplingParams};
-/// let options = SampleOptions {
-///     num_samples: 4,
-///     topk_prompt_logprobs: 5,
-///     ..SampleOptions::new(SamplingParams::max_tokens(16))
-/// };
-/// # drop(options);
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct SampleOptions {
-    /// How many sequences.
-    pub num_samples: u32,
-    /// How to sample them.
-    pub params: SamplingParams,
-    /// Whether the logprobs of the prompt are wanted.
-    pub prompt_logprobs: bool,
-    /// How many likeliest tokens per prompt position are wanted.
-    pub topk_prompt_logprobs: u32,
-    /// How many likeliest tokens per sampled position are wanted.
-    pub topk_sample_logprobs: u32,
-    /// Tokens whose logprobs are wanted at each prompt position after the first: `int64`
-    /// `[len - 1, K]`, -1 for none.
-    pub target_prompt_logprobs: Option<TensorData>,
-    /// How many other tokens per prompt position are wanted.
-    pub prompt_alt_tokens_k: u32,
-    /// Of how many positions at the end of the prompt logprobs are wanted; of all when absent.
-    pub prompt_logprobs_last_n: Option<u32>,
-    /// Whether the server is to record how stable its numbers are.
-    pub record_stability_info: bool,
+settings! {
+    /// What to sample, and what to tell about it. What is beyond [`SamplingParams`] and the
+    /// logprobs of the prompt, newer servers know only.
+    ///
+    /// ```
+    /// use tinsmith_client::{SampleOptions, SamplingParams};
+    /// let options = SampleOptions::new(SamplingParams::max_tokens(16))
+    ///     .num_samples(4)
+    ///     .topk_prompt_logprobs(5);
+    /// # drop(options);
+    /// ```
+    #[derive(Debug, Clone, PartialEq)]
+    #[non_exhaustive]
+    pub struct SampleOptions {
+        /// How many sequences.
+        pub num_samples: u32,
+        /// How to sample them.
+        pub params: SamplingParams,
+        /// Whether the logprobs of the prompt are wanted.
+        pub prompt_logprobs: bool,
+        /// How many likeliest tokens per prompt position are wanted.
+        pub topk_prompt_logprobs: u32,
+        /// How many likeliest tokens per sampled position are wanted.
+        pub topk_sample_logprobs: u32,
+        /// Tokens whose logprobs are wanted at each prompt position after the first: `int64`
+        /// `[len - 1, K]`, -1 for none.
+        pub target_prompt_logprobs: Option<TensorData>,
+        /// How many other tokens per prompt position are wanted.
+        pub prompt_alt_tokens_k: u32,
+        /// Of how many positions at the end of the prompt logprobs are wanted; of all when absent.
+        pub prompt_logprobs_last_n: Option<u32>,
+        /// Whether the server is to record how stable its numbers are.
+        pub record_stability_info: bool,
+    }
 }
 
 impl SampleOptions {
@@ -134,7 +136,7 @@ impl SamplingClient {
         num_samples: u32,
         params: &SamplingParams,
     ) -> Result<ApiFuture<SampleResponse>> {
-        let options = SampleOptions { num_samples, ..SampleOptions::new(params.clone()) };
+        let options = SampleOptions::new(params.clone()).num_samples(num_samples);
         self.sample_with(prompt, &options)
     }
 
@@ -148,11 +150,9 @@ impl SamplingClient {
     /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
     /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
     /// let sampler = service.create_sampling_client("tiny-qwen3")?;
-    /// let options = SampleOptions {
-    ///     prompt_logprobs: true,
-    ///     topk_prompt_logprobs: 3,
-    ///     ..SampleOptions::new(SamplingParams::max_tokens(4))
-    /// };
+    /// let options = SampleOptions::new(SamplingParams::max_tokens(4))
+    ///     .prompt_logprobs(true)
+    ///     .topk_prompt_logprobs(3);
     /// let answer = sampler.sample_with(&ModelInput::from_tokens(vec![1, 2]), &options)?.result()?;
     /// let likeliest = answer.topk_prompt_logprobs.unwrap();
     /// assert!(likeliest[0].is_none()); // nothing comes before the first token
@@ -203,10 +203,7 @@ impl SamplingClient {
             }
             Ok(found)
         };
-        let options = SampleOptions {
-            prompt_logprobs: true,
-            ..SampleOptions::new(SamplingParams::max_tokens(1))
-        };
+        let options = SampleOptions::new(SamplingParams::max_tokens(1)).prompt_logprobs(true);
         self.submit(prompt, &options, logprobs)
     }
 

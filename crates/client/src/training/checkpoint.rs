@@ -302,7 +302,7 @@ impl TrainingClient {
             ..LoraConfig::default()
         };
         let options = ModelOptions::default();
-        let client = TrainingClient::create(session, &info.base_model, &config, options)?;
+        let client = TrainingClient::create(session, &info.base_model, &config, &options)?;
         client.load(path, optimizer)?.result()?;
         Ok(client)
     }

@@ -111,7 +111,7 @@ impl TrainingClient {
         session: &Arc<Session>,
         base_model: &str,
         config: &LoraConfig,
-        options: ModelOptions,
+        options: &ModelOptions,
     ) -> Result<Self> {
         arguments::check_lora(config)?;
         let request = CreateModelRequest {
@@ -119,8 +119,8 @@ impl TrainingClient {
             model_seq_id: session.next_model(),
             base_model: base_model.to_owned(),
             lora_config: config.clone(),
-            optimizer_config: options.optimizer,
-            user_metadata: options.user_metadata,
+            optimizer_config: options.optimizer.clone(),
+            user_metadata: options.user_metadata.clone(),
         };
         let pending = session.submit(&CREATE_MODEL, None, &request)?;
         let created =
@@ -143,11 +143,11 @@ impl TrainingClient {
     /// # let trainer = tinsmith_trainer::Trainer::spawn()?;
     /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
     /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
-    /// let info = training.get_info()?;
+    /// let info = training.info()?;
     /// assert_eq!(info.model_data.model_name.as_deref(), Some("tiny-qwen3"));
     /// # anyhow::Ok(())
     /// ```
-    pub fn get_info(&self) -> Result<GetInfoResponse> {
+    pub fn info(&self) -> Result<GetInfoResponse> {
         let model_id = self.model.id.clone();
         GET_INFO.call(&self.model.session.api, &GetInfoRequest { model_id })
     }
@@ -250,7 +250,7 @@ impl TrainingClient {
     /// # anyhow::Ok(())
     /// ```
     pub fn optim_step(&self, params: &AdamParams) -> Result<ApiFuture<OptimStepResponse>> {
-        self.optim_step_with(params.clone().into())
+        self.optim_step_with(&params.clone().into())
     }
 
     /// As [`optim_step`](Self::optim_step), of another optimiser or of a normalised gradient.
@@ -264,10 +264,10 @@ impl TrainingClient {
     /// # let service = ServiceClient::builder().base_url(trainer.url()).connect()?;
     /// # let training = service.create_lora_training_client("tiny-qwen3", &LoraConfig::rank(8))?;
     /// let step = OptimStep::from(AdamParams { grad_clip_norm: 1.0, ..AdamParams::default() });
-    /// training.optim_step_with(step)?.result()?;
+    /// training.optim_step_with(&step)?.result()?;
     /// # anyhow::Ok(())
     /// ```
-    pub fn optim_step_with(&self, step: OptimStep) -> Result<ApiFuture<OptimStepResponse>> {
+    pub fn optim_step_with(&self, step: &OptimStep) -> Result<ApiFuture<OptimStepResponse>> {
         arguments::check_optimizer(&step.params)?;
         let request = |seq_id| OptimStepRequest {
             params: step.params.clone(),

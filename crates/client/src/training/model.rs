@@ -13,8 +13,8 @@ use serde::Serialize;
 use tinsmith_wire::{Datum, ForwardBackwardOutput, LossFn, LossFnConfig, Pass, PassRequest};
 
 use crate::{
-    ApiFuture, Dialect, Error, Result,
-    http::message::Payload,
+    ApiFuture, Error, Result,
+    http::message::{Format, Payload},
     observe::step_files::StepFiles,
     protocol::{
         answer::Answer,
@@ -143,10 +143,10 @@ impl Model {
         };
         let flavour = &self.session.flavour;
         let buffer = self.session.bodies.take();
-        match flavour.dialect {
-            Dialect::Json => Ok((submission, Payload::json_in(buffer, &request)?)),
+        match flavour.bulk_format() {
+            Format::Json => Ok((submission, Payload::json_in(buffer, &request)?)),
             // One message for both passes, at one address.
-            Dialect::Protobuf => {
+            Format::Protobuf => {
                 let payload = Payload::protobuf_in(buffer, &request, flavour.compresses)?;
                 Ok((submission.at(&FORWARD_BACKWARD), payload))
             }

@@ -67,7 +67,7 @@ fn capabilities(service: &ServiceClient) -> Result<Vec<Check>> {
 }
 
 fn model(service: &ServiceClient, training: &TrainingClient) -> Result<Vec<Check>> {
-    let info = training.get_info()?;
+    let info = training.info()?;
     let text = datum(&format!("{PROMPT}{ANSWER}"))?;
     let found = logprobs(training, &[text])?;
     let first = vec![found[0][..UNTRAINED.len()].to_vec()];

@@ -43,7 +43,7 @@ pub fn check(case: &Value, _: &Path) -> Result<()> {
         "estimated bytes {bytes:?}, want {:?}",
         case.estimated_bytes
     );
-    let limits = ChunkLimits { max_len: case.max_chunk_len, max_bytes: case.max_chunk_bytes };
+    let limits = ChunkLimits::default().max_len(case.max_chunk_len).max_bytes(case.max_chunk_bytes);
     let chunks = limits.ranges(&data);
     ensure!(
         chunks.iter().flat_map(Clone::clone).eq(0..data.len()),
