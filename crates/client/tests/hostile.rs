@@ -151,6 +151,8 @@ fn kinds() -> Vec<Kind> {
             "optim_step",
             same(status(429, json!({})).header("retry-after-ms", "1")),
         ),
+        ("a page for a step, each time", step, "optim_step", same(raw(200, "<html>log in</html>"))),
+        ("nothing for a result, each time", step, "retrieve_future", same(raw(200, ""))),
         ("deep JSON", step, "retrieve_future", same(raw(200, &deep))),
         (
             "a redirect in a circle",

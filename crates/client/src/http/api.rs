@@ -110,8 +110,9 @@ impl Api {
         let mut unreadable = 0;
         // What has never answered as a trainer is none.
         let is_stranger = purpose == Purpose::Start || !self.is_met.load(Ordering::Relaxed);
+        let (start, limit) = (self.clock.now(), self.limit(purpose));
         loop {
-            let reply = self.exchange(request, info, purpose)?;
+            let reply = self.exchange_since(start, request, info, purpose, |_| false)?;
             let error = match self.read(&reply, info) {
                 Ok(answer) => {
                     self.is_met.store(true, Ordering::Relaxed);
@@ -126,6 +127,9 @@ impl Api {
                 return Err(error);
             }
             let wait = self.retry.delay(unreadable, self.clock.random());
+            if self.since(start) + wait >= limit {
+                return Err(error);
+            }
             self.tell_retry(info, error.to_string(), wait);
             self.sleep(wait, info)?;
         }
@@ -138,7 +142,7 @@ impl Api {
         info: &mut CallInfo,
         purpose: Purpose,
     ) -> Result<Reply> {
-        self.exchange_until(request, info, purpose, |_| false)
+        self.exchange_since(self.clock.now(), request, info, purpose, |_| false)
     }
 
     /// As [`exchange`](Self::exchange), where a redirect is the answer that is hoped for.
@@ -148,33 +152,39 @@ impl Api {
         info: &mut CallInfo,
         purpose: Purpose,
     ) -> Result<Reply> {
-        self.exchange_until(request, info, purpose, |reply| reply.location.is_some())
+        let is_success: fn(&Reply) -> bool = |reply| reply.location.is_some();
+        self.exchange_since(self.clock.now(), request, info, purpose, is_success)
     }
 
-    /// As [`exchange`](Self::exchange); `is_success` tells of an answer besides 2xx whether it is
-    /// what was hoped for.
-    fn exchange_until(
+    /// How long a call may take in all.
+    fn limit(&self, purpose: Purpose) -> Duration {
+        match purpose {
+            Purpose::Start => self.retry.start_timeout,
+            Purpose::Query if !self.is_met.load(Ordering::Relaxed) => self.retry.start_timeout,
+            Purpose::Query | Purpose::Submit | Purpose::Save | Purpose::Sample(_) => {
+                self.retry.submit_timeout
+            }
+        }
+    }
+
+    /// As [`exchange`](Self::exchange), for a call that began at `start`; `is_success` tells of an
+    /// answer besides 2xx whether it is what was hoped for.
+    fn exchange_since(
         &self,
+        start: Duration,
         request: &Request<'_>,
         info: &mut CallInfo,
         purpose: Purpose,
         is_success: fn(&Reply) -> bool,
     ) -> Result<Reply> {
         let retry = &self.retry;
-        let start = self.clock.now();
+        let limit = self.limit(purpose);
         if matches!(purpose, Purpose::Start | Purpose::Query) {
             info.url = Some(format!("{}{}", self.connection.base, request.path));
         }
         let mut key = self.idempotency_key();
         let mut billing = BillingPauses::default();
         let mut paused = Duration::ZERO;
-        let limit = match purpose {
-            Purpose::Start => retry.start_timeout,
-            Purpose::Query if !self.is_met.load(Ordering::Relaxed) => retry.start_timeout,
-            Purpose::Query | Purpose::Submit | Purpose::Save | Purpose::Sample(_) => {
-                retry.submit_timeout
-            }
-        };
         loop {
             self.check_cancelled(info)?;
             let left = limit.saturating_sub(self.since(start).saturating_sub(paused));
