@@ -7,9 +7,16 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{repository, tidy};
 
-/// What knows of the feature `zstd`. The rest of the workspace is as it is without, and is not
-/// built again.
-const ZSTD: [&str; 5] = ["--workspace", "--features", "tinsmith-client/zstd", "--test", "zstd"];
+/// What knows of features. The rest of the workspace is as it is without, and is not built again.
+const FEATURES: [&str; 7] = [
+    "--workspace",
+    "--features",
+    "tinsmith-client/zstd,tinsmith-client/tracing",
+    "--test",
+    "zstd",
+    "--test",
+    "tracing",
+];
 
 /// Stops at the first step that fails.
 pub fn run() -> Result<()> {
@@ -21,12 +28,12 @@ pub fn run() -> Result<()> {
         let clippy = ["clippy", "--workspace", "--all-targets"];
         cargo(&[&clippy[..], &strict].concat(), &[])
     })?;
-    step("lints of feature zstd", || {
-        cargo(&[&["clippy"], &ZSTD[..], &["--lib"], &strict].concat(), &[])
+    step("lints of features", || {
+        cargo(&[&["clippy"], &FEATURES[..], &["--lib"], &strict].concat(), &[])
     })?;
     // Golden vectors are among them.
     step("tests", || cargo(&["test", "--workspace"], &[]))?;
-    step("tests of feature zstd", || cargo(&[&["test"], &ZSTD[..]].concat(), &[]))?;
+    step("tests of features", || cargo(&[&["test"], &FEATURES[..]].concat(), &[]))?;
     step("docs", || {
         let warnings_are_errors = [("RUSTDOCFLAGS", "-D warnings")];
         cargo(&["doc", "--workspace", "--no-deps"], &warnings_are_errors)

@@ -29,7 +29,8 @@
 //! [`ServiceClientBuilder`] names it, or the environment does. What the server speaks ([`Dialect`])
 //! and how much it takes at once is asked of the server; builder settings override the answers.
 //! [`ServiceClientBuilder::fireworks`] trains on Fireworks. [`ServiceClient::capabilities`] shows
-//! what a server supports. Feature `zstd` compresses training requests for servers that ask for it.
+//! what a server supports. Feature `zstd` compresses training requests for servers that ask for it;
+//! feature `tracing` gives spans of steps, passes, losses and requests.
 //!
 //! | to | there is |
 //! | --- | --- |

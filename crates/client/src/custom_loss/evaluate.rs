@@ -9,7 +9,7 @@ use tinsmith_wire::{Datum, Metrics, TensorData};
 use super::loss::{Loss, MetricValue, Term};
 use crate::{
     Batch, Error, GradientReport, Normalization, Result, RolloutGap, StepReport, TermReport,
-    Warning,
+    Warning, observe::trace,
 };
 
 /// A loss, evaluated and found good.
@@ -63,6 +63,7 @@ pub(crate) fn evaluate<F>(
 where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
+    let _span = trace::loss();
     let loss = call(batch, loss, at)?;
     let logprobs = batch.logprobs();
     let leaf = logprobs.values();

@@ -25,6 +25,7 @@ use two_passes::{Forward, Passes};
 
 use crate::{
     ApiFuture, Batch, CustomStep, Loss, PhaseTimes, PrecomputedForward, Result, StepOutput, Usage,
+    observe::trace,
     training::{model::Model, sequencer::Turn},
 };
 
@@ -38,6 +39,7 @@ fn step<F>(
 where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
+    let _span = trace::step(&model.id);
     let passes = Passes::prepare(model, data)?;
     // Holding the turn until the end reserves the ids of both passes. If something fails in
     // between, those of the second have not been sent and nobody can have taken a later one, so the
@@ -66,6 +68,7 @@ fn step_after<F>(
 where
     F: FnOnce(&Batch) -> anyhow::Result<Loss>,
 {
+    let _span = trace::step(&model.id);
     let passes = Passes::prepare(model, data)?;
     let turn = model.turn()?;
     forward.check(model, &turn.history(), data, &passes.targets)?;

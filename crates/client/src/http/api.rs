@@ -22,6 +22,7 @@ use crate::{
         message::{Payload, Reply, Request},
         retry::{BillingPauses, Purpose, RetryDecision, decide, leaves_open},
     },
+    observe::trace,
 };
 
 /// Most times in a row that a success whose body cannot be read is asked for again.
@@ -251,7 +252,10 @@ impl Api {
             needs_fresh_connection: may_do_twice,
             ..*request
         };
-        let outcome = self.send(&request, limits);
+        let outcome = {
+            let _span = trace::request(info);
+            self.send(&request, limits)
+        };
         info.last_status = outcome.as_ref().ok().map(|reply| reply.status);
         match outcome {
             Ok(reply) if is_success(&reply) => Ok(reply),
@@ -361,6 +365,7 @@ impl Api {
     }
 
     pub fn tell_retry(&self, info: &CallInfo, reason: String, wait: Duration) {
+        trace::retry(info, &reason, wait);
         self.progress.event(&Event::Retry { call: info.clone(), reason, wait });
     }
 

@@ -5,3 +5,4 @@ pub(crate) mod clock;
 pub(crate) mod metrics_writer;
 pub(crate) mod progress;
 pub(crate) mod step_files;
+pub(crate) mod trace;

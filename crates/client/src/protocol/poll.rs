@@ -20,6 +20,7 @@ use crate::{
         retry::BillingPauses,
         semaphore::Permit,
     },
+    observe::trace,
     protocol::{answer::Answer, endpoints::RETRIEVE_FUTURE, session::Session},
 };
 
@@ -247,7 +248,11 @@ impl<P: Answer> Pending<P> {
         };
         let _permit: Option<Permit<'_>> =
             self.payload_size.map(|size| session.receiving.take(size));
-        match api.send(&request, limits) {
+        let outcome = {
+            let _span = trace::request(&self.info);
+            api.send(&request, limits)
+        };
+        match outcome {
             Ok(reply) => self.answered(session, reply),
             // A server may hold the question for longer than we wait: not ready, and no reason to
             // wait more.

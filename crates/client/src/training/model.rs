@@ -15,7 +15,7 @@ use tinsmith_wire::{Datum, ForwardBackwardOutput, LossFn, LossFnConfig, Pass, Pa
 use crate::{
     ApiFuture, Error, Result,
     http::message::{Format, Payload},
-    observe::step_files::StepFiles,
+    observe::{step_files::StepFiles, trace},
     protocol::{
         answer::Answer,
         chunking::estimated_bytes,
@@ -104,6 +104,11 @@ impl Model {
         let Session { flavour, sending, bodies, .. } = &*self.session;
         let range = batch.chunks[i].clone();
         let data = &batch.data[range.clone()];
+        let name = match batch.pass {
+            Pass::Forward => "forward",
+            Pass::ForwardBackward => "forward_backward",
+        };
+        let _span = trace::pass(name, seq_id, data.len());
         let bytes: usize =
             data.iter().map(|datum| estimated_bytes(datum, flavour.byte_count)).sum();
         let _permit = sending.take(bytes as u64);
@@ -179,7 +184,9 @@ fn parallel(n: usize, send: impl Fn(usize) -> Result<Part> + Sync) -> Sent {
     let next = AtomicUsize::new(1);
     let outcome = Mutex::new((Vec::with_capacity(n), None));
     let lock = || outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    let parent = trace::Parent::current();
     let work = || {
+        let _span = parent.enter();
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             if i >= n || lock().1.is_some() {
