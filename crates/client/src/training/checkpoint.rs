@@ -147,9 +147,10 @@ impl TrainingClient {
         }
     }
 
-    /// Saves weights under `name` for use elsewhere: [`RestClient::external_weights_urls`] tells
-    /// where to fetch them. They are encrypted for the `recipients`, public keys of age; not at all
-    /// when there are none.
+    /// Saves weights under `name` for use elsewhere:
+    /// [`external_weights_urls`](crate::RestClient::external_weights_urls) tells where to fetch
+    /// them. They are encrypted for the `recipients`, public keys of age; not at all when there are
+    /// none.
     ///
     /// # Errors
     /// As [`save_state`](Self::save_state).
