@@ -197,6 +197,25 @@ fn samples_are_as_many_and_as_long_as_they_should_be() {
 }
 
 #[test]
+fn a_sampler_of_saved_weights_is_asked_for_in_moments_too() {
+    let fake = Fake::start();
+    let retry = RetryConfig::default().try_timeout(Duration::from_millis(50));
+    let service = fake.builder().retry(retry).connect().unwrap();
+    let training = service.create_lora_training_client("tiny", &Default::default()).unwrap();
+    let mut saving = training.save_weights_for_sampler(Some("a")).unwrap();
+    fake.script("create_sampling_session", [Reply::Silence]);
+    assert!(saving.try_result().unwrap().is_none());
+    let sampler = saving.try_result().unwrap().unwrap();
+    assert_eq!(
+        (sampler.sampler_id(), sampler.path()),
+        ("sampler", Some("tinker://model/sampler_weights/a"))
+    );
+    let asked = fake.requests("create_sampling_session");
+    assert_eq!((asked.len(), &asked[0].bytes), (2, &asked[1].bytes));
+    assert!(matches!(saving.try_result(), Err(Error::ResultTaken)));
+}
+
+#[test]
 fn errors_of_a_chunk_name_the_callers_data() {
     let fake = Fake::start();
     let limits = tinsmith_client::ChunkLimits::default().max_len(2);

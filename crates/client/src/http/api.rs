@@ -92,7 +92,7 @@ impl Api {
     }
 
     /// Reads a JSON answer.
-    fn read<T: DeserializeOwned>(&self, reply: &Reply, info: &CallInfo) -> Result<T> {
+    pub fn read<T: DeserializeOwned>(&self, reply: &Reply, info: &CallInfo) -> Result<T> {
         json::from_slice(&reply.body).map_err(|source| Error::Reply {
             call: Box::new(info.clone()),
             source: Box::new(source),
@@ -155,6 +155,23 @@ impl Api {
     ) -> Result<Reply> {
         let is_success: fn(&Reply) -> bool = |reply| reply.location.is_some();
         self.exchange_since(self.clock.now(), request, info, purpose, is_success)
+    }
+
+    /// Sends a request once. `None`: there is no answer yet, or none that lasts.
+    pub fn try_exchange(
+        &self,
+        request: &Request<'_>,
+        info: &mut CallInfo,
+        purpose: Purpose,
+        limits: Limits,
+    ) -> Result<Option<Reply>> {
+        self.check_cancelled(info)?;
+        let key = self.idempotency_key();
+        match self.attempt(request, &key, info, purpose, |_| false, limits) {
+            Ok(reply) => Ok(Some(reply)),
+            Err(failed) if failed.decision == RetryDecision::Final => Err(failed.error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// How long a call may take in all.

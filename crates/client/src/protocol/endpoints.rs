@@ -25,6 +25,7 @@ use crate::{
     CallInfo, Result,
     http::{
         api::Api,
+        connection::Limits,
         message::{LIST, Payload, Reply, Request},
         retry::Purpose,
     },
@@ -148,6 +149,17 @@ impl<Q: Serialize, A: DeserializeOwned> Endpoint<Q, A> {
         let payload = Payload::json(body)?;
         let request = Request { max_answer: self.max_answer, ..Request::post(self.path, &payload) };
         api.exchange_and_read(&request, &mut info, self.purpose).map(|(answer, _)| answer)
+    }
+
+    /// Asks once, for a moment. `None`: no answer yet.
+    pub fn try_call(&self, api: &Api, body: &Q) -> Result<Option<A>> {
+        let mut info = CallInfo::of(self.name);
+        let payload = Payload::json(body)?;
+        let request = Request { max_answer: self.max_answer, ..Request::post(self.path, &payload) };
+        let moment = api.retry.try_timeout;
+        let limits = Limits { total: moment, silence: moment };
+        let reply = api.try_exchange(&request, &mut info, self.purpose, limits)?;
+        reply.map(|reply| api.read(&reply, &info)).transpose()
     }
 
     /// The same where success says all there is to say.

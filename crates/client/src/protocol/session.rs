@@ -133,14 +133,19 @@ impl Session {
         }
     }
 
-    pub fn create_sampling_session(&self, model: &str) -> Result<String> {
+    /// What makes a sampling session on a base model or a path, however often it is sent.
+    pub fn sampling_session_request(&self, model: &str) -> CreateSamplingSessionRequest {
         let is_path = model.starts_with("tinker://");
-        let request = CreateSamplingSessionRequest {
+        CreateSamplingSessionRequest {
             session_id: self.id.clone(),
             sampling_session_seq_id: self.next_sampler(),
             base_model: (!is_path).then(|| model.to_owned()),
             model_path: is_path.then(|| model.to_owned()),
-        };
+        }
+    }
+
+    pub fn create_sampling_session(&self, model: &str) -> Result<String> {
+        let request = self.sampling_session_request(model);
         Ok(CREATE_SAMPLING_SESSION.call(&self.api, &request)?.sampling_session_id)
     }
 

@@ -5,12 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tinsmith_wire::{
     CreateByLoadRequest, LoadWeightsRequest, LoadWeightsResponse, LoraConfig, SamplerKind,
     SaveWeightsExternalRequest, SaveWeightsExternalResponse, SaveWeightsForSamplerRequest,
-    SaveWeightsForSamplerResponse, SaveWeightsRequest, SaveWeightsResponse, UserMetadata,
-    WeightsInfoRequest,
+    SaveWeightsRequest, SaveWeightsResponse, UserMetadata, WeightsInfoRequest,
 };
 
 use crate::{
-    ApiFuture, CallInfo, Error, ModelOptions, Result, SamplingClient, TrainingClient,
+    ApiFuture, Error, ModelOptions, Result, SamplingClient, TrainingClient,
     protocol::{
         endpoints::{
             CREATE_BY_LOAD, LOAD_WEIGHTS, RUN_CHECKPOINTS, SAVE_EXTERNAL, SAVE_FOR_SAMPLER,
@@ -21,6 +20,7 @@ use crate::{
     training::{
         arguments::{check_name, check_path, check_ttl},
         checkpoint_path::escaped,
+        saved_sampler::SavedSampler,
     },
 };
 
@@ -268,7 +268,9 @@ impl TrainingClient {
             kind: options.kind,
         };
         let mut turn = self.model.sequencer.turn_to_save()?;
-        self.model.send_one(&mut turn, &SAVE_FOR_SAMPLER, request, sampler)
+        let saving = |seq_id| session.submit(&SAVE_FOR_SAMPLER, Some(seq_id), &request(seq_id));
+        let pending = turn.send(saving)?;
+        Ok(ApiFuture::new(SavedSampler::new(session.clone(), pending)))
     }
 
     /// Whether a save that was refused because of a conflict may be the second of two that are one,
@@ -324,17 +326,5 @@ impl TrainingClient {
             .model_id
             .unwrap_or_else(|| format!("{}:train:{}", session.id, request.model_seq_id));
         Ok(TrainingClient::new(session.clone(), id))
-    }
-}
-
-/// A client for what was saved: its sampling session, or a new one on its path.
-fn sampler(session: &Arc<Session>, saved: SaveWeightsForSamplerResponse) -> Result<SamplingClient> {
-    match (saved.sampling_session_id, saved.path) {
-        (Some(id), path) => SamplingClient::new(session.clone(), id, path),
-        (None, Some(path)) => SamplingClient::create(session.clone(), &path),
-        (None, None) => Err(Error::Unexpected {
-            call: Box::new(CallInfo::of("save_weights_for_sampler")),
-            problem: "the answer has neither a path nor a sampling session".into(),
-        }),
     }
 }

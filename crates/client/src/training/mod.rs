@@ -10,5 +10,6 @@ pub(crate) mod lr_schedule;
 pub(crate) mod model;
 pub(crate) mod optim;
 pub(crate) mod preflight;
+mod saved_sampler;
 pub(crate) mod sequencer;
 pub(crate) mod shared_arrays;
