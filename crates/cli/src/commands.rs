@@ -1,6 +1,6 @@
 //! What the commands do.
 
-use std::{fs::File, io, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use tinsmith_client::{
 
 use crate::{
     args::{Command, Options, SampleArgs},
-    plot,
+    new_file, plot,
     table::table,
 };
 
@@ -124,9 +124,7 @@ fn download(
     let name = id.rsplit('/').next().unwrap_or(&id);
     let output = output.unwrap_or_else(|| format!("{name}.tar").into());
     let archive = rest.archive_url(path)?;
-    let file =
-        File::create_new(&output).with_context(|| format!("cannot write {}", output.display()))?;
-    let bytes = rest.download(&archive.url, &mut io::BufWriter::new(file))?;
+    let bytes = new_file::write(&output, |file| Ok(rest.download(&archive.url, file)?))?;
     show(options, &json!({"file": output, "bytes": bytes}), || {
         format!("{}: {}\n", output.display(), human_size(bytes))
     })

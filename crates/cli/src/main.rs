@@ -3,6 +3,7 @@
 mod args;
 mod chart;
 mod commands;
+mod new_file;
 mod plot;
 mod table;
 
