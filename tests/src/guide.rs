@@ -119,7 +119,7 @@ mod pages {
         Kl = "losses/kl";
         Distillation = "losses/distillation";
         Choice = "losses/choice";
-        Regularisers = "losses/regularisers";
+        Regularizers = "losses/regularizers";
         Aggregation = "losses/aggregation";
         Advantages = "losses/advantages";
         StepReport = "step-report";

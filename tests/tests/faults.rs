@@ -15,7 +15,7 @@ struct Outcome {
     losses: Vec<f64>,
 }
 
-/// Two steps, each of a built-in and a custom pass and an optimiser step; between them the state is
+/// Two steps, each of a built-in and a custom pass and an optimizer step; between them the state is
 /// saved, the model trained astray, and the state loaded again.
 fn run(trainer: &Trainer, url: &str) -> (Outcome, StillClock, String) {
     let clock = StillClock::default();

@@ -28,7 +28,7 @@ fn when_results_are_read_makes_no_difference() {
     (0..3).for_each(|_| step(&one_by_one, &data));
     let expected = digest(&trainer, &one_by_one);
 
-    // The optimiser step is sent before the custom step's result is read, and the step after that
+    // The optimizer step is sent before the custom step's result is read, and the step after that
     // too.
     let ahead = train(&trainer.url()).unwrap();
     let mut pending = Vec::new();
@@ -59,7 +59,7 @@ fn when_results_are_read_makes_no_difference() {
 }
 
 #[test]
-fn gradients_gather_until_the_optimiser_step() {
+fn gradients_gather_until_the_optimizer_step() {
     // Two passes on halves of the data, then one step; against one pass on all of it. Adam sees
     // sums in another order.
     let trainer = Trainer::spawn().unwrap();
@@ -117,7 +117,7 @@ fn training_goes_on_from_a_checkpoint_in_a_fresh_trainer() {
     (0..3).for_each(|_| step(&training, &data));
     assert_eq!(digest(&trainer, &training), expected);
 
-    // Without the optimiser's moments the weights are the same, and the way from there is not.
+    // Without the optimizer's moments the weights are the same, and the way from there is not.
     let training = fresh(98);
     training.load_state(&path).unwrap().result().unwrap();
     assert_eq!(digest(&trainer, &training), middle);

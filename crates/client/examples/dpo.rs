@@ -1,4 +1,4 @@
-//! Direct preference optimisation as a custom loss: the model learns to prefer a true sentence to
+//! Direct preference optimization as a custom loss: the model learns to prefer a true sentence to
 //! the same words in another order.
 //!
 //! `cargo run --release --example dpo`. Curves: `target/dpo.svg`, `target/dpo.jsonl`.

@@ -197,7 +197,7 @@ impl ServiceClientBuilder {
         self
     }
 
-    /// The client version to report; a server may choose its behaviour by it. This crate's own by
+    /// The client version to report; a server may choose its behavior by it. This crate's own by
     /// default.
     pub fn sdk_version(mut self, version: impl Into<String>) -> Self {
         self.flavour.sdk_version = version.into();
@@ -222,7 +222,7 @@ impl ServiceClientBuilder {
         self
     }
 
-    /// By what the server orders requests. By sequence id unless set, or unless it is recognised as
+    /// By what the server orders requests. By sequence id unless set, or unless it is recognized as
     /// SkyRL-tx.
     pub fn request_order(mut self, order: RequestOrder) -> Self {
         self.flavour.order = Some(order);

@@ -48,7 +48,7 @@
 //! * **Blocking, with futures.** A call returns when the trainer has accepted it, an [`ApiFuture`]
 //!   waits for the result. Nothing waits for ever: [`RetryConfig`] holds every limit.
 //! * **Exactly once.** A repetition carries the same bytes under the same sequence id. A server
-//!   that does not know a repetition when it sees one (SkyRL-tx) is recognised, and sent none.
+//!   that does not know a repetition when it sees one (SkyRL-tx) is recognized, and sent none.
 //!   Where nobody can know whether a request was executed, [`Error::may_have_been_applied`] says
 //!   so.
 //! * **Nothing trains by accident.** A loss that is not one number, not finite, or leaves out a

@@ -53,7 +53,7 @@ impl ServiceClient {
         self.session.flavour.dialect
     }
 
-    /// By what the server orders requests, as far as is known: SkyRL-tx is recognised when it
+    /// By what the server orders requests, as far as is known: SkyRL-tx is recognized when it
     /// accepts the first model.
     pub fn request_order(&self) -> RequestOrder {
         self.session.flavour.order()
@@ -145,7 +145,7 @@ impl ServiceClient {
     }
 
     /// As [`create_lora_training_client`](Self::create_lora_training_client), with another
-    /// optimiser or with notes.
+    /// optimizer or with notes.
     ///
     /// # Errors
     /// As [`create_lora_training_client`](Self::create_lora_training_client).
@@ -170,7 +170,7 @@ impl ServiceClient {
     }
 
     /// Creates a model that goes on from a checkpoint (`tinker://..`) of
-    /// [`save_state`](TrainingClient::save_state): with its weights, and with a new optimiser.
+    /// [`save_state`](TrainingClient::save_state): with its weights, and with a new optimizer.
     ///
     /// # Errors
     /// [`Error::Status`] or [`Error::RequestFailed`] for a checkpoint that the server does not
@@ -180,7 +180,7 @@ impl ServiceClient {
     }
 
     /// As [`create_training_client_from_state`](Self::create_training_client_from_state), with the
-    /// optimiser's state too.
+    /// optimizer's state too.
     ///
     /// # Errors
     /// As [`create_training_client_from_state`](Self::create_training_client_from_state).

@@ -182,7 +182,7 @@ fn the_wrong_dialect_is_suspected_only_as_long_as_no_pass_was_accepted() {
 }
 
 #[test]
-fn skyrl_is_recognised_and_spared_what_it_cannot_bear() {
+fn skyrl_is_recognized_and_spared_what_it_cannot_bear() {
     let fake = Fake::start();
     let service = fake.service();
     let accepted = json!({"request_id": "7", "future_id": "7", "status": "pending"});
@@ -250,7 +250,7 @@ fn a_conflict_at_fireworks_is_final_unless_it_speaks_of_capacity() {
 }
 
 #[test]
-fn other_optimisers_and_checkpoints_are_asked_for_as_the_protocol_has_it() {
+fn other_optimizers_and_checkpoints_are_asked_for_as_the_protocol_has_it() {
     let fake = protobuf(json!({}));
     let service = fake.service();
     let options = tinsmith_client::ModelOptions::default()

@@ -1,5 +1,5 @@
 //! What executes requests, one at a time and without any HTTP: models under training, their
-//! optimisers, their checkpoints.
+//! optimizers, their checkpoints.
 
 use std::collections::HashMap;
 use std::sync::Arc;

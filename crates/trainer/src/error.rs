@@ -68,7 +68,7 @@ pub enum Error {
         /// What to send.
         wanted: &'static str,
     },
-    /// An optimiser step was asked for after a forward_backward of the same step had failed.
+    /// An optimizer step was asked for after a forward_backward of the same step had failed.
     #[error(
         "a forward_backward of this step failed ({0}); its other gradients have been dropped and the weights are unchanged"
     )]

@@ -7,7 +7,7 @@ pub struct Counts {
     pub forward: u64,
     /// Forward passes with a gradient.
     pub forward_backward: u64,
-    /// Optimiser steps.
+    /// Optimizer steps.
     pub optim_step: u64,
 }
 

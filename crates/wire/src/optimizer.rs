@@ -1,4 +1,4 @@
-//! Optimisers and their steps.
+//! Optimizers and their steps.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::{
     tolerant::{finite, or_default, with_defaults},
 };
 
-/// The optimiser of a model, for the model's life.
+/// The optimizer of a model, for the model's life.
 ///
 /// ```
 /// use tinsmith_wire::{OptimizerConfig, json};
@@ -89,7 +89,7 @@ macro_rules! setters {
 }
 setters!(learning_rate beta1 beta2 eps weight_decay grad_clip_norm);
 
-/// Which gradient norms an optimiser step reports.
+/// Which gradient norms an optimizer step reports.
 ///
 /// ```
 /// use tinsmith_wire::{AdamParams, GradNormMetrics, json};
@@ -131,7 +131,7 @@ with_defaults! {
     }
 }
 
-/// The settings of one step, of the optimiser that the model has.
+/// The settings of one step, of the optimizer that the model has.
 ///
 /// ```
 /// use tinsmith_wire::{AdamParams, DimuonParams, OptimizerParams};
@@ -230,7 +230,7 @@ impl GradAccumulationNormalization {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "optim_step")]
 pub struct OptimStepRequest {
-    /// The optimiser's settings.
+    /// The optimizer's settings.
     #[serde(flatten)]
     pub params: OptimizerParams,
     /// The model.
@@ -287,7 +287,7 @@ impl<'de> Deserialize<'de> for OptimStepRequest {
     }
 }
 
-/// Result of an optimiser step.
+/// Result of an optimizer step.
 ///
 /// ```
 /// use tinsmith_wire::{OptimStepResponse, json};

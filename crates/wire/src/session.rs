@@ -144,7 +144,7 @@ with_defaults! {
 }
 
 impl LoraConfig {
-    /// An adapter of this rank on every kind of layer, randomly initialised.
+    /// An adapter of this rank on every kind of layer, randomly initialized.
     pub fn rank(rank: u32) -> Self {
         LoraConfig { rank, ..Self::default() }
     }
@@ -179,7 +179,7 @@ pub struct CreateModelRequest {
     /// The adapter.
     #[serde(default, deserialize_with = "or_default")]
     pub lora_config: LoraConfig,
-    /// The optimiser; AdamW when absent, which is what servers without a choice have.
+    /// The optimizer; AdamW when absent, which is what servers without a choice have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer_config: Option<OptimizerConfig>,
     /// The user's notes.
@@ -244,7 +244,7 @@ pub struct GetInfoResponse {
     /// Name of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_name: Option<String>,
-    /// The optimiser; AdamW when the server does not say.
+    /// The optimizer; AdamW when the server does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer_config: Option<OptimizerConfig>,
 }

@@ -29,7 +29,7 @@ pub enum LossFn {
     Ppo,
     /// Clipped importance weights, gradient through the logprobs.
     Cispo,
-    /// Direct reward optimisation: quadratic penalty on the log ratio.
+    /// Direct reward optimization: quadratic penalty on the log ratio.
     Dro,
     /// PPO with a ratio per sequence.
     Gspo,

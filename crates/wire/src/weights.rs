@@ -65,7 +65,7 @@ pub struct LoadWeightsRequest {
     pub path: String,
     /// Place in the model's order of training requests.
     pub seq_id: u64,
-    /// Whether the optimiser's state comes along.
+    /// Whether the optimizer's state comes along.
     #[serde(default, deserialize_with = "or_default")]
     pub optimizer: bool,
     /// The right to read a checkpoint that somebody else owns.
@@ -93,13 +93,13 @@ pub struct CreateByLoadRequest {
     pub model_seq_id: u64,
     /// The checkpoint, `tinker://..`.
     pub path: String,
-    /// Whether the optimiser's state comes along.
+    /// Whether the optimizer's state comes along.
     #[serde(default, deserialize_with = "or_default")]
     pub optimizer: bool,
     /// Name of the base model, if the checkpoint's own is to be checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_model: Option<String>,
-    /// The optimiser, when not that of the checkpoint.
+    /// The optimizer, when not that of the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer_config: Option<OptimizerConfig>,
     /// The user's notes.
@@ -319,7 +319,7 @@ pub struct WeightsInfoResponse {
     /// Whether the attention layers have adapters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_attn: Option<bool>,
-    /// The optimiser; AdamW when the server does not say.
+    /// The optimizer; AdamW when the server does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer_config: Option<OptimizerConfig>,
 }

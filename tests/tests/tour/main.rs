@@ -228,7 +228,7 @@ fn a_forgotten_datum() {
 }
 
 #[test]
-fn normalised_twice() {
+fn normalized_twice() {
     let check = check(&logprobs(), double::loss).unwrap();
     shown(table(&check.report));
 }

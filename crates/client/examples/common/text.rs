@@ -64,7 +64,7 @@ fn unquoted(word: &str) -> String {
 }
 
 /// The same words in another order. Words keep their case and their commas; the first is
-/// capitalised, and the stop stays at the end. So what tells the two sentences apart is within
+/// capitalized, and the stop stays at the end. So what tells the two sentences apart is within
 /// them.
 pub fn shuffle_words(sentence: &str, rng: &mut Rng) -> String {
     let (words, stop) = sentence.split_at(sentence.len() - 1);

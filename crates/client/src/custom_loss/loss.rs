@@ -8,7 +8,7 @@ use tinsmith_wire::GradAccumulationNormalization;
 #[cfg(doc)]
 use crate::Error;
 
-/// The value of a loss function: one number to minimise, and numbers to look at.
+/// The value of a loss function: one number to minimize, and numbers to look at.
 ///
 /// ```
 /// use tinsmith_client::{Loss, grad::Var};
@@ -203,7 +203,7 @@ impl Loss {
     /// servers that lack it. For losses that are sums; one that is a mean already would be divided
     /// twice. The value of the loss stays as it is; the gradient in the report is the one sent.
     ///
-    /// All data of an optimiser step must come in one call then: [`Error::NormalizedApart`]. And
+    /// All data of an optimizer step must come in one call then: [`Error::NormalizedApart`]. And
     /// the server must not divide again: [`Error::NormalizedTwice`].
     ///
     /// ```

@@ -23,7 +23,7 @@ impl Error {
     }
 
     /// Whether the server may have executed the request, or may execute it yet. Sending it anew
-    /// under a new sequence id, an optimiser step say, could then do the work twice.
+    /// under a new sequence id, an optimizer step say, could then do the work twice.
     ///
     /// ```
     /// use tinsmith_client::{AdamParams, LoraConfig, ServiceClient};

@@ -244,7 +244,7 @@ pub enum Error {
     /// Two gradients that were divided each by its own count would be added.
     #[error(
         "the gradient of request {pass}, which has not been applied yet, was divided by the count of its own data (Loss::normalize), and \
-         so would this one be: their sum is no mean over both. Give all data of an optimiser step in one call; nothing was trained"
+         so would this one be: their sum is no mean over both. Give all data of an optimizer step in one call; nothing was trained"
     )]
     NormalizedApart {
         /// Sequence id of the earlier custom loss.

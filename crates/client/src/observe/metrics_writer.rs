@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// let file = std::env::temp_dir().join(format!("tinsmith-doc-{}.jsonl", std::process::id()));
 /// let mut log = MetricsWriter::append(&file)?;
 /// let metrics: Metrics = [("loss:sum", 1.5)].into_iter().collect();
-/// log.write(1, &metrics)?; // or a StepReport, or any struct or map that serde can serialise
+/// log.write(1, &metrics)?; // or a StepReport, or any struct or map that serde can serialize
 ///
 /// let line: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&file)?)?;
 /// assert_eq!((line["step"].as_u64(), line["loss:sum"].as_f64()), (Some(1), Some(1.5)));

@@ -81,7 +81,7 @@ impl SaveOptions {
 }
 
 impl TrainingClient {
-    /// Saves weights and optimiser state under `name` (letters, digits, `-`, `_`); the result has
+    /// Saves weights and optimizer state under `name` (letters, digits, `-`, `_`); the result has
     /// the path to load them by.
     ///
     /// # Errors
@@ -175,7 +175,7 @@ impl TrainingClient {
         self.model.send_one(&mut turn, &SAVE_EXTERNAL, request, |_, answer| Ok(answer))
     }
 
-    /// Loads weights from a path of [`save_state`](Self::save_state); the optimiser starts anew.
+    /// Loads weights from a path of [`save_state`](Self::save_state); the optimizer starts anew.
     ///
     /// # Errors
     /// As [`optim_step`](Self::optim_step).
@@ -183,7 +183,7 @@ impl TrainingClient {
         self.load(path, false)
     }
 
-    /// Loads weights and optimiser state from a path of [`save_state`](Self::save_state).
+    /// Loads weights and optimizer state from a path of [`save_state`](Self::save_state).
     ///
     /// # Errors
     /// As [`optim_step`](Self::optim_step).

@@ -71,14 +71,14 @@ pub struct TrainingClient {
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ModelOptions {
-    /// Its optimiser, for good; the server's AdamW when absent.
+    /// Its optimizer, for good; the server's AdamW when absent.
     pub optimizer: Option<OptimizerConfig>,
     /// Notes on it.
     pub user_metadata: Option<UserMetadata>,
 }
 
 impl ModelOptions {
-    /// Sets the optimiser.
+    /// Sets the optimizer.
     #[must_use]
     pub fn optimizer(mut self, optimizer: OptimizerConfig) -> Self {
         self.optimizer = Some(optimizer);
@@ -253,7 +253,7 @@ impl TrainingClient {
         self.optim_step_with(&params.clone().into())
     }
 
-    /// As [`optim_step`](Self::optim_step), of another optimiser or of a normalised gradient.
+    /// As [`optim_step`](Self::optim_step), of another optimizer or of a normalized gradient.
     ///
     /// # Errors
     /// As [`optim_step`](Self::optim_step); [`Error::NormalizedTwice`] before anything is sent.

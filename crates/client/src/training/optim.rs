@@ -14,7 +14,7 @@ use tinsmith_wire::{AdamParams, DimuonParams, GradAccumulationNormalization, Opt
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct OptimStep {
-    /// The settings of the model's optimiser.
+    /// The settings of the model's optimizer.
     pub params: OptimizerParams,
     /// What the gradient is divided by; left to the server when absent.
     pub grad_accumulation_normalization: Option<GradAccumulationNormalization>,
@@ -22,7 +22,7 @@ pub struct OptimStep {
 
 impl OptimStep {
     /// Divides the gradient before the step. Fireworks only. After custom losses, which are
-    /// normalised as they are written, the choice is [`None`](GradAccumulationNormalization::None).
+    /// normalized as they are written, the choice is [`None`](GradAccumulationNormalization::None).
     ///
     /// ```
     /// use tinsmith_client::{AdamParams, GradAccumulationNormalization, OptimStep};

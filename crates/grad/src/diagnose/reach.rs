@@ -31,7 +31,7 @@ pub fn reached_rows(root: &Var, leaf: &Var) -> Vec<Range<usize>> {
         let var = graph.nodes[at];
         let rows = std::mem::take(&mut demand[at]);
         if var.0.id == leaf.0.id {
-            return rows.normalised();
+            return rows.normalized();
         }
         for (i, input) in graph.inputs(at).enumerate() {
             if is_differentiable(var, i) && !rows.0.is_empty() {
@@ -69,10 +69,10 @@ impl Rows {
     /// Adds the rows of `more`.
     pub(crate) fn join(&mut self, more: Rows) {
         self.0.extend(more.0);
-        self.normalise();
+        self.normalize();
     }
 
-    fn normalise(&mut self) {
+    fn normalize(&mut self) {
         self.0.retain(|r| !r.is_empty());
         self.0.sort_unstable_by_key(|r| r.start);
         self.0.dedup_by(|next, last| {
@@ -84,8 +84,8 @@ impl Rows {
         });
     }
 
-    fn normalised(mut self) -> Vec<Range<usize>> {
-        self.normalise();
+    fn normalized(mut self) -> Vec<Range<usize>> {
+        self.normalize();
         self.0
     }
 }
@@ -156,5 +156,5 @@ fn selected(index: &Var, rows: &Rows) -> Option<Rows> {
     let picked =
         rows.0.iter().flat_map(|r| &index[r.clone()]).map(|&row| usize::try_from(row).ok());
     let picked = picked.map(|row| row.map(|row| row..row + 1)).collect::<Option<Vec<_>>>()?;
-    Some(Rows(Rows(picked).normalised()))
+    Some(Rows(Rows(picked).normalized()))
 }

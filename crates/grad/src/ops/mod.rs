@@ -10,7 +10,7 @@ mod compare;
 mod custom;
 mod index;
 mod matmul;
-mod normalise;
+mod normalize;
 mod reduce;
 mod segment;
 mod shape;

@@ -19,7 +19,7 @@ pub(crate) struct Info {
     /// That of [`Base`](crate::bases::Base); the adapter fits no other.
     pub(crate) base_fingerprint: u64,
     pub(crate) lora: LoraConfig,
-    /// Optimiser steps behind the moments in the file.
+    /// Optimizer steps behind the moments in the file.
     pub(crate) steps: u64,
 }
 
@@ -56,7 +56,7 @@ pub(super) fn encode(checkpoint: &Checkpoint, path: &Path) -> Result<Vec<u8>> {
     safetensors::serialize(views, Some(metadata)).map_err(|e| fail(e.to_string()))
 }
 
-/// The optimiser's two moments of a weight, as PyTorch calls them.
+/// The optimizer's two moments of a weight, as PyTorch calls them.
 const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 pub(super) fn decode(

@@ -1,7 +1,7 @@
 //! Checkpoints: what they are called, what they hold, where they lie.
 //!
 //! `{state_dir}/{run}/{kind}/{name}.safetensors` holds the adapter under its PEFT names, the
-//! optimiser's moments as `{name}.exp_avg` and `{name}.exp_avg_sq`, and what the adapter belongs to
+//! optimizer's moments as `{name}.exp_avg` and `{name}.exp_avg_sq`, and what the adapter belongs to
 //! in the file's metadata. `{name}.json` beside it holds what may change: the user's notes, the
 //! time of expiry, who may read it.
 

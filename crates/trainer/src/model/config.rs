@@ -6,7 +6,7 @@ use crate::{Error, Result};
 /// MLP with SiLU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
-    /// Queries and keys are normalised head by head. Source: <https://arxiv.org/abs/2505.09388>.
+    /// Queries and keys are normalized head by head. Source: <https://arxiv.org/abs/2505.09388>.
     Qwen3,
     /// They are not. Source: <https://arxiv.org/abs/2407.21783>.
     Llama,

@@ -45,7 +45,7 @@ impl Model {
         self.rms_norm(&x, &self.norm)
     }
 
-    /// Unnormalised log-probabilities of the next token, `[rows, vocab]`.
+    /// Unnormalized log-probabilities of the next token, `[rows, vocab]`.
     pub(crate) fn logits(&self, lora: Lora, hidden: &Var) -> Var {
         lora.linear(Site::Unembed, &self.unembed, hidden)
     }

@@ -6,7 +6,7 @@ use tinsmith_trainer::Trainer;
 use crate::support::{Client, text, texts};
 
 #[test]
-fn a_checkpoint_brings_back_weights_and_optimiser() {
+fn a_checkpoint_brings_back_weights_and_optimizer() {
     let trainer = Trainer::spawn().unwrap();
     let client = Client::connect(&trainer);
     let step = |seq_id| {

@@ -189,7 +189,7 @@ fn a_model_is_created_from_a_checkpoint() {
         trainer.weights_digest(&twin).unwrap(),
         trainer.weights_digest(&client.model).unwrap()
     );
-    // The optimiser came along: the same step takes both to the same place.
+    // The optimizer came along: the same step takes both to the same place.
     client.result("forward_backward", client.forward_backward(4, &data));
     client.result("optim_step", client.optim_step(5));
     let twin = Client { model: twin, ..client };

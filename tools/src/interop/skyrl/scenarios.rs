@@ -74,7 +74,7 @@ fn model(service: &ServiceClient, training: &TrainingClient) -> Result<Vec<Check
     let apart = apart(&first, &vec![UNTRAINED.to_vec()]);
     Ok(vec![
         Check::new(
-            "recognised as one that orders requests by arrival",
+            "recognized as one that orders requests by arrival",
             service.request_order() == RequestOrder::ByArrival,
             format!("{:?}", service.request_order()),
         ),

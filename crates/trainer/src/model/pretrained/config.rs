@@ -84,7 +84,7 @@ impl File {
         }
         if self.quantization_config.is_some() {
             return Err(
-                "the weights are quantised; take the checkpoint in bfloat16, float16 or float32"
+                "the weights are quantized; take the checkpoint in bfloat16, float16 or float32"
                     .to_owned(),
             );
         }
@@ -200,7 +200,7 @@ mod tests {
             (json!({"model_type": "gemma2"}), "`model_type` is `gemma2`"),
             (json!({"hidden_act": "gelu"}), "only silu"),
             (json!({"use_sliding_window": true}), "only full attention"),
-            (json!({"quantization_config": {"bits": 4}}), "quantised"),
+            (json!({"quantization_config": {"bits": 4}}), "quantized"),
             (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}), "yarn"),
             (json!({"rope_scaling": {"rope_type": "linear"}}), "number `factor`"),
         ] {
