@@ -25,7 +25,7 @@ pub fn composite(name: &str, args: &[Var]) -> Option<Result<Var>> {
             -(&ratio * advantages).minimum(&(ratio.clamp(0.8, 1.2) * advantages)).sum()
         }
         ("layer", [x, weight, bias]) => (x.matmul(weight) + bias).tanh().mean(),
-        ("normalize_rows", [x]) => x / x.square().sum_keepdim(&[-1]).sqrt(),
+        ("normalise_rows", [x]) => x / x.square().sum_keepdim(&[-1]).sqrt(),
         ("reuse_many", [x]) => (1..=5)
             .fold(Var::zeros(x.shape(), x.dtype(), x.device()), |sum, k| sum + x * f64::from(k))
             .sum(),
