@@ -98,24 +98,9 @@ impl Turn<'_> {
     /// fails all the same, nobody can tell what later ones would be applied to: the client is
     /// poisoned. Even then a save may be sent.
     pub fn send<T>(&mut self, request: impl Fn(u64) -> Result<T>) -> Result<T> {
-        let seq_id = self.state.next;
-        let may_be_used = self.state.was_refused || self.state.poisoned.is_some();
-        let mut sent = request(seq_id).map(|sent| (seq_id, sent));
-        if may_be_used && sent.as_ref().is_err_and(is_conflict) {
-            let after = self.state.poisoned.as_ref().map_or(seq_id + 1, |poison| poison.after);
-            sent = request(after).map(|sent| (after, sent));
-        }
-        match sent {
-            Ok((used, sent)) => {
-                self.state.next = used + 1;
-                self.state.was_refused = false;
-                Ok(sent)
-            }
-            Err(error) => {
-                self.note(&error, seq_id + 1);
-                Err(error)
-            }
-        }
+        self.send_from_next(1, |id| {
+            request(id).map_err(|error| NotAccepted { error: Box::new(error), in_part: false })
+        })
     }
 
     /// The request under the next id was executed, as is known now, although it failed so.
@@ -132,31 +117,44 @@ impl Turn<'_> {
     pub fn send_batch<T>(
         &mut self,
         n: usize,
-        send: impl FnOnce(u64) -> (Vec<T>, Option<Error>),
+        send: impl Fn(u64) -> (Vec<T>, Option<Error>),
     ) -> Result<Vec<T>> {
-        let first = self.state.next;
-        let (accepted, error) = send(first);
-        match error {
-            None => {
-                self.state.next += n as u64;
-                self.state.was_refused = false;
-                Ok(accepted)
+        self.send_from_next(n as u64, |first| match send(first) {
+            (accepted, None) => Ok(accepted),
+            (accepted, Some(error)) => {
+                Err(NotAccepted { error: Box::new(error), in_part: !accepted.is_empty() })
             }
-            Some(error) => {
-                match accepted.is_empty() {
-                    true => self.note(&error, first + n as u64),
-                    false => self.poison(&error, first + n as u64),
-                }
-                Err(error)
-            }
-        }
+        })
     }
 
-    fn note(&mut self, error: &Error, after: u64) {
-        if error.may_have_been_applied() {
-            self.poison(error, after);
-        } else if error.is_refusal() {
-            self.state.was_refused = true;
+    /// Sends what takes `n` ids from the next on, or from those after it if the server counts the
+    /// next as used.
+    fn send_from_next<T>(
+        &mut self,
+        n: u64,
+        send: impl Fn(u64) -> Result<T, NotAccepted>,
+    ) -> Result<T> {
+        let may_be_used = self.state.was_refused || self.state.poisoned.is_some();
+        let mut first = self.state.next;
+        let mut sent = send(first);
+        if may_be_used && sent.as_ref().is_err_and(NotAccepted::is_conflict) {
+            first = self.state.poisoned.as_ref().map_or(first + 1, |poison| poison.after);
+            sent = send(first);
+        }
+        match sent {
+            Ok(sent) => {
+                self.state.next = first + n;
+                self.state.was_refused = false;
+                Ok(sent)
+            }
+            Err(NotAccepted { error, in_part }) => {
+                if in_part || error.may_have_been_applied() {
+                    self.poison(&error, first + n);
+                } else if error.is_refusal() {
+                    self.state.was_refused = true;
+                }
+                Err(*error)
+            }
         }
     }
 
@@ -167,8 +165,17 @@ impl Turn<'_> {
     }
 }
 
-fn is_conflict(error: &Error) -> bool {
-    matches!(error, Error::Status { status: 409, .. })
+/// What the server did not accept, or not all of it.
+struct NotAccepted {
+    error: Box<Error>,
+    /// Whether some of it was accepted.
+    in_part: bool,
+}
+
+impl NotAccepted {
+    fn is_conflict(&self) -> bool {
+        !self.in_part && matches!(*self.error, Error::Status { status: 409, .. })
+    }
 }
 
 impl Drop for Turn<'_> {
@@ -227,6 +234,14 @@ mod tests {
         let strict = |id| if id == 1 { refused(409) } else { Ok(id) };
         assert_eq!(turn.send(strict).unwrap(), 2);
         assert_eq!(turn.send(Ok).unwrap(), 3);
+        // A batch, too.
+        assert!(turn.send(|_| refused::<()>(422)).is_err());
+        let strict = |first| match first {
+            4 => (Vec::new(), refused::<u64>(409).err()),
+            first => (vec![first, first + 1], None),
+        };
+        assert_eq!(turn.send_batch(2, strict).unwrap(), [5, 6]);
+        assert_eq!(turn.send(Ok).unwrap(), 7);
         // Without a refusal before it, a conflict is about the request.
         assert!(turn.send(|_| refused::<()>(409)).is_err());
     }
