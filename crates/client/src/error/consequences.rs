@@ -6,6 +6,11 @@ use tinsmith_wire::ErrorCategory;
 
 use crate::Error;
 
+/// Whether a request that was answered so may have been executed all the same.
+pub(crate) fn leaves_open(status: u16) -> bool {
+    matches!(status, 408 | 500..)
+}
+
 impl Error {
     /// Whether the same call may succeed later, unchanged.
     pub fn is_retryable(&self) -> bool {
@@ -43,10 +48,40 @@ impl Error {
             }
             Error::Unreachable { maybe_received, .. } => *maybe_received,
             Error::Status { call, status, .. } | Error::WrongDialect { call, status, .. } => {
-                call.is_uncertain || matches!(status, 408 | 500..)
+                call.is_uncertain || leaves_open(*status)
             }
             Error::Expired { .. } | Error::Reply { .. } | Error::Unexpected { .. } => true,
-            _ => false,
+            // Found before anything was sent that could train, or told by the server as not done.
+            Error::Config { .. }
+            | Error::KeyCommand { .. }
+            | Error::EmptyBatch
+            | Error::Datum { .. }
+            | Error::Encode(_)
+            | Error::OutputCount { .. }
+            | Error::Logprobs { .. }
+            | Error::LossFailed { .. }
+            | Error::Loss(_)
+            | Error::Term { .. }
+            | Error::Metric { .. }
+            | Error::LossNotScalar { .. }
+            | Error::LossNotFinite { .. }
+            | Error::ConstantTerm { .. }
+            | Error::MetricNotScalar { .. }
+            | Error::NameTaken { .. }
+            | Error::UnusedData { .. }
+            | Error::GradientNotFinite { .. }
+            | Error::StaleForward { .. }
+            | Error::NormalizedTwice { .. }
+            | Error::NormalizedApart { .. }
+            | Error::Drift { .. }
+            | Error::WrongGradient { .. }
+            | Error::File { .. }
+            | Error::InsideLoss
+            | Error::Poisoned { .. }
+            | Error::SessionOver
+            | Error::RequestFailed { .. }
+            | Error::Write { .. }
+            | Error::ResultTaken => false,
         }
     }
 

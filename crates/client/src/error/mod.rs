@@ -7,6 +7,7 @@ mod forward_problem;
 mod phrases;
 
 pub use call_info::CallInfo;
+pub(crate) use consequences::leaves_open;
 pub use datum_problem::DatumProblem;
 pub use forward_problem::ForwardProblem;
 

@@ -15,12 +15,13 @@ use ureq::http::Method;
 
 use crate::{
     CallInfo, CancelToken, Clock, Error, Event, Progress, Result, RetryConfig, Traffic,
+    error::leaves_open,
     http::{
         auth::{Auth, TOKEN_PATH},
         connection::{Connection, Failure, Limits},
         error_body,
         message::{Payload, Reply, Request},
-        retry::{BillingPauses, Purpose, RetryDecision, decide, leaves_open},
+        retry::{BillingPauses, Purpose, RetryDecision, decide},
     },
     observe::trace,
 };

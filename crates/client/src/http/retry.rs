@@ -164,11 +164,6 @@ fn says_exists(body: &[u8]) -> bool {
     String::from_utf8_lossy(body).to_ascii_lowercase().contains("exist")
 }
 
-/// Whether a request that was answered so may have been executed all the same.
-pub(crate) fn leaves_open(status: u16) -> bool {
-    matches!(status, 408 | 500..)
-}
-
 /// The pauses of a call while a bill is unpaid.
 #[derive(Debug, Default)]
 pub(crate) struct BillingPauses {

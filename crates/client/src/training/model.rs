@@ -102,20 +102,20 @@ impl Model {
 
     fn send_chunk(&self, batch: PassOver<'_>, i: usize, seq_id: u64) -> Result<Part> {
         let Session { flavour, sending, bodies, .. } = &*self.session;
-        let range = batch.chunks[i].clone();
-        let data = &batch.data[range.clone()];
-        let name = match batch.pass {
-            Pass::Forward => "forward",
-            Pass::ForwardBackward => "forward_backward",
+        let data = &batch.data[batch.chunks[i].clone()];
+        let task = match batch.pass {
+            Pass::Forward => &FORWARD,
+            Pass::ForwardBackward => &FORWARD_BACKWARD,
         };
-        let _span = trace::pass(name, seq_id, data.len());
+        let _span = trace::pass(task.name, seq_id, data.len());
         let bytes: usize =
             data.iter().map(|datum| estimated_bytes(datum, flavour.byte_count)).sum();
         let _permit = sending.take(bytes as u64);
-        let (submission, payload) = self.encode(batch, data, seq_id)?;
+        let submission = Submission::new(task).seq(seq_id);
+        let (submission, payload) = self.encode(submission, batch, data, seq_id)?;
         // A number of the request becomes one or two of the result, in JSON up to 25 bytes each.
         let max_result = RESULT_BASE + RESULT_PER_BYTE * bytes as u64;
-        let submission = submission.seq(seq_id).max_result(max_result);
+        let submission = submission.max_result(max_result);
         let sent = self.session.submit_payload(submission, &payload);
         bodies.give(payload.bytes);
         match sent {
@@ -130,6 +130,7 @@ impl Model {
 
     fn encode(
         &self,
+        submission: Submission<'static>,
         batch: PassOver<'_>,
         data: &[Datum],
         seq_id: u64,
@@ -141,10 +142,6 @@ impl Model {
             loss_fn_config: batch.config.cloned(),
             model_id: self.id.clone(),
             seq_id,
-        };
-        let submission = match batch.pass {
-            Pass::Forward => Submission::new(&FORWARD),
-            Pass::ForwardBackward => Submission::new(&FORWARD_BACKWARD),
         };
         let flavour = &self.session.flavour;
         let buffer = self.session.bodies.take();
